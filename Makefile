@@ -1,0 +1,75 @@
+# One virtual environment, .venv, serves every target but `stacks`. Paths are relative, so that the clone may lie
+# in a folder whose name has a space. Another interpreter: make clean, then make run PYTHON=python3.13
+
+PYTHON ?= python3
+STACKS := kaggle newest
+PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
+PIP_FAILED := echo "Set-up failed: see pip's message above. If no TensorFlow was found, this Python is too new for it: try PYTHON=python3.13." >&2
+
+export TF_CPP_MIN_LOG_LEVEL := 3
+
+.PHONY: help run test lint format stacks $(STACKS:%=stack-%) clean
+
+help:  ## print this list
+	@echo "make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  \1	\2/p' Makefile | expand -t 12
+
+run: .venv/.ready  ## draw the sample competition, train on it, write and score submission/submission.csv
+	@.venv/bin/python -m workbench.cli sample build/sample
+	@.venv/bin/python -m workbench.cli run --data build/sample --preset sample --out submission
+	@.venv/bin/python -m workbench.cli score submission --solution build/sample/stage1_solution.csv
+	@echo
+	@echo "Next, the real data (https://www.kaggle.com/c/data-science-bowl-2018/data) in a folder DIR, zipped as it comes:"
+	@echo "  .venv/bin/nuclei run --data DIR --preset cpu --minutes 25"
+
+test: lint  ## check lint and format, run the tests
+	@.venv/bin/python -m pytest
+
+lint: .venv/.ready-test  ## check lint and format
+	@.venv/bin/python -m ruff check
+	@.venv/bin/python -m ruff format --check
+
+format: .venv/.ready-test  ## mend what ruff can mend
+	@.venv/bin/python -m ruff check --fix
+	@.venv/bin/python -m ruff format
+
+stacks: $(STACKS:%=stack-%)  ## run the tests on Kaggle's versions and on the newest, each in its own environment
+
+$(STACKS:%=stack-%): stack-%: build/stacks/%/.ready
+	@echo "The tests on the $* stack:"
+	@build/stacks/$*/bin/python -m pytest
+
+clean:  ## remove the environments, build/ and the caches; submission/ stays
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -exec rm -rf {} +
+
+# The stamps are touched last and removed first, so an interrupted set-up starts afresh, and a set-up
+# that stands is only brought up to date when the files that it depends on change.
+
+.venv/.ready: requirements.txt pyproject.toml
+	@$(call new_environment,.venv,$(PYTHON))
+	@.venv/bin/python $(PIP_INSTALL) -e . || { $(PIP_FAILED); exit 1; }
+	@touch $@
+
+.venv/.ready-test: .venv/.ready
+	@rm -f $<
+	@.venv/bin/python $(PIP_INSTALL) -e ".[test]" || { $(PIP_FAILED); exit 1; }
+	@touch $< $@
+
+# Kaggle's stack runs on Python 3.12, as there, where this machine has it.
+build/stacks/kaggle/.ready: STACK_PYTHON = $(shell python3.12 -c "" 2>/dev/null && echo python3.12 || echo "$(PYTHON)")
+build/stacks/newest/.ready: STACK_PYTHON = $(PYTHON)
+$(STACKS:%=build/stacks/%/.ready): build/stacks/%/.ready: tests/stacks/%.txt requirements.txt pyproject.toml
+	@$(call new_environment,build/stacks/$*,$(STACK_PYTHON))
+	@build/stacks/$*/bin/python $(PIP_INSTALL) -r tests/stacks/$*.txt -e ".[test]" || { $(PIP_FAILED); exit 1; }
+	@touch $@
+
+# $(call new_environment,folder,python): a fresh environment, unless one with a stamp stands; takes the stamp away.
+define new_environment
+"$(2)" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
+	found=$$("$(2)" --version 2>&1) || found="not installed"; \
+	echo "nuclei needs Python 3.11 or newer, and $(2) is $$found: name another with PYTHON=python3.12" >&2; exit 1; }; \
+echo "Setting up $(1): a few minutes, once."; \
+test -f $(1)/.ready || "$(2)" -m venv --clear $(1) || exit 1; \
+rm -f $(1)/.ready
+endef

@@ -1,0 +1,1 @@
+"""The science: everything that ships in the Kaggle kernel."""

@@ -1,0 +1,126 @@
+"""Entry: what Kaggle runs, from settings in the environment to a submission.csv in the working folder.
+
+A script has no arguments there, so these variables stand in for them. None is needed:
+
+NUCLEI_INPUT    folder that holds the competition's files, at any depth; /kaggle/input
+NUCLEI_WORKING  folder for submission.csv and what else a run leaves; /kaggle/working
+NUCLEI_PRESET   one of config's PRESETS; kaggle
+NUCLEI_MINUTES  of training; the preset's
+NUCLEI_STEPS    of training, in place of the minutes
+NUCLEI_SEED     of training; the preset's
+NUCLEI_STAGE    1 or 2, whose images to predict; 2 where its images are, else 1
+
+python -m nuclei runs the same from the sources.
+"""
+
+import logging
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import scipy
+import skimage
+
+from nuclei.config import PRESETS, BadInput
+from nuclei.data import TEST_NAMES, TRAIN, find_set, list_ids
+from nuclei.main import SUBMISSION, run_competition
+from nuclei.submission import write_submission
+
+kernel_log = logging.getLogger("nuclei")
+
+SLUG = "data-science-bowl-2018"
+
+
+def run_kernel(environ):
+    """Settings, data, placeholder, run. Every error is raised: Kaggle calls a run complete that swallows one."""
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    kernel_log.info("sources %s; %s", globals().get("SOURCE_HASH", "not bundled"), list_versions())
+    config = read_config(environ)
+    data = find_data(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
+    stage = read_stage(environ, data)
+    working = Path(environ.get("NUCLEI_WORKING", "/kaggle/working"))
+    write_placeholder(working / SUBMISSION, list_ids(find_set(data, TEST_NAMES[stage])))
+    report_gpus()
+    kernel_log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
+    run_competition(config, data, working, stage)
+
+
+def list_versions():
+    """The versions of what computes, in one line."""
+    backend = keras.backend.backend()
+    modules = (sys.modules[backend], keras, np, scipy, skimage, cv2)
+    return f"python {sys.version.split()[0]}, " + ", ".join(f"{m.__name__} {m.__version__}" for m in modules)
+
+
+def report_gpus():
+    """Logs the GPUs; hours on a CPU should not come as a surprise."""
+    gpus = keras.distribution.list_devices("gpu")
+    if gpus:
+        kernel_log.info("GPUs: %s", ", ".join(gpus))
+    else:
+        kernel_log.warning(
+            "NO GPU: this run trains on the CPU, where the same score takes far longer. On Kaggle, stop it now and "
+            "choose the accelerator GPU T4 x2: machine_shape NvidiaTeslaT4 in kernel-metadata.json"
+        )
+
+
+def read_config(environ):
+    """The Config that NUCLEI_PRESET, _MINUTES, _STEPS and _SEED describe; BadInput names the variable that is wrong."""
+    preset = environ.get("NUCLEI_PRESET", "kaggle")
+    if preset not in PRESETS:
+        raise BadInput(f"NUCLEI_PRESET={preset} is no preset: choose one of {', '.join(PRESETS)}")
+    changes = {}
+    for name, kind in (("minutes", float), ("steps", int), ("seed", int)):
+        variable = f"NUCLEI_{name.upper()}"
+        if variable in environ:
+            try:
+                changes[f"train_{name}"] = kind(environ[variable])
+            except ValueError:
+                raise BadInput(f"{variable}={environ[variable]} is no number of the right kind") from None
+    return replace(PRESETS[preset], **changes)
+
+
+def read_stage(environ, data):
+    """NUCLEI_STAGE, or else the last stage whose test images are in `data`."""
+    stages = [stage for stage, names in TEST_NAMES.items() if any(holds_set(data, name) for name in names)]
+    stage = environ.get("NUCLEI_STAGE", str(max(stages, default=1)))
+    if stage not in map(str, TEST_NAMES):
+        raise BadInput(f"NUCLEI_STAGE={stage} is no stage: choose 1 or 2")
+    return int(stage)
+
+
+def holds_set(folder, name):
+    """Whether a folder holds a set of images, zipped or unpacked."""
+    return (folder / f"{name}.zip").is_file() or (folder / name).is_dir()
+
+
+def find_data(mounted):
+    """The folder under `mounted` with the competition's files, which Kaggle has mounted in two places so far.
+
+    Raises:
+        BadInput: none has them; what there is stands in the log.
+    """
+    for folder in (mounted / SLUG, mounted / "competitions" / SLUG):
+        if holds_set(folder, TRAIN):
+            return folder
+    for folder, inside, _ in os.walk(mounted):
+        inside.sort()
+        if holds_set(Path(folder), TRAIN):
+            return Path(folder)
+    tree = sorted(path.relative_to(mounted).as_posix() for path in mounted.rglob("*"))
+    kernel_log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
+    raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {SLUG} to the kernel's input")
+
+
+def write_placeholder(path, ids):
+    """A valid submission without a nucleus, in case the session ends before a better one is there. Replaces no file."""
+    if not path.exists():
+        write_submission(path, [(image_id, "") for image_id in ids])
+
+
+if __name__ == "__main__":
+    run_kernel(os.environ)

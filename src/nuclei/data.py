@@ -1,0 +1,512 @@
+"""Data: read a competition (zips or folders), decode it once, and cut it into folds.
+
+Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nuclei.config import BadInput
+
+log = logging.getLogger("nuclei")
+
+TRAIN = "stage1_train"
+# What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.
+TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
+
+# The kinds of image, told apart by `image_kind` from the picture alone.
+KINDS = (
+    "fluorescence-small",  # bright on dark, nuclei thinner than LARGE_NUCLEUS
+    "fluorescence-large",  # bright on dark, nuclei wider than that
+    "purple",  # purple nuclei on lilac glass
+    "pink-purple",  # purple nuclei on white glass or pink tissue
+    "brown",  # purple nuclei on yellow-brown glass
+    "grey-tissue",  # dark on light grey
+)
+LARGE_NUCLEUS = 30.0  # px, the width that parts the two fluorescence kinds
+
+MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
+NEAR_DUPLICATE = 0.95  # correlation of two images' thumbnails
+CACHE_FORMAT = 1  # raise it when decoding, kinds or the file's layout change
+
+_ENTRY = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The decoded images of one folder or zip, in the order of their ids.
+
+    images: uint8 (H, W, 3) RGB each; labels: int32 (H, W) each, or [] where the set has no masks;
+    kinds: one of KINDS each; faults: id -> why that image could not be read (those ids are in no other field);
+    overlapping: how many training images had masks that shared pixels.
+    """
+
+    ids: list[str]
+    images: list[np.ndarray]
+    labels: list[np.ndarray]
+    kinds: list[str]
+    faults: dict[str, str] = field(default_factory=dict)
+    overlapping: int = 0
+
+    def subset(self, indices):
+        """The images at `indices` alone, faults left behind."""
+        pick = [int(index) for index in indices]
+        return ImageSet(
+            [self.ids[i] for i in pick],
+            [self.images[i] for i in pick],
+            [self.labels[i] for i in pick] if self.labels else [],
+            [self.kinds[i] for i in pick],
+        )
+
+
+# ---- finding the files -------------------------------------------------------------------------
+
+
+class _FolderSource:
+    """The files of an unpacked set, read by name, with their checksums."""
+
+    def __init__(self, path):
+        self.path = path
+        self.names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+
+    def checksums(self, names):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(self._checksum, names))
+
+    def _checksum(self, name):
+        try:
+            return zlib.crc32(self.read(name))
+        except OSError:
+            return 0  # its decoding says what is wrong
+
+    def read(self, name):
+        return (self.path / name).read_bytes()
+
+
+class _ZipSource:
+    """The files of a zip, read by name, with the checksums that its directory holds."""
+
+    def __init__(self, path):
+        self.path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise BadInput(f"{path} is truncated or no zip: download it again ({error})") from None
+        self.names = sorted(self._zip.namelist())
+
+    def checksums(self, names):
+        return [self._zip.getinfo(name).CRC for name in names]
+
+    def read(self, name):
+        return self._zip.read(name)
+
+
+def find_set(folder, names):
+    """The path of the first of `names` in `folder`, as an unpacked folder or as a zip.
+
+    Where both stand, the unpacked folder is read (it may hold mended masks), unless it lacks images of the zip.
+
+    Raises:
+        BadInput: the folder is missing, or holds none of the names, or an unpacked set is incomplete.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder: name the folder that holds {names[0]}.zip")
+    for name in names:
+        unpacked, packed = folder / name, folder / f"{name}.zip"
+        if unpacked.is_dir() and packed.is_file():
+            missing = set(_group_files(_ZipSource(packed))) - set(_group_files(_FolderSource(unpacked)))
+            if missing:
+                raise BadInput(
+                    f"{unpacked} lacks {len(missing)} of the images in {packed.name}: finish unpacking it, or delete it"
+                )
+        if unpacked.is_dir():
+            return unpacked
+        if packed.is_file():
+            return packed
+    found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+    raise BadInput(
+        f"{folder} holds no {names[0]}.zip and no folder {names[0]} (it holds {found}): "
+        "download the files of the competition data-science-bowl-2018 into it"
+    )
+
+
+def _group_files(source):
+    """id -> {"images": [names], "masks": [names]}, ids in order."""
+    groups = {}
+    for name in source.names:
+        match = _ENTRY.search(name)
+        if match and "__MACOSX" not in name:
+            entry = groups.setdefault(match[1], {"images": [], "masks": []})
+            entry[match[2].lower()].append(name)
+    return dict(sorted(groups.items()))
+
+
+# ---- decoding ----------------------------------------------------------------------------------
+
+
+def decode_image(data, name):
+    """The bytes of a PNG or TIFF -> uint8 (H, W, 3) RGB.
+
+    Grey, palette, RGB and RGBA are taken (alpha is dropped). uint8 passes as it is; every other depth is stretched
+    so that its 0.1st and 99.9th percentile become 0 and 255: microscopes store 10, 12 or 14 bits in 16, and floats
+    on any scale, so the type's own range says nothing. NaN becomes black; infinities become black and white.
+
+    Raises:
+        BadInput: the bytes are no image that OpenCV can decode.
+    """
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
+    if pixels.dtype != np.uint8:
+        pixels = pixels.astype(np.float64)
+        finite = pixels[np.isfinite(pixels)]
+        low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 0.0)
+        pixels = np.nan_to_num(pixels, nan=low, posinf=high, neginf=low)
+        pixels = np.clip((pixels - low) * (255.0 / ((high - low) or 1.0)), 0, 255).round().astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def _decode_mask(data, name, shape):
+    """The bytes of one mask -> int (n,), the flat indices of its pixels: a nucleus fills a thousandth of its image."""
+    # Any depth: brought down to 8 bits, a 16-bit mask of zeros and ones would be empty.
+    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH) if data else None
+    if grey is None:
+        raise BadInput(f"{name} cannot be decoded as a mask: replace the file by a whole PNG")
+    if grey.shape != shape:
+        raise BadInput(f"{name} is {grey.shape[0]}x{grey.shape[1]} but its image is {shape[0]}x{shape[1]}: redraw it")
+    pixels = np.flatnonzero(grey > grey.max() // 2)
+    if not pixels.size:
+        raise BadInput(f"{name} is an empty mask: delete the file, or draw its nucleus")
+    return pixels
+
+
+def paint_labels(masks, shape):
+    """Flat pixel indices of each mask -> labels int32 (H, W), and the share of the masked pixels that two masks claim.
+
+    A shared pixel goes to the smaller mask, since a small nucleus loses more by it. Ids are 1..n in the order of
+    `masks`.
+    """
+    labels = np.zeros(shape, np.int32)
+    for index in sorted(range(len(masks)), key=lambda i: -masks[i].size):
+        labels.flat[masks[index]] = index + 1
+    masked = np.count_nonzero(labels)
+    return labels, (sum(mask.size for mask in masks) - masked) / max(masked, 1)
+
+
+def _read_one(source, image_id, files):
+    """One id's (image, labels or None, whether masks overlap)."""
+    if len(files["images"]) != 1:
+        count = len(files["images"])
+        what = "has no image" if count == 0 else f"is a duplicate id, with {count} images"
+        raise BadInput(f"{source.path}: {image_id} {what}: keep one file in {image_id}/images")
+    try:
+        image = decode_image(source.read(files["images"][0]), f"{source.path}: {files['images'][0]}")
+        if not files["masks"]:
+            return image, None, False
+        shape = image.shape[:2]
+        masks = [_decode_mask(source.read(name), f"{source.path}: {name}", shape) for name in files["masks"]]
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        raise BadInput(f"{source.path}: {image_id} cannot be read: get the file again ({error})") from None
+    labels, shared = paint_labels(masks, shape)
+    if shared > MAX_OVERLAP:
+        raise BadInput(
+            f"{source.path}: the masks of {image_id} overlap in {shared:.1%} of their pixels "
+            f"(at most {MAX_OVERLAP:.0%} is taken): redraw {image_id}/masks"
+        )
+    return image, labels, shared > 0
+
+
+def list_ids(path):
+    """The image ids of a set that `find_set` returned, in order; decodes nothing."""
+    return list(_group_files(_open_set(path)))
+
+
+def _open_set(path):
+    return _ZipSource(path) if Path(path).is_file() else _FolderSource(Path(path))
+
+
+def read_set(path, cache=None):
+    """Reads a zip or an unpacked folder of images, with masks or without -> ImageSet.
+
+    A set with masks is for training: any fault in it is raised. In a set without masks a fault costs its image alone
+    and is kept in `faults`.
+
+    Args:
+        path: what `find_set` returned.
+        cache: folder for the decoded arrays, or None to decode each time.
+
+    Raises:
+        BadInput: see above; also a set that holds no image, or masks for some images alone.
+    """
+    source = _open_set(path)
+    groups = _group_files(source)
+    if not groups:
+        raise BadInput(f"{path} holds no <id>/images/<file>.png: download it again")
+    entry = Path(cache) / _content_key(source, groups) if cache else None
+    cached = _load_cached(entry) if entry else None
+    if cached is not None:
+        return cached
+    training = any(files["masks"] for files in groups.values())
+
+    def read(item):
+        try:
+            return _read_one(source, *item)
+        except BadInput as error:
+            if training:
+                raise
+            return str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(read, groups.items()))
+    faults = {i: r for i, r in zip(groups, results, strict=True) if isinstance(r, str)}
+    ids = [i for i in groups if i not in faults]
+    images, labels, overlaps = zip(*(r for r in results if not isinstance(r, str)), strict=True) if ids else ([],) * 3
+    if training and any(one is None for one in labels):
+        lacking = [i for i, one in zip(ids, labels, strict=True) if one is None]
+        raise BadInput(
+            f"{path}: {len(lacking)} images have no masks, {lacking[0]} first: add them, or remove the images"
+        )
+    kinds = [image_kind(image) for image in images]
+    decoded = ImageSet(ids, list(images), list(labels) if training else [], kinds, faults, sum(overlaps))
+    if entry and not faults:
+        _store_cached(entry, decoded)
+        return _load_cached(entry) or decoded
+    return decoded
+
+
+# ---- the cache ---------------------------------------------------------------------------------
+
+
+def default_cache():
+    """Where decoded sets are kept: $NUCLEI_CACHE, else a temporary folder on Kaggle, else ~/.cache/nuclei."""
+    if "NUCLEI_CACHE" in os.environ:
+        return Path(os.environ["NUCLEI_CACHE"])
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        return Path(tempfile.gettempdir()) / "nuclei"
+    return Path.home() / ".cache" / "nuclei"
+
+
+def _content_key(source, groups):
+    """A hash of every file's name and checksum: the same for a zip and for its unpacked folder."""
+    digest = hashlib.blake2b(f"nuclei cache {CACHE_FORMAT}".encode(), digest_size=16)
+    names = [name for files in groups.values() for name in files["images"] + files["masks"]]
+    for name, crc in zip(names, source.checksums(names), strict=True):
+        digest.update(f"{_ENTRY.search(name)[0].lstrip('/')}:{crc:08x}\n".encode())
+    return digest.hexdigest()
+
+
+def _store_cached(entry, decoded):
+    """Writes the set as a folder that appears whole or not at all; a cache that cannot be written costs a warning."""
+    index = {
+        "ids": decoded.ids,
+        "kinds": decoded.kinds,
+        "shapes": [image.shape[:2] for image in decoded.images],
+        "overlapping": int(decoded.overlapping),
+    }
+    temporary = None
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
+        np.save(temporary / "images.npy", np.concatenate([image.ravel() for image in decoded.images]))
+        np.save(temporary / "labels.npy", np.concatenate([np.empty(0, np.int32), *(x.ravel() for x in decoded.labels)]))
+        (temporary / "index.json").write_text(json.dumps(index))
+        if entry.exists():  # torn: it could not be loaded
+            shutil.rmtree(entry)
+        os.rename(temporary, entry)
+    except OSError as error:
+        if not entry.exists():  # else another run has just stored the same
+            log.warning("the cache %s cannot be written (%s): going on without it", entry.parent, error)
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _load_cached(entry):
+    """The set in a cache folder, or None where there is none or it is torn.
+
+    The arrays are mapped, not read: what is never looked at is never loaded. Writing to them changes no file.
+    """
+    try:
+        index = json.loads((entry / "index.json").read_text())
+        pixels, flat = (np.load(entry / name, mmap_mode="c") for name in ("images.npy", "labels.npy"))
+        shapes = [tuple(shape) for shape in index["shapes"]]
+        ends = np.cumsum([h * w for h, w in shapes])
+        if len(pixels) != 3 * ends[-1] or len(flat) not in (0, ends[-1]):
+            return None
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    parts = [np.s_[end - h * w : end] for (h, w), end in zip(shapes, ends, strict=True)]
+    images = [pixels[3 * p.start : 3 * p.stop].reshape(*shape, 3) for p, shape in zip(parts, shapes, strict=True)]
+    labels = [flat[p].reshape(shape) for p, shape in zip(parts, shapes, strict=True)] if len(flat) else []
+    return ImageSet(index["ids"], images, labels, index["kinds"], overlapping=index["overlapping"])
+
+
+# ---- what an image is --------------------------------------------------------------------------
+
+
+def standardise(image):
+    """uint8 RGB -> uint8 RGB as the network sees it: bright nuclei on a black background.
+
+    A light image (median over 127) is inverted; then each channel loses its background (2nd percentile) and all three
+    are stretched by one factor, so that the 99.8th percentile of the whole is white and hues survive. The factor is
+    at most 12, which keeps the noise of an empty field dim.
+    """
+    sparse = _sparse(image)
+    if np.median(sparse) > 127:
+        image, sparse = 255 - image, 255 - sparse
+    black = np.percentile(sparse, 2, axis=(0, 1))
+    white = max(np.percentile((sparse - black).max(axis=2), 99.8), 255 / 12)
+    ramp = (np.arange(256)[:, None] - black) * (255.0 / white)
+    return cv2.LUT(image, np.clip(ramp, 0, 255).round().astype(np.uint8)[None])
+
+
+def _sparse(image):
+    """Every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
+    step = max(1, min(image.shape[:2]) // 128)
+    return image[::step, ::step]
+
+
+def image_kind(image):
+    """uint8 RGB -> its kind, one of KINDS, from the picture alone.
+
+    Colour (mean spread of the channels over 4 levels) parts the stains, and among them the glass does: the median
+    colour of the lighter half, in CIE Lab, is lilac (b* under -12), yellow-brown (b* over 8) or neither. Among grey
+    images the light ones are tissue; the dark ones go by `nucleus_width`.
+    """
+    sparse = np.ascontiguousarray(_sparse(image))
+    if np.ptp(sparse, axis=2).mean() > 4:
+        lab = cv2.cvtColor(sparse, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.int16)
+        light = lab[lab[:, 0] >= np.median(lab[:, 0])]
+        yellowness = np.median(light[:, 2]) - 128
+        return "purple" if yellowness < -12 else "brown" if yellowness > 8 else "pink-purple"
+    if np.median(sparse) > 127:
+        return "grey-tissue"
+    return "fluorescence-large" if nucleus_width(image) > LARGE_NUCLEUS else "fluorescence-small"
+
+
+def nucleus_width(image):
+    """The typical width of what is bright in a dark image, in px: twice the inscribed radius of Otsu's components,
+    the median weighted by area (specks are many and weigh nothing; clumps keep the width of their parts)."""
+    grey = cv2.GaussianBlur(standardise(image)[..., 0], (0, 0), 1.5)
+    _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    count, components = cv2.connectedComponents(bright)
+    if count == 1:
+        return 0.0
+    # The frame counts as background: a nucleus cut by it shows its half width there.
+    distance = cv2.distanceTransform(np.pad(bright, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    radius = np.zeros(count)
+    np.maximum.at(radius, components.ravel(), distance.ravel())
+    return 2 * weighted_median(radius[1:], np.bincount(components.ravel())[1:])
+
+
+def weighted_median(values, weights):
+    """The value at which half of the weight is reached; values and weights (N,), N at least 1."""
+    order = np.argsort(values)
+    reached = np.cumsum(np.asarray(weights, np.float64)[order])
+    return float(np.asarray(values)[order][np.searchsorted(reached, reached[-1] / 2)])
+
+
+def nucleus_diameter(labels):
+    """The typical diameter of the nuclei in labels, in px: that of a disc of equal area, the median weighted by area;
+    0.0 where there are none."""
+    areas = np.bincount(labels.ravel())[1:]
+    areas = areas[areas > 0]
+    return weighted_median(np.sqrt(4 * areas / np.pi), areas) if areas.size else 0.0
+
+
+# ---- folds -------------------------------------------------------------------------------------
+
+
+def near_duplicates(images):
+    """Images -> int (N,): one number for all images that are copies of each other up to noise, crop jitter and light.
+
+    Two images are copies when their 32x32 thumbnails, blurred and standardised, correlate above NEAR_DUPLICATE;
+    copies of copies count. Blank images, which have no pattern to compare, stand alone.
+    """
+    thumbs = np.stack([_thumbnail(image) for image in images])
+    group = np.arange(len(images))
+    for a, b in np.argwhere(np.triu(thumbs @ thumbs.T > NEAR_DUPLICATE, 1)):
+        group[group == group[b]] = group[a]
+    return group
+
+
+def _thumbnail(image):
+    """float32 (1024,) of zero mean and unit length."""
+    small = standardise(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)).max(axis=2)
+    flat = cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32).ravel()
+    flat -= flat.mean()
+    length = np.linalg.norm(flat)
+    return flat / length if length > 32 else np.zeros_like(flat)
+
+
+def split_folds(kinds, groups, folds, seed):
+    """Deals images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
+
+    Args:
+        kinds: N strings; the stratum of each image.
+        groups: int (N,), from `near_duplicates`.
+        folds: at least 2.
+        seed: of the shuffle.
+    """
+    kinds, groups = np.asarray(kinds), np.asarray(groups)
+    rng = np.random.default_rng(seed)
+    numbers = rng.permutation(np.unique(groups))
+    sizes = np.array([np.count_nonzero(groups == g) for g in numbers])
+    counts = {kind: np.zeros(folds) for kind in KINDS}
+    fold = np.zeros(len(kinds), np.int64)
+    # Large groups first, while there is room to balance them; the fold with the fewest of the kind takes the next.
+    for number in numbers[np.argsort(-sizes, kind="stable")]:
+        members = groups == number
+        here = counts[kinds[members][0]]
+        total = sum(counts.values())
+        fold[members] = target = np.lexsort((total, here))[0]
+        for kind in kinds[members]:
+            counts[kind][target] += 1
+    return fold
+
+
+def split_data(images, config):
+    """An ImageSet with labels -> ImageSets to train on, to tune on, and held out.
+
+    The config's fold is held out; with data_folds 0 nothing is. The tuning part is cut from the rest, and stays empty
+    where the rest has fewer images than tuning parts. The deal goes by no seed, so that runs compare.
+
+    Raises:
+        BadInput: nothing is left to train on.
+    """
+    groups = near_duplicates(images.images)
+    held_out = np.zeros(len(images.ids), bool)
+    if config.data_folds:
+        held_out = split_folds(images.kinds, groups, config.data_folds, 0) == config.data_fold
+    rest = np.flatnonzero(~held_out)
+    parts = max(2, round(1 / config.data_tuning)) if config.data_tuning else 0
+    if parts and len(rest) >= parts:
+        kinds = [images.kinds[i] for i in rest]
+        tuning = split_folds(kinds, groups[rest], parts, 1) == 0
+    else:
+        tuning = np.zeros(len(rest), bool)
+    if tuning.all():
+        raise BadInput(
+            f"{TRAIN}: its {len(images.ids)} images are too few or too alike to hold some out and train on the rest: "
+            "add images, or use --preset sample, which holds none out"
+        )
+    return images.subset(rest[~tuning]), images.subset(rest[tuning]), images.subset(np.flatnonzero(held_out))

@@ -1,0 +1,106 @@
+"""Inference: an image of any size through a network of one tile size, at the zoom that fits its nuclei.
+
+The network is any callable: float32 (batch, tile, tile, 3) in 0..1 -> float32 (batch, tile, tile, C). It always sees
+the same shape, so that TensorFlow and JAX compile once, and its memory is bounded by the tile, not by the image.
+"""
+
+import cv2
+import numpy as np
+
+from nuclei.data import nucleus_diameter, standardise
+from nuclei.tta import unview_probs, view_image
+from nuclei.watershed import find_instances
+
+ZOOM_RANGE = (0.25, 3.0)  # of what `fit_zoom` answers: nuclei 8 to 96 px wide, where the network's are 24
+
+
+def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,)):
+    """uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views and zooms.
+
+    Args:
+        network: see the module.
+        tile: px, side of the network's input.
+        overlap: px that neighbouring tiles share at least, less than `tile`.
+        batch: tiles in one call.
+        views: some of tta.VIEWS.
+        zooms: factors by which the image is enlarged for the network; probs come back at the image's own size.
+    """
+    seen = standardise(image)
+    height, width = image.shape[:2]
+    total = 0.0
+    for zoom in zooms:
+        size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+        smooth = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+        zoomed = seen if size == (width, height) else cv2.resize(seen, size, interpolation=smooth)
+        probs = predict_tiled(zoomed, network, tile, overlap, batch, views)
+        if size != (width, height):
+            probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR)
+        total = total + probs.reshape(height, width, -1) / len(zooms)
+    return total
+
+
+def predict_tiled(image, network, tile, overlap, batch, views=(0,)):
+    """uint8 (H, W, 3), as the network sees it -> probs float32 (H, W, C): overlapping tiles, blended with soft seams.
+
+    Every view of every tile is one input of the network; what comes back is turned upright, weighted by a window that
+    fades towards the tile's edge, and summed. An image smaller than the tile is mirrored out to it.
+    """
+    height, width = image.shape[:2]
+    padding = [(0, max(tile - n, 0)) for n in (height, width)]
+    padded = np.pad(image, [*padding, (0, 0)], mode="symmetric")
+    corners = [
+        (y, x)
+        for y in _tile_starts(padded.shape[0], tile, overlap)
+        for x in _tile_starts(padded.shape[1], tile, overlap)
+    ]
+    inputs = [(corner, view) for corner in corners for view in views]
+    window = _blend_window(tile, overlap)
+    total, weight = None, np.zeros((*padded.shape[:2], 1), np.float32)
+    for start in range(0, len(inputs), batch):
+        chunk = inputs[start : start + batch]
+        tiles = np.zeros((batch, tile, tile, 3), np.float32)
+        for slot, ((y, x), view) in zip(tiles, chunk, strict=False):
+            slot[:] = view_image(padded[y : y + tile, x : x + tile], view)
+        probs = np.asarray(network(tiles / 255), np.float32)
+        if total is None:
+            total = np.zeros((*padded.shape[:2], probs.shape[-1]), np.float32)
+        for ((y, x), view), one in zip(chunk, probs, strict=False):
+            total[y : y + tile, x : x + tile] += unview_probs(one, view) * window
+            weight[y : y + tile, x : x + tile] += window
+    return (total / weight)[:height, :width]
+
+
+def _tile_starts(length, tile, overlap):
+    """Where tiles begin along one axis: evenly spread, the last one ending at `length`."""
+    if length <= tile:
+        return [0]
+    count = int(np.ceil((length - overlap) / (tile - overlap)))
+    return np.linspace(0, length - tile, count).round().astype(int).tolist()
+
+
+def _blend_window(tile, overlap):
+    """float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
+    ramp = (np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5) / max(overlap, 1)
+    edge = np.minimum(ramp, 1).astype(np.float32)
+    return (edge[:, None] * edge)[..., None]
+
+
+def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
+    """The zoom at which the image's typical nucleus is `diameter` px wide, found by looking: float in ZOOM_RANGE.
+
+    A first pass segments the image as it is; the nuclei found say how far it is from the scale that the network knows
+    best. Where that is more than an octave, the first look was a blurred one, and a second pass corrects it. Where
+    nothing is found, half and double size are tried; after that, 1.
+    """
+
+    def fitting(zoom):
+        probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
+        found = nucleus_diameter(find_instances(probs, thresholds, zoom))
+        return float(np.clip(diameter / found, *ZOOM_RANGE)) if found > 0 else None
+
+    for start in (1.0, 0.5, 2.0):
+        first = fitting(start)
+        if first is not None:
+            far = not 0.5 <= first / start <= 2
+            return (fitting(first) if far else None) or first
+    return 1.0

@@ -1,0 +1,200 @@
+"""Train: one network inside a time budget, its best weights, and the thresholds that go with them."""
+
+import csv
+import logging
+import os
+import time
+from dataclasses import replace
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from nuclei.batches import Crops
+from nuclei.inference import fit_zoom, predict_probs
+from nuclei.loss import weighted_crossentropy_dice
+from nuclei.metric import average_precision
+from nuclei.model import build_model
+from nuclei.tta import VIEWS
+from nuclei.watershed import Thresholds, find_instances
+
+logger = logging.getLogger("nuclei")
+
+EPOCH = 64  # steps between two lines of the log
+TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
+
+# What `tune_thresholds` tries, field by field, in this order.
+THRESHOLD_CHOICES = {
+    "seed": (0.3, 0.4, 0.5, 0.6, 0.7),
+    "interior": (0.35, 0.42, 0.5, 0.58),
+    "area": (12.0, 24.0, 40.0, 64.0),
+    "seed_area": (4.0, 8.0, 16.0, 32.0),
+    "confidence": (0.0, 0.6, 0.7, 0.8),
+}
+
+
+def new_model(config):
+    """The network that a config describes, with fresh weights: three outputs, see targets."""
+    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
+
+
+def learning_rate(progress, peak, warmup):
+    """The rate at `progress` (0..1) of the schedule: linear up to `peak` in its first `warmup`, then cosine to 0."""
+    if progress < warmup:
+        return peak * (progress + 1e-3) / (warmup + 1e-3)
+    return peak * 0.5 * (1 + np.cos(np.pi * min((progress - warmup) / (1 - warmup), 1.0)))
+
+
+class _Schedule:
+    """How far the training is, 0..1, by the clock or by steps.
+
+    By the clock, progress counts from the end of the first step, which compiles the network; whatever the speed of
+    the machine, and should it change on the way, the rate reaches zero when the time is up.
+    """
+
+    def __init__(self, minutes, steps):
+        self.steps = steps
+        self.deadline = time.monotonic() + minutes * 60 * (1 - TUNING_SHARE)
+        self.start = None
+
+    def progress(self, step):
+        if self.steps:
+            return step / self.steps
+        now = time.monotonic()
+        if self.start is None:
+            self.start = now
+        return min((now - self.start) / max(self.deadline - self.start, 1e-9), 1.0)
+
+
+def train_model(config, train, tuning, folder):
+    """Trains a new network -> (model with its best weights, Thresholds, how many crops it saw).
+
+    Writes into `folder` as it goes: model.weights.h5 (the weights that scored best on the tuning images, replaced
+    atomically) and log.csv (a row an epoch).
+
+    Args:
+        config: a Config.
+        train: ImageSet with labels, to learn from.
+        tuning: ImageSet with labels, to choose weights and thresholds on; where it is empty the last weights and the
+            default thresholds are kept.
+        folder: an existing Path.
+    """
+    keras.utils.set_random_seed(config.train_seed)
+    model = new_model(config)
+    model.compile(
+        keras.optimizers.AdamW(config.train_rate, weight_decay=config.train_decay, global_clipnorm=1.0),
+        weighted_crossentropy_dice,
+    )
+    network = model.predict_on_batch
+    crops = Crops(train.images, train.labels, train.kinds, config)
+    weights_file = folder / "model.weights.h5"
+    schedule = _Schedule(config.train_minutes, config.train_steps)
+    # In the second half alone: before, the rate is too high for the weights to be worth keeping.
+    checks = 0.5 + 0.5 * np.arange(1, config.train_checks + 1) / config.train_checks
+    best, done, losses = -1.0, 0.0, []
+    started = time.monotonic()
+    with (
+        open(folder / "log.csv", "w", newline="") as file,
+        tqdm(
+            total=100, desc="train", unit="%", disable=None, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+        ) as bar,
+    ):
+        table = csv.writer(file)
+        table.writerow(["step", "seconds", "learning_rate", "loss", "tuning_score"])
+        for step, (x, y) in enumerate(crops.stream()):
+            rate = learning_rate(done, config.train_rate, config.train_warmup)
+            model.optimizer.learning_rate = rate
+            model.reset_metrics()
+            losses.append(float(model.train_on_batch(x, y)))
+            done = schedule.progress(step + 1)
+            score = None
+            if tuning.ids and len(checks) and done >= checks[0]:
+                checks = checks[checks > done]
+                score = score_set(tuning, network, Thresholds(), config)
+                if score > best:
+                    best = score
+                    save_weights(model, weights_file)
+            bar.update(round(100 * done) - bar.n)
+            if len(losses) == EPOCH or score is not None or done >= 1:
+                seconds = time.monotonic() - started
+                table.writerow(
+                    [
+                        step + 1,
+                        f"{seconds:.1f}",
+                        f"{rate:.3g}",
+                        f"{np.mean(losses):.4f}",
+                        "" if score is None else f"{score:.4f}",
+                    ]
+                )
+                file.flush()
+                speed = (step + 1) * config.train_batch / seconds
+                line = f"step {step + 1}, {100 * done:.0f} %, loss {np.mean(losses):.4f}, {speed:.1f} crops/s"
+                bar.set_postfix_str(f"loss {np.mean(losses):.3f}")
+                if bar.disable or score is not None:
+                    bar.clear()
+                    logger.info(line + ("" if score is None else f", tuning score {score:.4f}"))
+                losses = []
+            if done >= 1:
+                break
+    drawn = (step + 1) * config.train_batch
+    if best < 0:
+        save_weights(model, weights_file)
+        return model, Thresholds(), drawn
+    model.load_weights(weights_file)
+    return model, tune_thresholds(tuning, network, config), drawn
+
+
+def save_weights(model, path):
+    """Writes the weights as HDF5, whole or not at all."""
+    temporary = path.with_name("writing.weights.h5")  # Keras insists on the ending
+    model.save_weights(temporary)
+    os.replace(temporary, path)
+
+
+def segment(image, network, thresholds, config, views=None):
+    """uint8 (H, W, 3) -> labels int32 (H, W): scale, probabilities, instances."""
+    probs, zoom = segment_probs(image, network, thresholds, config, views)
+    return find_instances(probs, thresholds, zoom)
+
+
+def segment_probs(image, network, thresholds, config, views=None):
+    """uint8 (H, W, 3) -> (probs float32 (H, W, 3), the zoom that fits its nuclei). `views` stands in for config's."""
+    tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
+    zoom = fit_zoom(image, network, thresholds, config.model_diameter, *tiles)
+    zooms = tuple(zoom * factor for factor in config.tta_zooms)
+    return predict_probs(image, network, *tiles, VIEWS[: views or config.tta_views], zooms), zoom
+
+
+def score_set(images, network, thresholds, config):
+    """The mean average precision over an ImageSet with labels, from a single view: quick, for choosing weights."""
+    scores = [
+        average_precision(truth, segment(image, network, thresholds, config, views=1))
+        for image, truth in zip(images.images, images.labels, strict=True)
+    ]
+    return float(np.mean(scores))
+
+
+def tune_thresholds(images, network, config):
+    """The Thresholds that score best on an ImageSet with labels: one field at a time."""
+    predicted = [segment_probs(image, network, Thresholds(), config, views=2) for image in images.images]
+
+    def score(thresholds):
+        return np.mean(
+            [
+                average_precision(truth, find_instances(probs, thresholds, zoom))
+                for truth, (probs, zoom) in zip(images.labels, predicted, strict=True)
+            ]
+        )
+
+    best = Thresholds()
+    best_score = score(best)
+    for name, choices in THRESHOLD_CHOICES.items():
+        for choice in choices:
+            if choice == getattr(best, name):
+                continue
+            candidate = replace(best, **{name: choice})
+            candidate_score = score(candidate)
+            if candidate_score > best_score:
+                best, best_score = candidate, candidate_score
+    logger.info("thresholds %s score %.4f on the tuning images", best, best_score)
+    return best

@@ -1,0 +1,76 @@
+"""Watershed: from probabilities to instances, by flooding from seeds."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy import ndimage as ndi
+from skimage.segmentation import watershed
+
+from nuclei.targets import BORDER, CORE, INTERIOR
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What `find_instances` goes by; chosen on the tuning images and saved with the weights. Sizes count in pixels of
+    the scale at which the network worked, so that they hold for every magnification."""
+
+    seed: float = 0.5  # 0..1, of core * (1 - border)
+    interior: float = 0.5  # 0..1
+    seed_area: float = 8.0  # px of the network's scale
+    area: float = 24.0  # px of the network's scale
+    confidence: float = 0.0  # 0..1, of the mean interior probability
+
+
+def find_instances(probs, thresholds, zoom=1.0):
+    """probs float32 (H, W, 3) -> labels int32 (H, W), ids 1..n; nuclei never overlap, have no holes and are connected.
+
+    Seeds are the connected parts of core * (1 - border); they flood the interior by altitude, from the surest pixel
+    outwards (scikit-image's watershed; OpenCV's goes by the difference of neighbours and loses pixels to lines). An
+    interior part that holds no seed is its own seed: a nucleus so small or so dim that its core was not found.
+
+    Args:
+        zoom: network px for one px of `probs`; the thresholds' areas are divided by its square.
+    """
+    core = probs[..., CORE] * (1 - probs[..., BORDER])
+    interior = probs[..., INTERIOR] > thresholds.interior
+    seeds = _large_parts(core > thresholds.seed, thresholds.seed_area / zoom**2)
+    interior |= seeds > 0
+    parts, count = ndi.label(interior)
+    seedless = np.setdiff1d(np.arange(1, count + 1), parts[seeds > 0])
+    seeds = np.where(np.isin(parts, seedless), parts + seeds.max(initial=0), seeds)
+    altitude = -(probs[..., INTERIOR] + core)
+    labels = watershed(altitude, seeds, mask=interior)
+    return _keep_nuclei(_fill_holes(labels), probs[..., INTERIOR], thresholds, zoom)
+
+
+def _large_parts(mask, area):
+    """The connected parts of a mask that have at least `area` px -> int32 (H, W)."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    keep = stats[:, cv2.CC_STAT_AREA] >= area
+    keep[0] = False
+    return np.where(keep, np.arange(count), 0).astype(np.int32)[parts]
+
+
+def _fill_holes(labels):
+    """Background wholly inside one nucleus becomes that nucleus."""
+    gaps, _ = ndi.label(np.pad(labels == 0, 1, constant_values=True))
+    filled = np.pad(labels, 1)
+    for gap, box in enumerate(ndi.find_objects(gaps), start=1):
+        if gap == gaps[0, 0]:
+            continue  # the background itself
+        wider = tuple(slice(side.start - 1, side.stop + 1) for side in box)
+        hole = gaps[wider] == gap
+        around = np.unique(filled[wider][ndi.binary_dilation(hole) & ~hole])
+        if around.size == 1:
+            filled[wider][hole] = around[0]
+    return filled[1:-1, 1:-1]
+
+
+def _keep_nuclei(labels, interior, thresholds, zoom):
+    """Drops what is too small or too unsure, and numbers the rest 1..n."""
+    areas = np.bincount(labels.ravel())
+    sums = np.bincount(labels.ravel(), weights=interior.ravel())
+    keep = (areas >= thresholds.area / zoom**2) & (sums >= thresholds.confidence * areas)
+    keep[0] = False
+    return np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels]

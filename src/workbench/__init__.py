@@ -1,0 +1,1 @@
+"""The workshop: the command line and whatever stays at home."""
