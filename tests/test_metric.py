@@ -70,9 +70,7 @@ def test_hand_computed_score():
         overlap_matrix(truth, predicted),
         [[1, 0, 0, 1], [1, 3, 0, 0], [0, 0, 3, 0], [1, 0, 0, 0]],
     )
-    np.testing.assert_array_equal(
-        iou_matrix(truth, predicted), [[3 / 4, 0, 0], [0, 1, 0], [0, 0, 0]]
-    )
+    np.testing.assert_array_equal(iou_matrix(truth, predicted), [[3 / 4, 0, 0], [0, 1, 0], [0, 0, 0]])
     tp, fp, fn = matches_at_thresholds(truth, predicted)
     # IoU 3/4 counts at 0.50 ... 0.70 and not at 0.75; IoU 1 counts everywhere.
     assert tp.tolist() == [2] * 5 + [1] * 5
@@ -127,9 +125,7 @@ def test_swapping_truth_and_prediction_swaps_false_alarms_and_misses(pair):
 def test_the_names_of_the_nuclei_do_not_matter(pair, names):
     truth, predicted = pair
     renamed = np.array([0, *names])[predicted]
-    np.testing.assert_array_equal(
-        matches_at_thresholds(truth, renamed), matches_at_thresholds(truth, predicted)
-    )
+    np.testing.assert_array_equal(matches_at_thresholds(truth, renamed), matches_at_thresholds(truth, predicted))
 
 
 @given(label_pairs())

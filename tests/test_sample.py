@@ -44,9 +44,7 @@ def read_archive(path):
     stacks = {}
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
-            image_id, kind, file = re.fullmatch(
-                r"([0-9a-f]{64})/(images|masks)/([0-9a-f]{64})\.png", name
-            ).groups()
+            image_id, kind, file = re.fullmatch(r"([0-9a-f]{64})/(images|masks)/([0-9a-f]{64})\.png", name).groups()
             assert kind == "masks" or file == image_id
             pixels = np.frombuffer(archive.read(name), np.uint8)
             stack = stacks.setdefault(image_id, {"images": [], "masks": []})
@@ -139,10 +137,7 @@ def test_train_labels_hold_one_row_per_mask_with_its_pixels(folder, train):
     assert len(rows) == sum(len(stack["masks"]) for stack in train.values())
     for image_id, stack in train.items():
         height, width = stack["masks"][0].shape
-        decoded = [
-            decode_rle(row["EncodedPixels"], height, width).tobytes()
-            for row in rows_of(rows, image_id)
-        ]
+        decoded = [decode_rle(row["EncodedPixels"], height, width).tobytes() for row in rows_of(rows, image_id)]
         assert sorted(decoded) == sorted((mask > 0).tobytes() for mask in stack["masks"])
 
 
@@ -198,15 +193,11 @@ def test_every_nucleus_differs_from_its_surroundings(look):
 
 def test_threshold_and_components_score_below_045(train, test, solution):
     scores = [
-        average_precision(
-            masks_to_labels(stack["masks"]), threshold_and_components(stack["images"][0])
-        )
+        average_precision(masks_to_labels(stack["masks"]), threshold_and_components(stack["images"][0]))
         for stack in train.values()
     ]
     scores += [
-        average_precision(
-            solution_labels(solution, image_id), threshold_and_components(stack["images"][0])
-        )
+        average_precision(solution_labels(solution, image_id), threshold_and_components(stack["images"][0]))
         for image_id, stack in test.items()
     ]
     assert 0.25 < np.mean(scores) < 0.45  # below 0.25 a small network would have too hard a time

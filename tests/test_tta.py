@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nuclei.tta import VIEWS, average_views, unview_probs, view_image
+from nuclei.tta import VIEWS, unview_probs, view_image
 
 # No two pixels alike, not square: nothing about it survives a wrong turn.
 IMAGE = np.arange(3 * 5 * 2, dtype=np.uint8).reshape(3, 5, 2)
@@ -70,10 +70,14 @@ def test_the_first_views_are_closed(n):
     assert {find_view(image) for image in seconds} == set(VIEWS[:n])
 
 
+def average_views(image, predict, views):
+    """What averaging over views means, in one line; inference does it tile by tile."""
+    return np.mean([unview_probs(predict(view_image(image, view)), view) for view in views], axis=0)
+
+
 @pytest.mark.parametrize("n", [1, 2, 4, 8])
 def test_an_equivariant_prediction_is_its_own_average(n):
     average = average_views(IMAGE, lambda image: image / np.float64(32), VIEWS[:n])
-    assert average.dtype == np.float32
     np.testing.assert_array_equal(average, IMAGE / 32)  # sums of n / 32 are exact
 
 
@@ -120,13 +124,3 @@ def test_averaged_over_all_views_any_prediction_turns_with_the_image():
     for view in VIEWS:
         turned = average_views(view_image(SQUARE, view), predict, VIEWS)
         np.testing.assert_array_equal(turned, view_image(average, view))
-
-
-def test_half_precision_predictions_are_summed_in_single():
-    # 1 + 2**-10 is the next float16 after 1: a float16 sum of eight would lose it.
-    probs = np.full((3, 5, 1), 1 + 2**-10, np.float16)
-    average = average_views(
-        IMAGE, lambda image: probs if image.shape[0] == 3 else probs.swapaxes(0, 1), VIEWS
-    )
-    assert average.dtype == np.float32
-    np.testing.assert_array_equal(average, np.float32(1 + 2**-10))

@@ -37,7 +37,7 @@ SLUG = "data-science-bowl-2018"
 
 def run_kernel(environ):
     """Settings, data, placeholder, run. Every error is raised: Kaggle calls a run complete that swallows one."""
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    start_log()
     kernel_log.info("sources %s; %s", globals().get("SOURCE_HASH", "not bundled"), list_versions())
     config = read_config(environ)
     data = find_data(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
@@ -47,6 +47,12 @@ def run_kernel(environ):
     report_gpus()
     kernel_log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
     run_competition(config, data, working, stage)
+
+
+def start_log():
+    """One line a record on stdout, flushed as it comes, whatever the libraries set up before."""
+    form = {"format": "%(asctime)s %(message)s", "datefmt": "%H:%M:%S"}
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True, **form)
 
 
 def list_versions():

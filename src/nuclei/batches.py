@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from nuclei.augmentation import augment
-from nuclei.data import KINDS, nucleus_diameter, standardise
+from nuclei.kinds import KINDS, nucleus_diameter, standardise
 from nuclei.targets import make_targets, pixel_weights
 
 

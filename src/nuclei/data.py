@@ -1,4 +1,4 @@
-"""Data: read a competition (zips or folders), decode it once, and cut it into folds.
+"""Data: read a competition (zips or folders), and decode it once.
 
 Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus.
 """
@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from nuclei.config import BadInput
+from nuclei.kinds import image_kind
 
 log = logging.getLogger("nuclei")
 
@@ -27,19 +28,7 @@ TRAIN = "stage1_train"
 # What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
-# The kinds of image, told apart by `image_kind` from the picture alone.
-KINDS = (
-    "fluorescence-small",  # bright on dark, nuclei thinner than LARGE_NUCLEUS
-    "fluorescence-large",  # bright on dark, nuclei wider than that
-    "purple",  # purple nuclei on lilac glass
-    "pink-purple",  # purple nuclei on white glass or pink tissue
-    "brown",  # purple nuclei on yellow-brown glass
-    "grey-tissue",  # dark on light grey
-)
-LARGE_NUCLEUS = 30.0  # px, the width that parts the two fluorescence kinds
-
 MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
-NEAR_DUPLICATE = 0.95  # correlation of two images' thumbnails
 CACHE_FORMAT = 1  # raise it when decoding, kinds or the file's layout change
 
 _ENTRY = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
@@ -352,161 +341,9 @@ def _load_cached(entry):
         ends = np.cumsum([h * w for h, w in shapes])
         if len(pixels) != 3 * ends[-1] or len(flat) not in (0, ends[-1]):
             return None
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError):
         return None
     parts = [np.s_[end - h * w : end] for (h, w), end in zip(shapes, ends, strict=True)]
     images = [pixels[3 * p.start : 3 * p.stop].reshape(*shape, 3) for p, shape in zip(parts, shapes, strict=True)]
     labels = [flat[p].reshape(shape) for p, shape in zip(parts, shapes, strict=True)] if len(flat) else []
     return ImageSet(index["ids"], images, labels, index["kinds"], overlapping=index["overlapping"])
-
-
-# ---- what an image is --------------------------------------------------------------------------
-
-
-def standardise(image):
-    """uint8 RGB -> uint8 RGB as the network sees it: bright nuclei on a black background.
-
-    A light image (median over 127) is inverted; then each channel loses its background (2nd percentile) and all three
-    are stretched by one factor, so that the 99.8th percentile of the whole is white and hues survive. The factor is
-    at most 12, which keeps the noise of an empty field dim.
-    """
-    sparse = _sparse(image)
-    if np.median(sparse) > 127:
-        image, sparse = 255 - image, 255 - sparse
-    black = np.percentile(sparse, 2, axis=(0, 1))
-    white = max(np.percentile((sparse - black).max(axis=2), 99.8), 255 / 12)
-    ramp = (np.arange(256)[:, None] - black) * (255.0 / white)
-    return cv2.LUT(image, np.clip(ramp, 0, 255).round().astype(np.uint8)[None])
-
-
-def _sparse(image):
-    """Every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
-    step = max(1, min(image.shape[:2]) // 128)
-    return image[::step, ::step]
-
-
-def image_kind(image):
-    """uint8 RGB -> its kind, one of KINDS, from the picture alone.
-
-    Colour (mean spread of the channels over 4 levels) parts the stains, and among them the glass does: the median
-    colour of the lighter half, in CIE Lab, is lilac (b* under -12), yellow-brown (b* over 8) or neither. Among grey
-    images the light ones are tissue; the dark ones go by `nucleus_width`.
-    """
-    sparse = np.ascontiguousarray(_sparse(image))
-    if np.ptp(sparse, axis=2).mean() > 4:
-        lab = cv2.cvtColor(sparse, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.int16)
-        light = lab[lab[:, 0] >= np.median(lab[:, 0])]
-        yellowness = np.median(light[:, 2]) - 128
-        return "purple" if yellowness < -12 else "brown" if yellowness > 8 else "pink-purple"
-    if np.median(sparse) > 127:
-        return "grey-tissue"
-    return "fluorescence-large" if nucleus_width(image) > LARGE_NUCLEUS else "fluorescence-small"
-
-
-def nucleus_width(image):
-    """The typical width of what is bright in a dark image, in px: twice the inscribed radius of Otsu's components,
-    the median weighted by area (specks are many and weigh nothing; clumps keep the width of their parts)."""
-    grey = cv2.GaussianBlur(standardise(image)[..., 0], (0, 0), 1.5)
-    _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    count, components = cv2.connectedComponents(bright)
-    if count == 1:
-        return 0.0
-    # The frame counts as background: a nucleus cut by it shows its half width there.
-    distance = cv2.distanceTransform(np.pad(bright, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    radius = np.zeros(count)
-    np.maximum.at(radius, components.ravel(), distance.ravel())
-    return 2 * weighted_median(radius[1:], np.bincount(components.ravel())[1:])
-
-
-def weighted_median(values, weights):
-    """The value at which half of the weight is reached; values and weights (N,), N at least 1."""
-    order = np.argsort(values)
-    reached = np.cumsum(np.asarray(weights, np.float64)[order])
-    return float(np.asarray(values)[order][np.searchsorted(reached, reached[-1] / 2)])
-
-
-def nucleus_diameter(labels):
-    """The typical diameter of the nuclei in labels, in px: that of a disc of equal area, the median weighted by area;
-    0.0 where there are none."""
-    areas = np.bincount(labels.ravel())[1:]
-    areas = areas[areas > 0]
-    return weighted_median(np.sqrt(4 * areas / np.pi), areas) if areas.size else 0.0
-
-
-# ---- folds -------------------------------------------------------------------------------------
-
-
-def near_duplicates(images):
-    """Images -> int (N,): one number for all images that are copies of each other up to noise, crop jitter and light.
-
-    Two images are copies when their 32x32 thumbnails, blurred and standardised, correlate above NEAR_DUPLICATE;
-    copies of copies count. Blank images, which have no pattern to compare, stand alone.
-    """
-    thumbs = np.stack([_thumbnail(image) for image in images])
-    group = np.arange(len(images))
-    for a, b in np.argwhere(np.triu(thumbs @ thumbs.T > NEAR_DUPLICATE, 1)):
-        group[group == group[b]] = group[a]
-    return group
-
-
-def _thumbnail(image):
-    """float32 (1024,) of zero mean and unit length."""
-    small = standardise(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)).max(axis=2)
-    flat = cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32).ravel()
-    flat -= flat.mean()
-    length = np.linalg.norm(flat)
-    return flat / length if length > 32 else np.zeros_like(flat)
-
-
-def split_folds(kinds, groups, folds, seed):
-    """Deals images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
-
-    Args:
-        kinds: N strings; the stratum of each image.
-        groups: int (N,), from `near_duplicates`.
-        folds: at least 2.
-        seed: of the shuffle.
-    """
-    kinds, groups = np.asarray(kinds), np.asarray(groups)
-    rng = np.random.default_rng(seed)
-    numbers = rng.permutation(np.unique(groups))
-    sizes = np.array([np.count_nonzero(groups == g) for g in numbers])
-    counts = {kind: np.zeros(folds) for kind in KINDS}
-    fold = np.zeros(len(kinds), np.int64)
-    # Large groups first, while there is room to balance them; the fold with the fewest of the kind takes the next.
-    for number in numbers[np.argsort(-sizes, kind="stable")]:
-        members = groups == number
-        here = counts[kinds[members][0]]
-        total = sum(counts.values())
-        fold[members] = target = np.lexsort((total, here))[0]
-        for kind in kinds[members]:
-            counts[kind][target] += 1
-    return fold
-
-
-def split_data(images, config):
-    """An ImageSet with labels -> ImageSets to train on, to tune on, and held out.
-
-    The config's fold is held out; with data_folds 0 nothing is. The tuning part is cut from the rest, and stays empty
-    where the rest has fewer images than tuning parts. The deal goes by no seed, so that runs compare.
-
-    Raises:
-        BadInput: nothing is left to train on.
-    """
-    groups = near_duplicates(images.images)
-    held_out = np.zeros(len(images.ids), bool)
-    if config.data_folds:
-        held_out = split_folds(images.kinds, groups, config.data_folds, 0) == config.data_fold
-    rest = np.flatnonzero(~held_out)
-    parts = max(2, round(1 / config.data_tuning)) if config.data_tuning else 0
-    if parts and len(rest) >= parts:
-        kinds = [images.kinds[i] for i in rest]
-        tuning = split_folds(kinds, groups[rest], parts, 1) == 0
-    else:
-        tuning = np.zeros(len(rest), bool)
-    if tuning.all():
-        raise BadInput(
-            f"{TRAIN}: its {len(images.ids)} images are too few or too alike to hold some out and train on the rest: "
-            "add images, or use --preset sample, which holds none out"
-        )
-    return images.subset(rest[~tuning]), images.subset(rest[tuning]), images.subset(np.flatnonzero(held_out))

@@ -22,21 +22,24 @@ def choose_precision():
 
 def gpu_capability():
     """The compute capability of the first GPU that Keras sees, or None where there is none."""
-    if not keras.distribution.list_devices("gpu"):
-        return None
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-        major, minor = details.get("compute_capability", (0, 0))
-        return major + minor / 10
-    if keras.backend.backend() == "jax":
+        gpus = tf.config.list_physical_devices("GPU")
+        ask = tf.config.experimental.get_device_details
+        capability = ask(gpus[0]).get("compute_capability", (0, 0)) if gpus else None
+    elif keras.backend.backend() == "jax":
         import jax
 
-        return float(jax.devices("gpu")[0].compute_capability)
-    import torch
+        gpus = [device for device in jax.devices() if device.platform == "gpu"]
+        capability = map(int, gpus[0].compute_capability.split(".")) if gpus else None
+    else:
+        import torch
 
-    major, minor = torch.cuda.get_device_capability(0)
+        capability = torch.cuda.get_device_capability(0) if torch.cuda.is_available() else None
+    if capability is None:
+        return None
+    major, minor = capability
     return major + minor / 10
 
 

@@ -7,7 +7,7 @@ the same shape, so that TensorFlow and JAX compile once, and its memory is bound
 import cv2
 import numpy as np
 
-from nuclei.data import nucleus_diameter, standardise
+from nuclei.kinds import nucleus_diameter, standardise
 from nuclei.tta import unview_probs, view_image
 from nuclei.watershed import find_instances
 

@@ -17,13 +17,14 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from nuclei.config import BadInput, Config
-from nuclei.data import KINDS, TEST_NAMES, TRAIN, default_cache, find_set, read_set, split_data
+from nuclei.config import BadInput
+from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, read_set
 from nuclei.device import choose_precision, peak_memory
+from nuclei.folds import split_data
+from nuclei.kinds import KINDS
 from nuclei.metric import average_precision
 from nuclei.submission import make_rows, write_submission, write_whole
-from nuclei.train import new_model, segment, train_model
-from nuclei.watershed import Thresholds
+from nuclei.train import segment, train_model
 
 run_log = logging.getLogger("nuclei")
 
@@ -75,10 +76,9 @@ def run_competition(config, data, out, stage=1):
         BadInput: about the data or the config, before anything is trained.
     """
     watch = Stopwatch()
-    test_path = find_set(data, TEST_NAMES[stage])
+    with watch.stage("read test"):  # first: a broken zip must not cost a training
+        test = read_set(find_set(data, TEST_NAMES[stage]), default_cache())
     network, thresholds, working = _train(config, data, out, watch)
-    with watch.stage("read test"):
-        test = read_set(test_path, default_cache())
     with watch.stage("predict", len(test.ids)):
         rows = predict_rows(test, network, thresholds, config)
     write_submission(working / SUBMISSION, rows)
@@ -139,7 +139,7 @@ def set_up_device():
 
 
 def predict_rows(test, network, thresholds, config):
-    """The rows of every image in an ImageSet, in the order of their ids; one that could not be read gets its empty row."""
+    """The rows of every image in an ImageSet, in the order of their ids; an unreadable one gets its empty row."""
     rows = [row for image_id in test.faults for row in make_rows(image_id, np.zeros((1, 1), np.int32))]
     for image_id, image in zip(progress(test.ids, "predict"), test.images, strict=True):
         rows += make_rows(image_id, segment(image, network, thresholds, config))
@@ -206,34 +206,3 @@ def save_config(path, config, thresholds):
     }
     content = {"config": asdict(config), "thresholds": asdict(thresholds), "versions": versions}
     write_whole(path, json.dumps(content, indent=2) + "\n")
-
-
-def load_run(path):
-    """A run's folder, or a weights file with config.json beside it -> (network, Thresholds, Config).
-
-    Raises:
-        BadInput: a file is missing, is broken, or the weights belong to another configuration.
-    """
-    path = Path(path)
-    weights = path / WEIGHTS if path.is_dir() else path
-    settings = weights.with_name(CONFIG)
-    for needed in (weights, settings):
-        if not needed.is_file():
-            raise BadInput(
-                f"{needed} is missing: name the folder of a finished run, as nuclei run or nuclei train leaves it"
-            )
-    try:
-        content = json.loads(settings.read_text(encoding="utf-8"))
-        config = Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()})
-        thresholds = Thresholds(**content["thresholds"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadInput(f"{settings} is no settings file of this version of nuclei: train again ({error})") from None
-    set_up_device()
-    model = new_model(config)
-    try:
-        model.load_weights(weights)
-    except (ValueError, OSError, KeyError) as error:
-        raise BadInput(
-            f"{weights} does not fit the network in {settings.name} beside it: {str(error).splitlines()[0]}"
-        ) from None
-    return model.predict_on_batch, thresholds, config

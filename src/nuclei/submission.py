@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclei.config import BadInput
-from nuclei.rle import decode_rles, encode_labels, parse_runs
+from nuclei.rle import encode_labels, parse_runs
 
 HEADER = ["ImageId", "EncodedPixels"]
 
@@ -115,21 +115,3 @@ def _check_image(path, image_id, rles, numbers, shape):
         raise BadInput(
             f"{path}, row {second}: {image_id} has a pixel that row {first} claims too: masks may not overlap"
         )
-
-
-def read_solution(path):
-    """Kaggle's solution file -> {image id: labels int32 (H, W)}.
-
-    Columns ImageId, EncodedPixels, Height, Width and, where Kaggle ignored an image, Usage "Ignored": those are left
-    out.
-    """
-    rows = read_table(path, [*HEADER, "Height", "Width"])
-    grouped = {}
-    try:
-        for row in rows:
-            if row.get("Usage") != "Ignored":
-                image = row["ImageId"], int(row["Height"]), int(row["Width"])
-                grouped.setdefault(image, []).append(row["EncodedPixels"] or "")
-        return {image_id: decode_rles(rles, height, width) for (image_id, height, width), rles in grouped.items()}
-    except (ValueError, TypeError) as error:  # no number, no such run list
-        raise BadInput(f"{path} holds a row that is no solution: {error}") from None

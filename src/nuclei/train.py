@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import keras
@@ -25,11 +26,11 @@ TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the e
 
 # What `tune_thresholds` tries, field by field, in this order.
 THRESHOLD_CHOICES = {
-    "seed": (0.3, 0.4, 0.5, 0.6, 0.7),
-    "interior": (0.35, 0.42, 0.5, 0.58),
-    "area": (12.0, 24.0, 40.0, 64.0),
-    "seed_area": (4.0, 8.0, 16.0, 32.0),
-    "confidence": (0.0, 0.6, 0.7, 0.8),
+    "seed": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    "interior": (0.4, 0.5, 0.58, 0.66, 0.74),
+    "area": (16.0, 32.0, 64.0, 96.0, 128.0),
+    "seed_area": (4.0, 8.0, 16.0, 32.0, 48.0),
+    "confidence": (0.0, 0.7, 0.8, 0.85, 0.9),
 }
 
 
@@ -90,58 +91,69 @@ def train_model(config, train, tuning, folder):
     weights_file = folder / "model.weights.h5"
     schedule = _Schedule(config.train_minutes, config.train_steps)
     # In the second half alone: before, the rate is too high for the weights to be worth keeping.
-    checks = 0.5 + 0.5 * np.arange(1, config.train_checks + 1) / config.train_checks
-    best, done, losses = -1.0, 0.0, []
-    started = time.monotonic()
-    with (
-        open(folder / "log.csv", "w", newline="") as file,
-        tqdm(
-            total=100, desc="train", unit="%", disable=None, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-        ) as bar,
-    ):
-        table = csv.writer(file)
-        table.writerow(["step", "seconds", "learning_rate", "loss", "tuning_score"])
-        for step, (x, y) in enumerate(crops.stream()):
+    checks = 0.5 + 0.5 * np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
+    best, done = -1.0, 0.0
+    with _Journal(folder / "log.csv") as journal:
+        for step, (x, y) in enumerate(crops.stream(), start=1):
             rate = learning_rate(done, config.train_rate, config.train_warmup)
             model.optimizer.learning_rate = rate
             model.reset_metrics()
-            losses.append(float(model.train_on_batch(x, y)))
-            done = schedule.progress(step + 1)
+            loss = float(model.train_on_batch(x, y))
+            done = schedule.progress(step)
             score = None
-            if tuning.ids and len(checks) and done >= checks[0]:
+            if checks.size and done >= checks[0]:
                 checks = checks[checks > done]
                 score = score_set(tuning, network, Thresholds(), config)
                 if score > best:
                     best = score
                     save_weights(model, weights_file)
-            bar.update(round(100 * done) - bar.n)
-            if len(losses) == EPOCH or score is not None or done >= 1:
-                seconds = time.monotonic() - started
-                table.writerow(
-                    [
-                        step + 1,
-                        f"{seconds:.1f}",
-                        f"{rate:.3g}",
-                        f"{np.mean(losses):.4f}",
-                        "" if score is None else f"{score:.4f}",
-                    ]
-                )
-                file.flush()
-                speed = (step + 1) * config.train_batch / seconds
-                line = f"step {step + 1}, {100 * done:.0f} %, loss {np.mean(losses):.4f}, {speed:.1f} crops/s"
-                bar.set_postfix_str(f"loss {np.mean(losses):.3f}")
-                if bar.disable or score is not None:
-                    bar.clear()
-                    logger.info(line + ("" if score is None else f", tuning score {score:.4f}"))
-                losses = []
+            journal.note(step, done, rate, loss, score)
             if done >= 1:
                 break
-    drawn = (step + 1) * config.train_batch
+    crops_seen = step * config.train_batch
     if best < 0:
         save_weights(model, weights_file)
-        return model, Thresholds(), drawn
+        return model, Thresholds(), crops_seen
     model.load_weights(weights_file)
-    return model, tune_thresholds(tuning, network, config), drawn
+    return model, tune_thresholds(tuning, network, config), crops_seen
+
+
+class _Journal:
+    """What a training says of itself: log.csv, a live bar in a terminal, and elsewhere one line an epoch."""
+
+    def __init__(self, path):
+        self.path = path
+        self.losses = []
+
+    def __enter__(self):
+        self.started = time.monotonic()
+        self.file = open(self.path, "w", newline="", encoding="utf-8")
+        self.table = csv.writer(self.file, lineterminator="\n")
+        self.table.writerow(["step", "seconds", "learning_rate", "loss", "tuning_score"])
+        line = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = tqdm(total=100, desc="train", disable=None, bar_format=line)
+        return self
+
+    def note(self, step, done, rate, loss, score):
+        """Takes one step's figures; every EPOCH steps, at a score and at the end it writes them down."""
+        self.losses.append(loss)
+        self.bar.update(int(100 * done) - self.bar.n)
+        if len(self.losses) < EPOCH and score is None and done < 1:
+            return
+        seconds = time.monotonic() - self.started
+        mean = np.mean(self.losses)
+        scored = "" if score is None else f"{score:.4f}"
+        self.table.writerow([step, f"{seconds:.1f}", f"{rate:.3g}", f"{mean:.4f}", scored])
+        self.file.flush()
+        self.bar.set_postfix_str(f"loss {mean:.3f}")
+        if self.bar.disable or score is not None:
+            note = f", tuning score {scored}" if scored else ""
+            logger.info("%.0f s, step %d, %.0f %%, loss %.4f%s", seconds, step, 100 * done, mean, note)
+        self.losses = []
+
+    def __exit__(self, *error):
+        self.bar.close()
+        self.file.close()
 
 
 def save_weights(model, path):
@@ -177,14 +189,15 @@ def score_set(images, network, thresholds, config):
 def tune_thresholds(images, network, config):
     """The Thresholds that score best on an ImageSet with labels: one field at a time."""
     predicted = [segment_probs(image, network, Thresholds(), config, views=2) for image in images.images]
+    cases = list(zip(images.labels, predicted, strict=True))
 
     def score(thresholds):
-        return np.mean(
-            [
-                average_precision(truth, find_instances(probs, thresholds, zoom))
-                for truth, (probs, zoom) in zip(images.labels, predicted, strict=True)
-            ]
-        )
+        def score_one(case):
+            truth, (probs, zoom) = case
+            return average_precision(truth, find_instances(probs, thresholds, zoom))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return np.mean(list(pool.map(score_one, cases)))
 
     best = Thresholds()
     best_score = score(best)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the eight views of an image, their inverses, and their average.
+"""Test-time augmentation: the eight views of an image, and their inverses.
 
 Nuclei have no up: turn a slide over or around, and the right answer turns with it. A network only
 learns this roughly, so it gives each view of an image a slightly different answer. Turn the answers
@@ -35,16 +35,3 @@ def unview_probs(probs, view):
     if view & 1:
         probs = np.flip(probs, axis=-2)
     return np.ascontiguousarray(probs)
-
-
-def average_views(image, predict, views):
-    """Return the mean over `views` of what `predict` says, turned back: float32 (H, W, C).
-
-    `predict` takes an image (H, W, 3), or (W, H, 3) for a transposed view, and returns probs of the
-    same height and width. One view is held at a time.
-    """
-    total = np.float32(0)
-    for view in views:
-        probs = predict(view_image(image, view))
-        total = total + unview_probs(probs, view).astype(np.float32)
-    return total / len(views)

@@ -15,11 +15,11 @@ class Thresholds:
     """What `find_instances` goes by; chosen on the tuning images and saved with the weights. Sizes count in pixels of
     the scale at which the network worked, so that they hold for every magnification."""
 
-    seed: float = 0.5  # 0..1, of core * (1 - border)
-    interior: float = 0.5  # 0..1
-    seed_area: float = 8.0  # px of the network's scale
-    area: float = 24.0  # px of the network's scale
-    confidence: float = 0.0  # 0..1, of the mean interior probability
+    seed: float = 0.4  # 0..1, of core * (1 - border)
+    interior: float = 0.58  # 0..1
+    seed_area: float = 16.0  # px of the network's scale
+    area: float = 32.0  # px of the network's scale
+    confidence: float = 0.7  # 0..1, of the mean interior probability
 
 
 def find_instances(probs, thresholds, zoom=1.0):

@@ -130,9 +130,7 @@ def draw_sample(folder, seed=0, n_train=40, n_test=12):
     train = _draw_split(seed, "train", n_train)
     test = _draw_split(seed, "test", n_test)
     solution_rows = [
-        (image_id, rle, *labels.shape, "Public")
-        for image_id, _, labels in test
-        for rle in encode_labels(labels)
+        (image_id, rle, *labels.shape, "Public") for image_id, _, labels in test for rle in encode_labels(labels)
     ]
     label_rows = [(image_id, rle) for image_id, _, labels in train for rle in encode_labels(labels)]
     header = ("ImageId", "EncodedPixels")

@@ -1,0 +1,434 @@
+"""Build the Kaggle kernel: a package flattened into one readable script.
+
+    python build_kernel.py             write kernel/nuclei_kernel.py
+    python build_kernel.py --check     exit 1 with a diff where it is not what the sources give; write nothing
+    python build_kernel.py --notebook  write (or check) kernel/nuclei_kernel.ipynb instead, a cell a chapter
+
+Kaggle runs a single file, so src/nuclei becomes one: each module that its __main__.py reaches is a chapter under a
+banner, after the chapters that it imports. A module's docstring turns into the banner, its third-party imports move to
+the top of the file, its imports from other modules and its main guard vanish. Every other line stays as it is. In
+return no module may notice that all share one namespace: what could let it notice is an error with file and line.
+
+For another competition change PACKAGE and KERNEL, and write src/PACKAGE/__main__.py and kernel/kernel-metadata.json.
+Needs Python 3.11 and nothing else.
+"""
+
+import argparse
+import ast
+import builtins
+import difflib
+import hashlib
+import io
+import json
+import os
+import re
+import symtable
+import sys
+import tempfile
+import textwrap
+import tokenize
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = "nuclei"
+KERNEL = "nuclei_kernel"
+ENTRY = "__main__"
+
+# What a chapter may import besides the standard library. All of it is in Kaggle's image.
+IMAGE_MODULES = {"cv2", "jax", "keras", "numpy", "pandas", "scipy", "skimage", "tensorflow", "torch", "tqdm"}
+OLDEST_PYTHON = (3, 11)
+LINE_LENGTH = 120
+SIZE_LIMIT, SIZE_WARNING = 1_000_000, 900_000  # bytes; Kaggle takes less than a megabyte
+
+# Names that mean something else in one file than in a module, and those that run code which no builder sees.
+SHIFTING = {"__doc__", "__file__", "__name__", "__package__", "__path__", "__spec__"}
+LOADERS = {"__import__", "eval", "exec", "import_module"}
+
+SECRETS = {
+    "a Kaggle key": re.compile(r"(?<![0-9a-fA-F])[0-9a-f]{32}(?![0-9a-fA-F])"),
+    "a Kaggle token": re.compile(r"KGAT_\w+"),
+    "the path of somebody's home": re.compile(r"(?<![\w.])(/home/\w|/Users/\w|/root\b|[A-Z]:\\+Users\b)"),
+}
+SEAL = re.compile(r"(?<=this file )[0-9a-f]{16}")
+RULE = "# " + "=" * 98
+
+
+class BuildError(Exception):
+    """Why there can be no kernel: file, line and what is wrong."""
+
+    def __init__(self, path, line, message):
+        super().__init__(f"{path}:{line}: {message}")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A module, taken apart."""
+
+    name: str
+    path: str  # from the root
+    text: str
+    docstring: list[str]  # lines
+    code: str  # the text without docstring, imports and main guard; the entry keeps its guard
+    imports: list[tuple[int, str, str, str]]  # line, module, name ("" for a whole module), alias ("" for none)
+    needs: list[tuple[int, str, str]]  # line, chapter, name
+    defines: dict[str, int]  # name: line
+
+
+# ---- one module --------------------------------------------------------------------------------
+
+
+def read_text(path):
+    """A file's text with plain newlines, whatever the checkout made of them; "" where there is no file."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def read_chapter(root, name):
+    """Takes src/PACKAGE/name.py apart; what cannot be flattened is a BuildError."""
+    path = f"src/{PACKAGE}/{name}.py"
+    text = read_text(root / path)
+    check_lines(path, text)
+    try:
+        tree = ast.parse(text, feature_version=OLDEST_PYTHON)
+    except SyntaxError as error:
+        raise BuildError(path, error.lineno, error.msg) from None
+    docstring = (ast.get_docstring(tree) or "").split("\n")
+    if not docstring[0]:
+        raise BuildError(path, 1, "a module starts with a docstring, which becomes its banner")
+    for number, line in enumerate(docstring, tree.body[0].lineno):
+        if len(line) > LINE_LENGTH - 2:
+            raise BuildError(path, number, f"over {LINE_LENGTH} columns as a comment of the banner")
+    guards = [node for node in tree.body if is_main_guard(node)]
+    if name == ENTRY and not guards:
+        raise BuildError(path, 1, 'nothing would run: the entry ends with if __name__ == "__main__":')
+    check_names(path, tree, guards)
+    imports, needs = read_imports(path, tree)
+    code = flatten(path, text, tree, guards if name != ENTRY else [])
+    lines = first_lines(tree)
+    symbols = symtable.symtable(code, path, "exec").get_symbols()
+    defines = {symbol.get_name(): lines.get(symbol.get_name(), 1) for symbol in symbols if symbol.is_assigned()}
+    return Chapter(name, path, text, docstring, code, imports, needs, defines)
+
+
+def check_lines(path, text):
+    """Refuses lines that may not ship."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.isascii():
+            raise BuildError(path, number, "not ASCII")
+        if len(line) > LINE_LENGTH:
+            raise BuildError(path, number, f"over {LINE_LENGTH} columns")
+        for what, pattern in SECRETS.items():
+            if pattern.search(line):
+                raise BuildError(path, number, f"this looks like {what}, and it would be published")
+
+
+def is_main_guard(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'" and not node.orelse
+
+
+def is_import(node):
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def first_lines(tree):
+    """{name: the first line of a module that has it}."""
+    lines = {}
+    for node in ast.walk(tree):
+        for name in (getattr(node, "name", None), getattr(node, "id", None)):
+            if name:
+                lines[name] = min(node.lineno, lines.get(name, node.lineno))
+    return lines
+
+
+def check_names(path, tree, guards):
+    """Refuses what would act differently in the one namespace of the kernel."""
+    fine = {guard.test.left for guard in guards}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            raise BuildError(path, node.lineno, "no global statement: it would set the name for every chapter")
+        if isinstance(node, ast.Name) and node.id in SHIFTING and node not in fine:
+            raise BuildError(path, node.lineno, f"{node.id} is another thing in the kernel")
+        name = getattr(node, "id", None) or getattr(node, "attr", None)
+        if name in LOADERS and (isinstance(node, ast.Name) or name == "import_module"):
+            raise BuildError(path, node.lineno, f"{name} could load what does not ship")
+
+
+def read_imports(path, tree):
+    """The imports to move to the top, and those from other chapters; every form that is not taken is an error."""
+    imports, needs = [], []
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    local = {node for function in functions for node in ast.walk(function)}
+    for before, node in pairwise(tree.body):
+        if is_import(node) and not is_import(before) and before is not tree.body[0]:
+            raise BuildError(path, node.lineno, "imports come first, since they move to the top")
+    for node in filter(is_import, ast.walk(tree)):
+        if node not in tree.body and node not in local:
+            raise BuildError(path, node.lineno, "imports stand at the module's top or in a function, nowhere else")
+        if isinstance(node, ast.ImportFrom) and (node.level or node.module == "__future__"):
+            raise BuildError(path, node.lineno, "no relative imports, and none from __future__")
+        for alias in node.names:
+            module, name = (alias.name, "") if isinstance(node, ast.Import) else (node.module, alias.name)
+            package = module.split(".")[0]
+            if name == "*" or name in LOADERS:
+                raise BuildError(path, node.lineno, f"import what is used by its name, not {name}")
+            if package == PACKAGE:
+                if node in local or not name or alias.asname or module.count(".") != 1:
+                    raise BuildError(path, node.lineno, f"write `from {PACKAGE}.module import name`, on top")
+                needs.append((node.lineno, module.split(".")[1], name))
+            elif package not in sys.stdlib_module_names | IMAGE_MODULES:
+                raise BuildError(path, node.lineno, f"{package} is not in the standard library, nor in IMAGE_MODULES")
+            elif node not in local:
+                imports.append((node.lineno, module, name, alias.asname or ""))
+    return imports, needs
+
+
+def flatten(path, text, tree, guards):
+    """The text without its docstring, its imports and `guards`; every other line is left alone."""
+    replaced = {line for node in tree.body if is_import(node) or node is tree.body[0] for line in lines_of(node)}
+    for kind, string, (line, _), _, _ in tokenize.generate_tokens(io.StringIO(text).readline):
+        if line in replaced and (kind == tokenize.COMMENT or string == ";"):
+            raise BuildError(path, line, f"{string} stands on a line that vanishes: give it one of its own")
+    gone = replaced.union(*(lines_of(guard) for guard in guards))
+    kept = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line and number - 1 in gone and not (kept and kept[-1]):
+            gone.add(number)  # a blank line that parted what is gone from what comes next
+        if number not in gone:
+            kept.append(line)
+    return "\n".join(kept).strip("\n")
+
+
+def lines_of(node):
+    return range(node.lineno, node.end_lineno + 1)
+
+
+# ---- all of them -------------------------------------------------------------------------------
+
+
+def read_chapters(root):
+    """The entry and what it reaches, each chapter after those that it imports, in the order of the imports."""
+    package = f"src/{PACKAGE}/__init__.py"
+    for node in ast.parse(read_text(root / package)).body:
+        if not isinstance(node, ast.Expr):
+            raise BuildError(package, node.lineno, "this file does not ship: leave a docstring in it and no more")
+    done, trail = {}, []
+
+    def visit(name):
+        chapter = read_chapter(root, name)
+        trail.append(name)
+        for line, other, symbol in chapter.needs:
+            if other in trail:
+                loop = " -> ".join([*trail[trail.index(other) :], other])
+                raise BuildError(chapter.path, line, f"a circular import: {loop}")
+            if not (root / f"src/{PACKAGE}/{other}.py").is_file():
+                raise BuildError(chapter.path, line, f"there is no src/{PACKAGE}/{other}.py")
+            if other not in done:
+                visit(other)
+            if symbol not in done[other].defines:
+                raise BuildError(chapter.path, line, f"{done[other].path} defines no {symbol}")
+        trail.pop()
+        done[name] = chapter
+
+    visit(ENTRY)
+    return list(done.values())
+
+
+def check_unique(chapters):
+    """In one namespace a name has one meaning, and none hides a builtin that another chapter may use."""
+    owners = {"SOURCE_HASH": ("the builder's", "build_kernel.py")}
+    for chapter in chapters:
+        bound = [(line, name, f"{chapter.name}'s") for name, line in chapter.defines.items()]
+        for line, module, name, alias in chapter.imports:
+            whole = f"{module}.{name}" if name else module if alias else module.split(".")[0]
+            bound.append((line, alias or name or whole, whole))
+        for line, name, meaning in sorted(bound):
+            if hasattr(builtins, name):
+                raise BuildError(chapter.path, line, f"{name} would hide Python's own in every chapter: rename it")
+            other, place = owners.setdefault(name, (meaning, f"{chapter.path}:{line}"))
+            if other != meaning:
+                raise BuildError(chapter.path, line, f"{name} is {meaning} here, but {other} at {place}: rename one")
+
+
+def hash_sources(chapters):
+    """16 hex digits that change with the text or the order of any chapter."""
+    parts = "".join(f"{chapter.path}\n{len(chapter.text)}\n{chapter.text}" for chapter in chapters)
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+def top_block(chapters):
+    """Every import once, sorted as ruff does (the standard library first, `import` before `from`), and SOURCE_HASH."""
+    statements = {}  # what one statement can import together
+    for chapter in chapters:
+        for _, module, name, alias in chapter.imports:
+            third_party = module.split(".")[0] not in sys.stdlib_module_names
+            statements.setdefault((third_party, bool(name), module, alias and name, alias), set()).add(name)
+    sections = {False: [], True: []}
+    for (third_party, is_from, module, _, alias), names in sorted(statements.items()):
+        names = sorted(names, key=lambda n: (not (n.isupper() and len(n) > 1), not n[:1].isupper(), n))
+        line = f"from {module} import {', '.join(names)}" if is_from else f"import {module}"
+        if len(line) > LINE_LENGTH:
+            line = f"from {module} import (\n    " + ",\n    ".join(names) + ",\n)"
+        sections[third_party].append(line + (f" as {alias}" if alias else ""))
+    blocks = ["\n".join(section) for section in sections.values() if section]
+    return "\n\n".join([*blocks, f'SOURCE_HASH = "{hash_sources(chapters)}"'])
+
+
+def header_lines(chapters, suffix, lines=None):
+    """What the file is and what it holds, with the line of each chapter where it is known; its seal is still blank."""
+    rows = [f"{KERNEL}{suffix}: src/{PACKAGE} in one file. build_kernel.py writes it: change the sources instead.", ""]
+    for number, chapter in enumerate(chapters, 1):
+        row = f"{number:>2}  {chapter.name:<14}" + (f"line {lines[number - 1]:>5}  " if lines else "")
+        rows.append(row + textwrap.shorten(chapter.docstring[0], LINE_LENGTH - 2 - len(row), placeholder="..."))
+    return [*rows, "", f"sources {hash_sources(chapters)}, this file {'0' * 16}"]
+
+
+def as_comment(lines):
+    return "\n".join(f"# {line}".rstrip() for line in lines)
+
+
+def chapter_texts(chapters):
+    """Each chapter under its banner."""
+    for number, chapter in enumerate(chapters, 1):
+        banner = as_comment([f"{number}. {chapter.name} ({chapter.path})", "", *chapter.docstring])
+        gap = "\n\n\n" if chapter.code.startswith(("def ", "class ", "async ", "@")) else "\n\n"
+        yield f"{RULE}\n{banner}\n{RULE}{gap}{chapter.code}".rstrip("\n")
+
+
+def render_script(chapters):
+    """The kernel as a script, its parts two blank lines apart."""
+    top, texts = top_block(chapters), list(chapter_texts(chapters))
+    here, lines = len(header_lines(chapters, ".py")) + top.count("\n") + 5, []
+    for text in texts:
+        lines.append(here)
+        here += text.count("\n") + 3
+    header = as_comment(header_lines(chapters, ".py", lines))
+    return "\n\n\n".join([f"{header}\n\n{top}", *texts]) + "\n"
+
+
+def render_notebook(chapters):
+    """The kernel as a Jupyter notebook: the header, the imports, then a cell a chapter."""
+    names = ["imports", *(chapter.name for chapter in chapters)]
+    code = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+    cells = [
+        code | {"id": name, "source": text.splitlines(keepends=True)}
+        for name, text in zip(names, [top_block(chapters), *chapter_texts(chapters)], strict=True)
+    ]
+    header = "\n".join(["```text", *header_lines(chapters, ".ipynb"), "```"]).splitlines(keepends=True)
+    notebook = {
+        "cells": [{"cell_type": "markdown", "id": "header", "metadata": {}, "source": header}, *cells],
+        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return json.dumps(notebook, indent=1) + "\n"
+
+
+def seal_of(text):
+    """A hash of the whole file but for the seal itself, so that an edit by hand shows."""
+    return hashlib.sha256(SEAL.sub("0" * 16, text, count=1).encode()).hexdigest()[:16]
+
+
+def is_sealed(text):
+    found = SEAL.search(text)
+    return bool(found) and found[0] == seal_of(text)
+
+
+def build(root, notebook=False):
+    """The text of the kernel."""
+    chapters = read_chapters(root)
+    check_unique(chapters)
+    text = (render_notebook if notebook else render_script)(chapters)
+    if len(text) >= SIZE_LIMIT:  # it is ASCII: a character is a byte
+        raise BuildError(f"src/{PACKAGE}", 1, f"a kernel of {len(text):,} bytes: Kaggle takes less than {SIZE_LIMIT:,}")
+    return SEAL.sub(seal_of(text), text, count=1)
+
+
+def write_whole(path, text):
+    """Writes a file so that a reader finds the old one or the new one, never half of either."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="ascii", newline="\n") as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)  # a temporary file is its owner's alone
+    os.replace(file.name, path)
+
+
+# ---- kernel-metadata.json ----------------------------------------------------------------------
+
+METADATA_TYPES = {
+    **dict.fromkeys(("id", "title", "code_file", "language", "kernel_type", "machine_shape"), str),
+    **dict.fromkeys(("is_private", "enable_gpu", "enable_tpu", "enable_internet"), bool),
+    **dict.fromkeys(("competition_sources", "dataset_sources", "kernel_sources", "model_sources"), list),
+}
+MACHINE_SHAPES = ("NvidiaTeslaT4", "NvidiaL4", "NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100", "NvidiaRtxPro6000")
+
+
+def check_metadata(path, text):
+    """Checks what Kaggle's client ignores or fails at late. -> the metadata, a dict.
+
+    The owner may still be a placeholder, since a build needs no account: whatever pushes the kernel refuses it.
+    """
+    if not text:
+        raise BuildError(path, 1, "there is no such file, and Kaggle needs one")
+    check_lines(path, text)
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BuildError(path, error.lineno, error.msg) from None
+
+    def demand(key, kept, message):
+        if not kept:
+            raise BuildError(path, text[: max(text.find(f'"{key}"'), 0)].count("\n") + 1, f"{key} {message}")
+
+    for key, kind in METADATA_TYPES.items():
+        demand(key, key in data, "is missing")
+        demand(key, isinstance(data[key], kind), f"must be a {kind.__name__}")
+    for key in data:
+        demand(key, key in METADATA_TYPES, "is a key that Kaggle ignores, or that this kernel has no use for")
+    title_slug = re.sub("[^a-z0-9]+", "-", data["title"].lower()).strip("-")
+    code_file = KERNEL + (".ipynb" if data["kernel_type"] == "notebook" else ".py")
+    demand("id", re.fullmatch(r"[\w-]+/[a-z0-9-]{5,}", data["id"]), "must be OWNER/SLUG, the slug 5 characters or more")
+    demand("title", title_slug == data["id"].split("/")[1], f"gives the slug {title_slug}, and id another")
+    demand("language", data["language"] == "python", "must be python")
+    demand("kernel_type", data["kernel_type"] in ("script", "notebook"), "must be script or notebook")
+    demand("code_file", data["code_file"] == code_file, f"must be {code_file}")
+    demand("machine_shape", data["machine_shape"] in MACHINE_SHAPES, f"must be one of {', '.join(MACHINE_SHAPES)}")
+    demand("enable_gpu", data["enable_gpu"], "must be true, or the machine_shape goes for nothing")
+    return data
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def main(arguments=None, root=ROOT):
+    """Exit status 0: done, or up to date; 1: --check found a difference; 2: there can be no kernel."""
+    parser = argparse.ArgumentParser(description=f"Flatten src/{PACKAGE} into the one file that Kaggle runs.")
+    parser.add_argument("--check", action="store_true", help="exit 1 with a diff where kernel/ is stale; write nothing")
+    parser.add_argument("--notebook", action="store_true", help="a Jupyter notebook instead of a script")
+    parser.add_argument("--force", action="store_true", help="overwrite a kernel that was edited by hand")
+    options = parser.parse_args(arguments)
+    name = f"kernel/{KERNEL}{'.ipynb' if options.notebook else '.py'}"
+    metadata = "kernel/kernel-metadata.json"
+    try:
+        check_metadata(metadata, read_text(root / metadata))
+        text, old = build(root, options.notebook), read_text(root / name)
+        if options.check:
+            lines = (old.splitlines(keepends=True), text.splitlines(keepends=True))
+            sys.stdout.writelines(difflib.unified_diff(*lines, f"{name} (there)", f"{name} (built)"))
+            return int(old != text)
+        if old and not is_sealed(old) and not options.force:
+            raise BuildError(name, 1, f"edited by hand: take the change to src/{PACKAGE}, then build with --force")
+        write_whole(root / name, text)
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if len(text) >= SIZE_WARNING:
+        print(f"warning: close to Kaggle's limit of {SIZE_LIMIT:,} bytes", file=sys.stderr)
+    print(f"{name}: {text.count(chr(10)):,} lines, {len(text):,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

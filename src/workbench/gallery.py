@@ -1,0 +1,64 @@
+"""Gallery: one picture of what a run gets right and wrong, with an image of each kind."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from nuclei.config import BadInput, Config
+from nuclei.data import TRAIN, default_cache, find_set, read_set
+from nuclei.folds import split_data
+from nuclei.kinds import KINDS
+from nuclei.main import progress
+from nuclei.train import segment
+from workbench.pictures import PANEL, compare, contact_sheet, crop_middle
+from workbench.runs import load_run
+
+log = logging.getLogger("nuclei")
+
+
+def draw_gallery(weights, data, fold=None):
+    """A contact sheet -> uint8 RGB: of each kind of image, the one with the median number of nuclei, cropped to PANEL.
+
+    They are held-out images of stage1_train; where the run held none out, its tuning images.
+
+    Args:
+        weights: a run's folder, or its weights file.
+        data: the competition's folder.
+        fold: the fold to show; None for the one that the run held out.
+
+    Raises:
+        BadInput: about the weights or the competition.
+    """
+    path = find_set(data, (TRAIN,))
+    network, thresholds, config = load_run(weights)
+    images = _choose_images(read_set(path, default_cache()), config, fold)
+    strips = []
+    for i in progress(_typical_of_kinds(images), "draw"):
+        image, truth = images.images[i], images.labels[i]
+        predicted = segment(image, network, thresholds, config)
+        strips.append(compare(*(crop_middle(one, PANEL) for one in (image, truth, predicted)), images.kinds[i]))
+    return contact_sheet(strips)
+
+
+def _choose_images(everything, config, fold):
+    if not everything.labels:
+        raise BadInput(f"{TRAIN} has no masks to compare with: unpack all of {TRAIN}.zip")
+    if fold is not None:
+        if not config.data_folds or fold != config.data_fold:
+            log.warning("the run has learnt from the images of fold %d: they flatter it", fold)
+        config = replace(config, data_fold=fold, data_folds=config.data_folds or Config.data_folds)
+    _, tuning, held_out = split_data(everything, config)
+    if held_out.ids:
+        return held_out
+    log.warning("the run held no images out: these are those that its thresholds were chosen on")
+    return tuning
+
+
+def _typical_of_kinds(images):
+    """The index of one image of each kind, in the order of KINDS."""
+    counts = np.array([labels.max() for labels in images.labels])
+    for kind in KINDS:
+        here = np.flatnonzero(np.array(images.kinds) == kind)
+        if here.size:
+            yield here[np.argsort(counts[here], kind="stable")[here.size // 2]]

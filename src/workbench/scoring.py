@@ -1,0 +1,86 @@
+"""Scoring: what a submission is worth, and whether Kaggle would take it."""
+
+import numpy as np
+
+from nuclei.config import BadInput
+from nuclei.data import TEST_NAMES, default_cache, find_set, paint_labels, read_set
+from nuclei.metric import THRESHOLDS, precision_at_thresholds
+from nuclei.rle import decode_rle, decode_rles
+from nuclei.submission import HEADER, check_submission, read_table
+
+
+def test_shapes(data, stage):
+    """{image id: (H, W)} of the test images of a stage; None for an image that cannot be read."""
+    test = read_set(find_set(data, TEST_NAMES[stage]), default_cache())
+    shapes = {image_id: image.shape[:2] for image_id, image in zip(test.ids, test.images, strict=True)}
+    return shapes | dict.fromkeys(test.faults)
+
+
+def check_file(path, shapes=None):
+    """Checks a submission against the rules -> how many nuclei, images, and images without nuclei it holds.
+
+    Args:
+        path: the CSV.
+        shapes: see `test_shapes`; None takes the ids from the file itself and leaves the bounds unchecked.
+
+    Raises:
+        BadInput: the first broken rule, and its row.
+    """
+    if shapes is None:
+        shapes = {row["ImageId"]: None for row in read_table(path, HEADER)}
+    rles = check_submission(path, shapes)
+    empty = sum(lists == [""] for lists in rles.values())
+    return sum(map(len, rles.values())) - empty, len(rles), empty
+
+
+def score_submission(path, solution):
+    """The competition's precision at each of THRESHOLDS, the mean over the images of a solution -> float64 (10,).
+
+    Images that the solution marks as ignored need a row, as on Kaggle, and do not count.
+
+    Raises:
+        BadInput: the submission breaks a rule, or a file is missing.
+    """
+    truths = read_solution(solution)
+    if not truths:
+        raise BadInput(f"{solution} holds no image that counts: name the solution file of this test set")
+    shapes = {row["ImageId"]: None for row in read_table(solution, HEADER)}  # the ignored ones too
+    shapes |= {image_id: truth.shape for image_id, truth in truths.items()}
+    rles = check_submission(path, shapes)
+    scores = [
+        precision_at_thresholds(truth, decode_rles(rles[image_id], *truth.shape)) for image_id, truth in truths.items()
+    ]
+    return np.mean(scores, axis=0)
+
+
+def read_solution(path):
+    """Kaggle's solution file -> {image id: labels int32 (H, W)}.
+
+    Columns ImageId, EncodedPixels, Height, Width and, where Kaggle ignored an image, Usage "Ignored": those are left
+    out. A pixel that two nuclei claim goes to the smaller one, as in the training masks.
+
+    Raises:
+        BadInput: a column is missing, or a row is no row of a solution.
+    """
+    rows = read_table(path, [*HEADER, "Height", "Width"])
+    grouped = {}
+    try:
+        for row in rows:
+            if row.get("Usage") != "Ignored":
+                image = row["ImageId"], int(row["Height"]), int(row["Width"])
+                grouped.setdefault(image, []).append(row["EncodedPixels"] or "")
+        return {image[0]: _paint(rles, *image[1:]) for image, rles in grouped.items()}
+    except (ValueError, TypeError) as error:  # no number, no such run list
+        raise BadInput(f"{path} holds a row that is no solution: {error}") from None
+
+
+def _paint(rles, height, width):
+    masks = [np.flatnonzero(decode_rle(rle, height, width)) for rle in rles]
+    return paint_labels(masks, (height, width))[0]
+
+
+def threshold_table(precision):
+    """Two lines: the thresholds, and what `score_submission` found at each, with the mean."""
+    head = "".join(f"{threshold:>6.2f}" for threshold in THRESHOLDS)
+    body = "".join(f"{value:>6.3f}" for value in precision)
+    return f"IoU above{head}    mean\nprecision{body}  {precision.mean():>6.4f}"

@@ -1,0 +1,62 @@
+"""Terminal: what a command says while it works: log lines that leave live bars whole, and a quiet Keras."""
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+
+from tqdm import tqdm
+
+
+class _BesideBars(logging.Handler):
+    """Writes plain lines to stderr, above the live bars where there are any."""
+
+    def emit(self, record):
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            message = f"{record.levelname.lower()}: {message}"
+        tqdm.write(message, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def log_lines():
+    """Shows what the science logs, from its INFO level on, while the context lasts."""
+    logger, handler = logging.getLogger("nuclei"), _BesideBars()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def start_keras():
+    """Imports Keras without the noise of its backend. Call it before a module that imports Keras.
+
+    TensorFlow 2.21 logs missing CUDA drivers to descriptor 2, past sys.stderr and before any setting of its own counts,
+    when it is imported and again when it first lists the devices.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Of weights that do not fit, Keras warns once a layer before it raises the error that we show.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"keras\.src\.saving")
+    with _silence():
+        import keras
+
+        keras.distribution.list_devices()
+
+
+@contextlib.contextmanager
+def _silence():
+    """Drops what anything writes to descriptor 2; an exception passes, to be shown afterwards."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

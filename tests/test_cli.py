@@ -1,0 +1,493 @@
+"""The command line: what every command prints and leaves, and one sentence for every bad input."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+from drawn import draw_discs
+
+from nuclei.config import PRESETS, Config
+from nuclei.metric import average_precision
+from nuclei.rle import encode_labels
+from nuclei.submission import check_submission, read_table, write_submission
+from workbench.cli import build_parser, main, make_config
+from workbench.sample import draw_sample
+from workbench.scoring import read_solution
+
+COMMANDS = ("run", "train", "predict", "score", "check", "info", "picture", "sample")
+
+
+def png(pixels):
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def write_files(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def spoil_largest(path):
+    """Gives the largest file of a zip other bytes, since it costs the most time to predict, and returns its name."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    largest = max(files, key=lambda name: len(files[name]))
+    files[largest] = b"no image"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return largest
+
+
+# ---- a whole run -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sample_run(tmp_path_factory):
+    """A sample with one bad test image, a run of two steps on it, and what the run said."""
+    folder = tmp_path_factory.mktemp("a run")
+    draw_sample(folder / "data", n_train=10, n_test=4)
+    bad = spoil_largest(folder / "data" / "stage1_test.zip").split("/")[0]
+    run = [sys.executable, "-m", "workbench.cli", "run", "--data", "data", "--preset", "sample", "--steps", "2"]
+    done = subprocess.run([*run, "--out", "out"], cwd=folder, capture_output=True, text=True)
+    return folder, bad, run, done
+
+
+def test_a_run_leaves_its_files_and_says_what_is_next(sample_run):
+    folder, _, _, done = sample_run
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (folder / "out").iterdir()}
+    assert names == {"submission.csv", "model.weights.h5", "config.json", "log.csv"}
+    assert "out/submission.csv" in done.stdout
+    for word in ("nuclei check", "nuclei score", "https://www.kaggle.com/"):
+        assert word in done.stdout
+    assert "cuda" not in done.stderr.lower()
+
+
+def test_one_bad_test_image_costs_its_own_nuclei_alone(sample_run):
+    folder, bad, _, done = sample_run
+    with zipfile.ZipFile(folder / "data" / "stage1_test.zip") as archive:
+        ids = {name.split("/")[0] for name in archive.namelist()}
+    rles = check_submission(folder / "out" / "submission.csv", dict.fromkeys(ids))
+    assert rles[bad] == [""]
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("warning: ") and bad in last
+
+
+def test_a_run_never_needs_the_solution(sample_run, monkeypatch):
+    folder, _, run, _ = sample_run
+    monkeypatch.chdir(folder)
+    solution = folder / "data" / "stage1_solution.csv"
+    moved = solution.rename(folder / "elsewhere.csv")
+    try:
+        assert main([*run[3:], "--out", "again"]) == 0
+    finally:
+        moved.rename(solution)
+    for name in ("submission.csv", "config.json"):
+        assert (folder / "again" / name).read_bytes() == (folder / "out" / name).read_bytes()
+    losses = [[row["loss"] for row in read_table(folder / out / "log.csv", ["loss"])] for out in ("again", "out")]
+    assert losses[0] == losses[1]
+
+
+def test_predict_finds_again_what_the_run_found(sample_run, tmp_path, capsys):
+    folder, bad, _, _ = sample_run
+    weights = folder / "out" / "model.weights.h5"
+    assert main(["predict", "--weights", str(weights), "--data", str(folder / "data"), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "submission.csv").read_bytes() == (folder / "out" / "submission.csv").read_bytes()
+    assert bad in capsys.readouterr().err
+
+
+def test_own_images_get_labels_and_overlays(sample_run, tmp_path, capsys):
+    folder, bad, _, _ = sample_run
+    with zipfile.ZipFile(folder / "data" / "stage1_test.zip") as archive:
+        name = next(name for name in sorted(archive.namelist()) if bad not in name)
+        write_files(tmp_path, {"mine.png": archive.read(name), "bad.png": b"no image"})
+    image = cv2.imread(str(tmp_path / "mine.png"))
+    files = [str(tmp_path / f) for f in ("mine.png", "bad.png", "missing.tif")]
+    assert main(["predict", "--weights", str(folder / "out"), "--out", str(tmp_path / "found"), *files]) == 0
+    labels = cv2.imread(str(tmp_path / "found" / "mine.labels.png"), cv2.IMREAD_UNCHANGED)
+    assert labels.dtype == np.uint16
+    assert labels.shape == image.shape[:2]
+    assert cv2.imread(str(tmp_path / "found" / "mine.overlay.png")).shape == image.shape
+    # The submission numbers its nuclei the same way.
+    rows = read_table(folder / "out" / "submission.csv", ["ImageId", "EncodedPixels"])
+    expected = [row["EncodedPixels"] for row in rows if row["ImageId"] == name.split("/")[0]]
+    assert (encode_labels(labels) or [""]) == expected
+    said = capsys.readouterr()
+    assert f"mine.png: {labels.max()} nuclei" in said.out
+    assert [line.startswith("warning: ") for line in said.err.splitlines()] == [True, True]
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {"mine.labels.png", "mine.overlay.png"}
+
+
+def test_a_picture_of_the_run(sample_run, tmp_path, capsys):
+    folder, _, _, _ = sample_run
+    out = tmp_path / "picture.png"
+    arguments = ["--weights", str(folder / "out"), "--data", str(folder / "data"), "--out", str(out)]
+    assert main(["picture", *arguments]) == 0
+    assert cv2.imread(str(out)).shape[1] > 4 * 256
+    assert "held no images out" in capsys.readouterr().err
+
+
+# ---- commands without Keras --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn")
+    draw_sample(folder, n_train=2, n_test=5)
+    return folder
+
+
+def test_they_start_without_keras(drawn, tmp_path):
+    solution, data = str(drawn / "stage1_solution.csv"), str(drawn)
+    submission = str(drawn / "stage1_sample_submission.csv")
+    commands = [
+        ["sample", str(tmp_path)],
+        ["info", data],
+        ["check", submission, "--data", data],
+        ["score", submission, "--solution", solution],
+        *([command, "--help"] for command in COMMANDS),
+    ]
+    script = f"""
+import contextlib, sys
+from workbench.cli import main
+for command in {commands!r}:
+    with contextlib.suppress(SystemExit):  # what --help ends with
+        assert main(command) == 0, command
+    assert not {{"keras", "tensorflow", "jax", "torch"}} & set(sys.modules), command
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert f"example:\n  nuclei {command} " in text
+    example = text.split("example:\n")[1].strip().split()[1:]
+    build_parser().parse_args(example)  # it is accepted as it stands
+
+
+def test_sample_draws_a_competition_and_says_what_is_next(tmp_path, capsys):
+    assert main(["sample", str(tmp_path / "new one"), "--seed", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "stage1_train.zip" in said
+    assert f"nuclei run --data '{tmp_path / 'new one'}' --preset sample" in said
+
+
+def test_info_prints_every_set(drawn, capsys):
+    assert main(["info", str(drawn)]) == 0
+    said = capsys.readouterr().out
+    assert "stage1_train.zip" in said and "stage1_test.zip" in said
+
+
+def test_info_shows_the_sound_sets_beside_a_broken_one(tmp_path, capsys):
+    draw_sample(tmp_path, n_train=2, n_test=2)
+    (tmp_path / "stage1_train.zip").write_bytes(b"PK")
+    assert main(["info", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "stage1_test.zip" in said.out
+    assert "stage1_train.zip" in said.err
+
+
+def test_score_agrees_with_the_metric(drawn, tmp_path, capsys):
+    truths = read_solution(drawn / "stage1_solution.csv")
+    found = {image_id: np.where(labels > 5, np.roll(labels, 1, axis=0), 0) for image_id, labels in truths.items()}
+    write_submission(tmp_path / "submission.csv", [(i, rle) for i, one in found.items() for rle in encode_labels(one)])
+    expected = np.mean([average_precision(truths[i], found[i]) for i in truths])
+    assert main(["score", str(tmp_path), "--solution", str(drawn / "stage1_solution.csv")]) == 0
+    head, body = capsys.readouterr().out.splitlines()
+    assert head.split()[2:] == [*(f"{t / 100:.2f}" for t in range(50, 100, 5)), "mean"]
+    *each, mean = map(float, body.split()[1:])
+    assert 0.1 < mean < 0.95
+    assert mean == pytest.approx(expected, abs=1e-4)
+    assert np.mean(each) == pytest.approx(expected, abs=1e-3)
+
+
+def test_ignored_images_need_a_row_and_do_not_count(tmp_path, capsys):
+    solution = tmp_path / "solution.csv"
+    solution.write_text(
+        "ImageId,EncodedPixels,Height,Width,Usage\na,1 4,4,4,Public\nb,1 1,1,1,Ignored\nc,5 2,4,4,Private\n"
+    )
+    (tmp_path / "submission.csv").write_text("ImageId,EncodedPixels\na,1 4\nb,90 5\nc,\n")
+    assert main(["score", str(tmp_path / "submission.csv"), "--solution", str(solution)]) == 0
+    assert capsys.readouterr().out.split()[-1] == "0.5000"
+
+
+def test_check_says_what_it_checked(drawn, capsys):
+    submission = str(drawn / "stage1_sample_submission.csv")
+    assert main(["check", submission]) == 0
+    assert "unchecked" in capsys.readouterr().out
+    assert main(["check", submission, "--data", str(drawn)]) == 0
+    said = capsys.readouterr().out
+    assert "unchecked" not in said
+    assert "0 nuclei in 5 images, 5 of them empty" in said
+
+
+# ---- settings ----------------------------------------------------------------------------------
+
+
+def config_of(*options):
+    return make_config(build_parser().parse_args(["train", *options]))
+
+
+def test_options_change_the_preset():
+    assert config_of() == PRESETS["cpu"]
+    assert config_of("--minutes", "2.5").train_minutes == 2.5
+    assert config_of("--steps", "7").train_steps == 7
+    assert config_of("--fold", "3", "--seed", "5").data_fold == 3
+    assert config_of("--seed", "5").train_seed == 5
+    assert PRESETS["sample"].data_folds == 0
+    assert config_of("--preset", "sample", "--fold", "2").data_folds == Config.data_folds
+
+
+def test_a_log_line_is_written_once_and_plainly(drawn, capsys, monkeypatch):
+    def talk(path):
+        logging.getLogger("nuclei").info("epoch %d", 1)
+        logging.getLogger("nuclei").warning("odd")
+        return path, []
+
+    monkeypatch.setattr("workbench.info.find_sets", lambda folder: talk(folder)[1])
+    for _ in range(2):
+        assert main(["info", str(drawn)]) == 0
+    assert capsys.readouterr().err == "epoch 1\nwarning: odd\n" * 2
+
+
+def test_ctrl_c_ends_with_a_sentence(drawn, capsys, monkeypatch):
+    def interrupt(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workbench.info.find_sets", interrupt)
+    assert main(["info", str(drawn)]) == 130
+    assert "Ctrl-C" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_sentence(drawn, capsys, monkeypatch):
+    def fill(folder):
+        raise OSError(28, "No space left on device", "some/file")
+
+    monkeypatch.setattr("workbench.info.find_sets", fill)
+    assert main(["info", str(drawn)]) == 2
+    assert capsys.readouterr().err == "nuclei: error: some/file: No space left on device\n"
+
+
+def test_a_bug_is_no_bad_input(drawn, monkeypatch):
+    def fail(folder):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("workbench.info.find_sets", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        main(["info", str(drawn)])
+
+
+# ---- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A competition of three images and the run that an earlier training left in its folder `out`."""
+    labels = draw_discs((40, 50), (12, 12, 6), (26, 32, 8))
+    image = np.where(labels > 0, 200, 20).astype(np.uint8)
+    masks = [np.where(labels == i, 255, 0).astype(np.uint8) for i in (1, 2)]
+    for image_id in "abc":
+        files = {f"{image_id}/images/{image_id}.png": png(image)}
+        files |= {f"{image_id}/masks/{i}.png": png(mask) for i, mask in enumerate(masks)}
+        write_files(tmp_path / "data" / "stage1_train", files)
+    write_files(tmp_path / "data" / "stage1_test", {"t/images/t.png": png(image)})
+    write_files(tmp_path / "out", {"submission.csv": b"ImageId,EncodedPixels\nt,1 2\n", "config.json": b"{}"})
+    write_files(tmp_path, {"solution.csv": b"ImageId,EncodedPixels,Height,Width,Usage\nt,1 2,40,50,Public\n"})
+    return tmp_path
+
+
+TRAIN = ["train", "--data", "data", "--preset", "sample", "--steps", "1", "--out", "out"]
+RUN = ["run", *TRAIN[1:]]
+PREDICT = ["predict", "--weights", "out", "--data", "data", "--out", "out"]
+SCORE = ["score", "out", "--solution", "solution.csv"]
+CHECK = ["check", "out", "--data", "data"]
+
+
+def no_folder(f):
+    shutil.rmtree(f / "data")
+
+
+def no_competition(f):
+    no_folder(f)
+    write_files(f, {"data/notes.txt": b"hello"})
+
+
+def file_for_folder(f):
+    no_folder(f)
+    (f / "data").write_bytes(b"")
+
+
+def truncated(name):
+    def spoil(f):
+        draw_sample(f / "drawn", n_train=1, n_test=1)
+        content = (f / "drawn" / f"{name}.zip").read_bytes()
+        shutil.rmtree(f / "data" / name)
+        (f / "data" / f"{name}.zip").write_bytes(content[: len(content) // 2])
+
+    return spoil
+
+
+def put(name, content):
+    return lambda f: write_files(f, {name: content})
+
+
+def mask(*box):
+    pixels = np.zeros((40, 50), np.uint8)
+    pixels[box] = 255
+    return png(pixels)
+
+
+def drop(name):
+    return lambda f: (f / name).unlink()
+
+
+def submission(*rows):
+    return put("out/submission.csv", ("ImageId,EncodedPixels\n" + "".join(f"{row}\n" for row in rows)).encode())
+
+
+def as_it_is(f):
+    pass
+
+
+def weights_of(**changes):
+    """Weights of the sample preset, beside a config.json that says otherwise."""
+
+    def spoil(f):
+        from nuclei.main import save_config
+        from nuclei.train import new_model, save_weights
+        from nuclei.watershed import Thresholds
+
+        config = Config(model_width=4, model_depth=2)
+        save_weights(new_model(config), f / "out" / "model.weights.h5")
+        save_config(f / "out" / "config.json", config, Thresholds())
+        content = json.loads((f / "out" / "config.json").read_text())
+        content["config"] |= changes
+        (f / "out" / "config.json").write_text(json.dumps(content))
+
+    return spoil
+
+
+def same_stem(f):
+    write_files(f, {"one/x.png": b"", "two/x.tif": b""})
+
+
+BAD_INPUT = [
+    # what is wrong, how to spoil the small competition, the command, words that the sentence must hold
+    ("missing folder", no_folder, TRAIN, ["data", "stage1_train.zip"]),
+    ("missing folder, info", no_folder, ["info", "data"], ["data", "stage1_train.zip"]),
+    ("no competition", no_competition, TRAIN, ["data", "notes.txt", "download"]),
+    ("no competition, info", no_competition, ["info", "data"], ["data", "notes.txt"]),
+    ("a file for a folder", file_for_folder, RUN, ["data", "no folder"]),
+    ("no data named", as_it_is, ["train", "--out", "out"], ["--data", "NUCLEI_DATA"]),
+    ("truncated zip", truncated("stage1_train"), TRAIN, ["stage1_train.zip", "download"]),
+    ("truncated test zip", truncated("stage1_test"), RUN, ["stage1_test.zip", "download"]),
+    ("undecodable PNG", put("data/stage1_train/a/images/a.png", b"no"), TRAIN, ["a/images/a.png", "replace"]),
+    ("undecodable PNG, info", put("data/stage1_train/a/images/a.png", b"no"), ["info", "data"], ["a/images/a.png"]),
+    ("undecodable mask", put("data/stage1_train/a/masks/0.png", b"no"), TRAIN, ["a/masks/0.png", "replace"]),
+    (
+        "mask of another size",
+        put("data/stage1_train/b/masks/1.png", png(np.ones((4, 4), np.uint8))),
+        TRAIN,
+        ["b/masks/1.png", "4x4", "40x50"],
+    ),
+    (
+        "empty mask",
+        put("data/stage1_train/b/masks/1.png", mask(slice(0), slice(0))),
+        TRAIN,
+        ["b/masks/1.png", "delete"],
+    ),
+    (
+        "overlapping masks",
+        put("data/stage1_train/c/masks/9.png", mask(slice(5, 20), slice(5, 20))),
+        TRAIN,
+        ["overlap", "c/masks"],
+    ),
+    ("duplicate id", put("data/stage1_train/c/images/d.png", mask(0, 0)), TRAIN, ["duplicate", "c/images"]),
+    ("no masks at all", lambda f: [shutil.rmtree(m) for m in f.glob("data/stage1_train/*/masks")], TRAIN, ["no masks"]),
+    ("budget of 0 minutes", as_it_is, [*TRAIN[:5], "--minutes", "0", "--out", "out"], ["budget of 0", "--minutes"]),
+    ("budget of 0 steps", as_it_is, [*TRAIN[:5], "--steps", "0", "--out", "out"], ["budget of 0", "--steps"]),
+    ("budget below 0", as_it_is, [*TRAIN[:5], "--minutes=-3", "--out", "out"], ["negative"]),
+    ("two budgets", as_it_is, [*TRAIN, "--minutes", "3"], ["--minutes", "--steps"]),
+    ("no such fold", as_it_is, [*TRAIN, "--fold", "8"], ["data_fold"]),
+    ("seed below 0", as_it_is, [*TRAIN, "--seed=-1"], ["--seed", "-1"]),
+    ("no such preset", as_it_is, [*TRAIN, "--preset", "gpu"], ["--preset", "sample"]),
+    ("no such command", as_it_is, ["trian"], ["trian", "train"]),
+    ("no command", as_it_is, [], ["COMMAND"]),
+    ("broken row: an odd number", submission("t,1 2 3"), SCORE, ["submission.csv", "row 2", "odd"]),
+    ("broken row: no number", submission("t,1 x"), CHECK, ["submission.csv", "row 2"]),
+    ("broken row: past the last pixel", submission("t,1 1", "t,1999 9"), CHECK, ["submission.csv", "row 3", "past"]),
+    ("broken row: shared pixels", submission("t,1 5", "t,3 1"), CHECK[:2], ["submission.csv", "row 3"]),
+    ("broken row: another image", submission("t,1 5", "u,"), SCORE, ["submission.csv", "row 3", "'u'"]),
+    ("image without a row", submission("u,"), CHECK, ["submission.csv", "'u'"]),
+    ("no submission", drop("out/submission.csv"), CHECK, ["submission.csv", "missing"]),
+    ("no CSV", put("out/submission.csv", b"\x89PNG\r\n"), CHECK, ["submission.csv"]),
+    ("no solution", drop("solution.csv"), SCORE, ["solution.csv"]),
+    (
+        "broken solution",
+        put("solution.csv", b"ImageId,EncodedPixels,Height,Width\nt,1 2,x,5\n"),
+        SCORE,
+        ["solution.csv"],
+    ),
+    ("solution of nothing", put("solution.csv", b"ImageId,EncodedPixels,Height,Width\n"), SCORE, ["solution.csv"]),
+    ("no weights", as_it_is, PREDICT, ["model.weights.h5", "missing"]),
+    ("weights of another configuration", weights_of(model_width=8), PREDICT, ["model.weights.h5", "config.json"]),
+    ("settings of another version", weights_of(model_colour=8), PREDICT, ["config.json", "model_colour"]),
+    ("images and a competition", as_it_is, [*PREDICT, "x.png"], ["--data", "not both"]),
+    (
+        "two images of one name",
+        same_stem,
+        ["predict", "--weights", "out", "--out", "out", "one/x.png", "two/x.tif"],
+        ["one/x.png", "two/x.tif", "rename"],
+    ),
+    (
+        "an output over an image",
+        as_it_is,
+        ["predict", "--weights", "out", "--out", ".", "a.png", "./a.labels.png"],
+        ["a.labels.png", "--out"],
+    ),
+    (
+        "no image can be read",
+        weights_of(),
+        ["predict", "--weights", "out", "--out", "out", "x.png"],
+        ["x.png", "cannot be read"],
+    ),
+    ("no sample folder", put("taken", b""), ["sample", "taken"], ["taken"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "command", "words"), [row[1:] for row in BAD_INPUT], ids=[row[0].replace(" ", "-") for row in BAD_INPUT]
+)
+def test_bad_input_gets_one_sentence_and_leaves_what_was_there(
+    small, monkeypatch, capsys, recwarn, spoil, command, words
+):
+    monkeypatch.chdir(small)
+    monkeypatch.delenv("NUCLEI_DATA", raising=False)
+    spoil(small)
+    before = snapshot(small)
+    assert main(command) == 2
+    *said, sentence = capsys.readouterr().err.splitlines()
+    assert said == []
+    assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]  # stderr, too
+    assert sentence.startswith("nuclei: error: ")
+    assert "Errno" not in sentence
+    for word in words:
+        assert word in sentence
+    assert snapshot(small) == before

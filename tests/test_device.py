@@ -1,0 +1,61 @@
+"""Device: the precision that each kind of hardware gets, by faked hardware, and the peak of memory."""
+
+import keras
+import numpy as np
+import pytest
+
+from nuclei import device
+
+
+@pytest.mark.parametrize(
+    ("capability", "flags", "policy"),
+    [
+        (None, set(), "float32"),
+        (None, {"sse4_2", "avx2", "avx512f"}, "float32"),
+        (None, {"avx512f", "avx512_bf16"}, "mixed_bfloat16"),
+        (None, {"amx_bf16"}, "mixed_bfloat16"),
+        (6.0, set(), "float32"),  # P100
+        (7.0, set(), "mixed_float16"),  # V100
+        (7.5, set(), "mixed_float16"),  # T4
+        (8.0, set(), "mixed_bfloat16"),  # A100
+        (9.0, set(), "mixed_bfloat16"),  # H100
+        (6.0, {"amx_bf16"}, "float32"),  # the GPU counts, whatever the CPU could do
+        (0.0, {"amx_bf16"}, "float32"),  # a GPU that names no capability
+    ],
+)
+def test_precision_by_hardware(monkeypatch, capability, flags, policy):
+    monkeypatch.setattr(device, "gpu_capability", lambda: capability)
+    monkeypatch.setattr(device, "_cpu_flags", lambda: flags)
+    assert device.choose_precision() == policy
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="asks TensorFlow")
+@pytest.mark.parametrize(
+    ("gpus", "details", "capability"),
+    [
+        ([], None, None),
+        (["a T4"], {"compute_capability": (7, 5)}, 7.5),
+        (["an H100"], {"compute_capability": (9, 0)}, 9.0),
+        (["no NVIDIA"], {"device_name": "other"}, 0.0),
+    ],
+)
+def test_capability_as_tensorflow_tells_it(monkeypatch, gpus, details, capability):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    assert device.gpu_capability() == capability
+
+
+def test_the_policy_of_this_machine_is_one_that_keras_knows():
+    assert keras.DTypePolicy(device.choose_precision()).name in ("float32", "mixed_float16", "mixed_bfloat16")
+
+
+def test_peak_memory_grows_with_what_is_held_and_stays():
+    before = device.peak_memory()
+    assert 0 < before < 1000
+    held = np.ones(int((before + 0.2) * 1e9), np.uint8)  # more than the process ever held
+    grown = device.peak_memory()
+    assert grown > before + 0.15
+    del held
+    assert device.peak_memory() >= grown

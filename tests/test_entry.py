@@ -1,0 +1,177 @@
+"""What runs on Kaggle: its settings, where it finds the data, and that the kernel gives what the sources give."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import build_kernel
+from nuclei import __main__ as entry
+from nuclei.config import PRESETS, BadInput
+from nuclei.submission import check_submission
+from workbench.sample import draw_sample
+
+REPOSITORY = Path(build_kernel.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The sample competition, mounted as Kaggle does today; the folder of the mounts."""
+    mounted = tmp_path_factory.mktemp("kaggle") / "input"
+    draw_sample(mounted / "competitions/data-science-bowl-2018", n_train=3, n_test=2)
+    return mounted
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def read_ids(path):
+    with open(path, newline="") as file:
+        return [row["ImageId"] for row in csv.DictReader(file)]
+
+
+# ---- settings ----------------------------------------------------------------------------------
+
+
+def test_without_settings_it_is_kaggles_preset():
+    config = entry.read_config({"PATH": "/bin"})
+    assert config == PRESETS["kaggle"]
+    assert config.train_minutes == 480
+
+
+def test_every_setting_reaches_the_config():
+    settings = {"NUCLEI_PRESET": "sample", "NUCLEI_MINUTES": "2.5", "NUCLEI_STEPS": "7", "NUCLEI_SEED": "11"}
+    config = entry.read_config(settings)
+    assert config.model_width == PRESETS["sample"].model_width
+    assert (config.train_minutes, config.train_steps, config.train_seed) == (2.5, 7, 11)
+
+
+@pytest.mark.parametrize(
+    "setting, value", [("PRESET", "huge"), ("MINUTES", "long"), ("MINUTES", ""), ("STEPS", "1.5"), ("SEED", "x")]
+)
+def test_a_wrong_setting_is_named(setting, value):
+    with pytest.raises(BadInput, match=f"^NUCLEI_{setting}={value} "):
+        entry.read_config({f"NUCLEI_{setting}": value})
+
+
+@pytest.mark.parametrize(
+    "names, setting, stage",
+    [
+        (["stage1_test.zip"], None, 1),
+        (["stage1_test.zip", "stage2_test_final.zip"], None, 2),
+        (["stage1_test.zip", "stage2_test_final/a/images/a.png"], None, 2),
+        (["stage1_test.zip", "stage2_test_final.zip"], "1", 1),
+        (["stage1_test.zip"], "2", 2),
+        ([], None, 1),
+    ],
+)
+def test_stage_2_is_predicted_where_it_is(tmp_path, names, setting, stage):
+    for name in names:
+        touch(tmp_path / name)
+    assert entry.read_stage({"NUCLEI_STAGE": setting} if setting else {}, tmp_path) == stage
+
+
+def test_there_are_two_stages(tmp_path):
+    with pytest.raises(BadInput, match="NUCLEI_STAGE=3"):
+        entry.read_stage({"NUCLEI_STAGE": "3"}, tmp_path)
+
+
+# ---- the data ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["data-science-bowl-2018", "competitions/data-science-bowl-2018", "a/b/c", "."])
+@pytest.mark.parametrize("name", ["stage1_train.zip", "stage1_train/a/images/a.png"])
+def test_the_data_is_found_wherever_it_is_mounted(tmp_path, where, name):
+    touch(tmp_path / where / name)
+    touch(tmp_path / "another-dataset/readme.txt")
+    assert entry.find_data(tmp_path) == tmp_path / where
+
+
+def test_the_competition_goes_before_other_data(tmp_path):
+    touch(tmp_path / "a-copy/stage1_train.zip")
+    touch(tmp_path / "competitions/data-science-bowl-2018/stage1_train.zip")
+    assert entry.find_data(tmp_path) == tmp_path / "competitions/data-science-bowl-2018"
+
+
+def test_where_it_is_not_found_the_log_shows_what_is_there(tmp_path, caplog):
+    touch(tmp_path / "another-dataset/readme.txt")
+    with pytest.raises(BadInput, match=r"stage1_train\.zip .*add the competition data-science-bowl-2018"):
+        entry.find_data(tmp_path)
+    assert "another-dataset/readme.txt" in caplog.text
+
+
+# ---- the run -----------------------------------------------------------------------------------
+
+
+def test_a_placeholder_stands_before_the_run_and_replaces_nothing(data, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    runs = []
+
+    def run_competition(config, folder, working, stage):
+        rles = check_submission(working / "submission.csv", dict.fromkeys(read_ids(working / "submission.csv")))
+        runs.append((config, folder, stage, rles))
+        (working / "submission.csv").write_text("better\n")
+
+    monkeypatch.setattr(entry, "start_log", lambda: None)
+    monkeypatch.setattr(entry, "run_competition", run_competition)
+    settings = {"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path), "NUCLEI_PRESET": "cpu"}
+    entry.run_kernel(settings)
+    folder = data / "competitions/data-science-bowl-2018"
+    ids = read_ids(folder / "stage1_sample_submission.csv")
+    assert runs == [(PRESETS["cpu"], folder, 1, {image_id: [""] for image_id in sorted(ids)})]
+    entry.write_placeholder(tmp_path / "submission.csv", ids)
+    assert (tmp_path / "submission.csv").read_text() == "better\n"
+    assert "keras" in caplog.text
+
+
+def test_what_goes_wrong_is_raised_and_the_placeholder_stays(data, tmp_path, monkeypatch):
+    def run_competition(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(entry, "start_log", lambda: None)
+    monkeypatch.setattr(entry, "run_competition", run_competition)
+    with pytest.raises(RuntimeError):
+        entry.run_kernel({"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path)})
+    assert len(read_ids(tmp_path / "submission.csv")) == 2
+
+
+def test_the_kernel_alone_gives_what_the_sources_give(data, tmp_path):
+    """The slowest test here: two trainings of two steps, side by side."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "script.py").write_text(build_kernel.build(REPOSITORY))
+    alone.chmod(0o555)
+    settings = {"INPUT": data, "PRESET": "sample", "STEPS": 2, "SEED": 3, "STAGE": 1}
+    environ = {f"NUCLEI_{name}": str(value) for name, value in settings.items()}
+    environ |= {name: os.environ[name] for name in ("PATH", "KERAS_BACKEND") if name in os.environ}
+    environ |= {"HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+    runs = {
+        "kernel": (["-I", alone / "script.py"], {}),
+        "sources": (["-m", "nuclei"], {"PYTHONPATH": REPOSITORY / "src"}),
+    }
+    started = {}
+    for name, (command, more) in runs.items():
+        own = {"NUCLEI_WORKING": tmp_path / name, "NUCLEI_CACHE": tmp_path / f"cache of {name}"} | more
+        with open(tmp_path / f"{name}.log", "w") as log:
+            started[name] = subprocess.Popen(
+                [sys.executable, *command], cwd="/", env=environ | own, stdout=log, stderr=subprocess.STDOUT
+            )
+    logs = {}
+    for name, process in started.items():
+        status = process.wait(timeout=280)
+        logs[name] = (tmp_path / f"{name}.log").read_text()
+        assert status == 0, logs[name]
+    rows = {name: (tmp_path / name / "submission.csv").read_text() for name in runs}
+    assert rows["kernel"] == rows["sources"]
+    assert len(rows["kernel"]) > 500  # nuclei, not placeholders
+    source_hash = build_kernel.hash_sources(build_kernel.read_chapters(REPOSITORY))
+    assert f"sources {source_hash};" in logs["kernel"]
+    assert "sources not bundled;" in logs["sources"]
+    alone.chmod(0o755)
+    shutil.rmtree(alone)

@@ -1,0 +1,94 @@
+"""Kinds: the look of each, the standard look, and how wide nuclei are."""
+
+import numpy as np
+import pytest
+from drawn import LOOKS, draw_discs, draw_field, draw_kind
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nuclei.kinds import KINDS, LARGE_NUCLEUS, image_kind, nucleus_diameter, nucleus_width, standardise, weighted_median
+
+FLUORESCENCE = ("fluorescence-small", "fluorescence-large")
+
+
+def test_every_kind_has_its_look():
+    assert tuple(LOOKS) == KINDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_are_told_from_the_picture(kind):
+    for seed in range(3):
+        assert image_kind(draw_kind(kind, seed)[0]) == kind
+        assert image_kind(draw_kind(kind, seed, side=400)[0]) == kind
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 2), (64, 64)])
+@pytest.mark.parametrize("level", [0, 100, 255])
+def test_blank_and_tiny_images_have_a_kind_and_a_standard_look(shape, level):
+    image = np.full((*shape, 3), level, np.uint8)
+    assert image_kind(image) in KINDS
+    assert nucleus_width(image) == 0
+    standard = standardise(image)
+    assert standard.shape == image.shape and standard.dtype == np.uint8 and not standard.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_standardised_images_are_bright_on_black(kind):
+    image, labels = draw_kind(kind)
+    before = image.copy()
+    standard = standardise(image)
+    assert np.array_equal(image, before)
+    assert standard.shape == image.shape and standard.dtype == np.uint8
+    assert np.median(standard[labels == 0]) < 40 < 150 < np.median(standard[labels > 0].max(axis=1))
+    assert standard.max() == 255
+    again = standardise(standard)
+    assert np.abs(again.astype(int) - standard).mean() < 3
+
+
+def test_light_and_level_do_not_matter_to_a_standardised_image():
+    image, _ = draw_kind("fluorescence-small")
+    standard = standardise(image).astype(int)
+    assert np.array_equal(standardise(255 - image), standard)
+    assert np.abs(standardise(image + 40) - standard).max() <= 1
+    assert np.abs(standardise(image // 2) - standard).mean() < 3
+
+
+def test_noise_alone_stays_dim():
+    noise = np.random.default_rng(0).integers(10, 14, (128, 128, 3), dtype=np.uint8)
+    assert standardise(noise).max() <= 12 * 3
+
+
+@pytest.mark.parametrize("radius", [5, 12, 25, 40])
+def test_nucleus_width_is_the_diameter_of_drawn_discs(radius):
+    labels = draw_field(np.random.default_rng(radius), (400, 400), radius, 12)
+    image = np.repeat(np.where(labels > 0, 150, 10).astype(np.uint8)[..., None], 3, axis=2)
+    assert nucleus_width(image) == pytest.approx(2 * radius, rel=0.12, abs=1.5)
+    assert (nucleus_width(image) > LARGE_NUCLEUS) == (2 * radius > LARGE_NUCLEUS)
+
+
+def test_a_clump_keeps_the_width_of_its_parts():
+    labels = draw_discs((100, 200), *((50, 20 + 18 * i, 10) for i in range(9)))
+    image = np.repeat(np.where(labels > 0, 150, 10).astype(np.uint8)[..., None], 3, axis=2)
+    assert nucleus_width(image) == pytest.approx(20, abs=3)
+
+
+@pytest.mark.parametrize("radius", [3, 10, 30])
+def test_nucleus_diameter_of_drawn_discs(radius):
+    labels = draw_field(np.random.default_rng(0), (300, 300), radius, 10)
+    assert nucleus_diameter(labels) == pytest.approx(2 * radius, rel=0.03, abs=0.3)
+
+
+def test_nucleus_diameter_goes_by_area_and_takes_gaps_in_the_ids():
+    labels = draw_discs((100, 300), (50, 50, 30), (50, 150, 30))
+    labels[::10, 200::10] = np.arange(1000, 1100).reshape(10, 10)  # a hundred specks weigh less than a disc
+    assert nucleus_diameter(labels) == pytest.approx(60, rel=0.02)
+    assert nucleus_diameter(np.zeros((4, 4), np.int32)) == 0
+    assert nucleus_diameter(np.ones((1, 1), np.int32)) == pytest.approx(2 / np.sqrt(np.pi))
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_weighted_median_is_the_lower_median_of_repeated_values(pairs):
+    values, weights = map(np.array, zip(*pairs, strict=True))
+    repeated = np.sort(np.repeat(values, weights))
+    assert weighted_median(values, weights) == repeated[(len(repeated) - 1) // 2]

@@ -1,0 +1,313 @@
+"""Main: a small drawn competition from its files to a submission, and what is left when something breaks."""
+
+import csv
+import json
+import logging
+import shutil
+import zipfile
+from dataclasses import asdict, replace
+
+import keras
+import numpy as np
+import pytest
+
+from nuclei import main
+from nuclei.config import BadInput, Config
+from nuclei.data import read_set
+from nuclei.main import predict_rows, run_competition, score_table, train_competition
+from nuclei.submission import check_submission
+from nuclei.watershed import Thresholds
+from workbench.runs import load_run
+from workbench.sample import draw_sample
+
+TINY = Config(
+    data_folds=5,
+    data_tuning=0.25,
+    model_width=4,
+    model_depth=2,
+    model_stem=1,
+    train_steps=4,
+    train_batch=2,
+    train_crop=64,
+    train_checks=1,
+    tile_size=64,
+    tile_overlap=16,
+    tile_batch=4,
+    tta_views=1,
+)
+FILES = ["config.json", "held_out.csv", "log.csv", "model.weights.h5", "submission.csv"]
+
+
+@pytest.fixture(autouse=True)
+def policy():
+    """A run sets the precision for the whole process."""
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture(scope="module")
+def competition(tmp_path_factory):
+    """A drawn competition, its solution taken away: no run may need it."""
+    folder = tmp_path_factory.mktemp("competition")
+    draw_sample(folder, n_train=10, n_test=4)
+    (folder / "stage1_solution.csv").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def test_set(competition):
+    return read_set(competition / "stage1_test.zip")
+
+
+@pytest.fixture(scope="module")
+def finished(competition, tmp_path_factory):
+    """The folder of a finished run of TINY."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert run_competition(TINY, competition, out) == out / "submission.csv"
+    return out
+
+
+@pytest.fixture
+def run_copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+@pytest.fixture
+def eagerly():
+    """TensorFlow without tracing: for a step or two, tracing takes longer than the steps."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+class FakeModel:
+    """Finds nothing, quickly."""
+
+    def predict_on_batch(self, x):
+        return np.zeros((*x.shape[:3], 3), np.float32)
+
+
+def fake_training(config, train, tuning, folder):
+    """Stands in for train_model where the training is not what is tested."""
+    for name in ("model.weights.h5", "log.csv"):
+        (folder / name).write_text("new")
+    return FakeModel(), Thresholds(), 8
+
+
+def failing_training(config, train, tuning, folder):
+    fake_training(config, train, tuning, folder)
+    (folder / "submission.csv").write_text("half a submis")
+    (folder / "left.tmp").write_text("left")
+    raise RuntimeError("out of memory")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+# ---- a whole run -------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_files(finished):
+    assert sorted(path.name for path in finished.iterdir()) == FILES
+
+
+def test_the_submission_keeps_the_rules(finished, test_set):
+    shapes = {i: image.shape[:2] for i, image in zip(test_set.ids, test_set.images, strict=True)}
+    assert len(shapes) == 4
+    rles = check_submission(finished / "submission.csv", shapes)
+    assert list(rles) == sorted(shapes)
+
+
+def test_the_settings_are_kept(finished):
+    content = json.loads((finished / "config.json").read_text())
+    assert content["config"] == {**asdict(TINY), "tta_zooms": [1.0]}
+    assert set(content["thresholds"]) == set(asdict(Thresholds()))
+    assert content["versions"]["keras"] == keras.__version__
+
+
+def test_held_out_images_are_scored(finished):
+    rows = list(csv.DictReader((finished / "held_out.csv").open(newline="")))
+    assert 1 <= len(rows) <= 5
+    assert all(0 <= float(row["score"]) <= 1 for row in rows)
+
+
+def test_a_loaded_run_predicts_the_same_rows(finished, test_set):
+    network, thresholds, config = load_run(finished)
+    assert config == TINY
+    rows = predict_rows(test_set, network, thresholds, config)
+    written = list(csv.reader((finished / "submission.csv").open(newline="")))
+    assert written == [["ImageId", "EncodedPixels"], *map(list, rows)]
+
+
+def test_a_run_is_named_by_its_weights_too(finished):
+    network, thresholds, config = load_run(finished / "model.weights.h5")
+    assert (thresholds, config) == load_run(finished)[1:]
+    x = np.random.default_rng(0).random((4, 64, 64, 3), np.float32)
+    np.testing.assert_array_equal(network(x), load_run(finished)[0](x))
+
+
+def test_one_hundred_layers_goes_the_whole_way(tmp_path, eagerly):
+    draw_sample(tmp_path, n_train=3, n_test=1)
+    config = replace(
+        TINY,
+        model_name="one_hundred_layers",
+        model_width=2,
+        train_steps=2,
+        data_folds=0,
+        data_tuning=0.0,
+        tile_size=256,
+        tile_batch=1,
+    )
+    run_competition(config, tmp_path, tmp_path / "out")
+    assert (
+        len(
+            check_submission(
+                tmp_path / "out" / "submission.csv", dict.fromkeys(read_set(tmp_path / "stage1_test.zip").ids)
+            )
+        )
+        == 1
+    )
+    assert not (tmp_path / "out" / "held_out.csv").exists()  # nothing was held out
+    (row,) = csv.DictReader((tmp_path / "out" / "log.csv").open(newline=""))
+    assert np.isfinite(float(row["loss"]))
+
+
+# ---- runs that do not go well ------------------------------------------------------------------
+
+
+def test_a_failing_run_leaves_the_old_files_and_the_next_one_goes_through(competition, run_copy, monkeypatch):
+    before = contents(run_copy)
+    monkeypatch.setattr(main, "train_model", failing_training)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_competition(TINY, competition, run_copy)
+    assert contents(run_copy) == before
+    monkeypatch.setattr(main, "train_model", fake_training)
+    train_competition(TINY, competition, run_copy)
+    after = contents(run_copy)
+    assert after["log.csv"] == b"new"
+    # The submission was of other weights, and what the cut-off run left is no result.
+    assert sorted(path.name for path in run_copy.iterdir()) == [name for name in FILES if name != "submission.csv"]
+
+
+@pytest.mark.parametrize("missing", ["stage1_train.zip", "stage1_test.zip"])
+def test_bad_data_leaves_what_was_there(competition, run_copy, tmp_path, monkeypatch, missing):
+    data = shutil.copytree(competition, tmp_path / "data")
+    (data / missing).unlink()
+    before = contents(run_copy)
+    monkeypatch.setattr(main, "train_model", fake_training)
+    for out in (run_copy, tmp_path / "new"):
+        with pytest.raises(BadInput, match=missing):
+            run_competition(TINY, data, out)
+    assert contents(run_copy) == before
+    assert not (run_copy / "unfinished").exists()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_stage_that_is_not_there_is_refused_before_training(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "train_model", failing_training)
+    with pytest.raises(BadInput, match="stage2_test_final"):
+        run_competition(TINY, competition, tmp_path, stage=2)
+
+
+def test_training_images_without_masks_are_refused(competition, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copy(competition / "stage1_test.zip", data / "stage1_train.zip")
+    monkeypatch.setattr(main, "train_model", fake_training)
+    with pytest.raises(BadInput, match="no masks"):
+        train_competition(TINY, data, tmp_path / "out")
+
+
+def test_a_bad_test_image_gets_its_empty_row(competition, tmp_path, monkeypatch, caplog, test_set):
+    data = shutil.copytree(competition, tmp_path / "data")
+    with zipfile.ZipFile(data / "stage1_test.zip", "a") as archive:
+        archive.writestr("0bad/images/0bad.png", b"\x89PNG no more")
+    monkeypatch.setattr(main, "train_model", fake_training)
+    with caplog.at_level(logging.INFO, logger="nuclei"):
+        path = run_competition(TINY, data, tmp_path / "out")
+    rles = check_submission(path, dict.fromkeys(["0bad", *test_set.ids]))
+    assert rles == {image_id: [""] for image_id in ["0bad", *test_set.ids]}  # FakeModel finds nothing elsewhere
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "0bad was left empty" in warnings[0]
+    table = next(record.getMessage() for record in caplog.records if "peak memory" in record.getMessage())
+    assert all(stage in table for stage in ("read train", "train", "held out", "read test", "predict"))
+
+
+# ---- loading what does not fit -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_width": 8},
+        {"model_depth": 1},
+        {"model_depth": 3},
+        {"model_stem": 2},
+        {"model_name": "one_hundred_layers"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_weights_of_another_configuration(run_copy, change):
+    settings = run_copy / "config.json"
+    content = json.loads(settings.read_text())
+    content["config"] |= change
+    settings.write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=r"model\.weights\.h5 does not fit") as raised:
+        load_run(run_copy)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"config": [], "thresholds": {}}', '{"config": {"colour": 1}}'])
+def test_broken_settings(run_copy, damage):
+    (run_copy / "config.json").write_text(damage)
+    with pytest.raises(BadInput, match=r"config\.json is no settings file"):
+        load_run(run_copy)
+
+
+def test_broken_and_missing_weights(run_copy):
+    weights = run_copy / "model.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:3000])
+    with pytest.raises(BadInput, match=r"model\.weights\.h5 does not fit"):
+        load_run(run_copy)
+    weights.unlink()
+    for name in (run_copy, weights):
+        with pytest.raises(BadInput, match=r"model\.weights\.h5 is missing"):
+            load_run(name)
+
+
+def test_weights_without_settings(run_copy):
+    (run_copy / "config.json").unlink()
+    with pytest.raises(BadInput, match=r"config\.json is missing"):
+        load_run(run_copy / "model.weights.h5")
+
+
+# ---- tables ------------------------------------------------------------------------------------
+
+
+def test_the_score_table_goes_by_kind():
+    table = score_table(["purple", "brown", "purple"], [0.5, 0.25, 1.0]).splitlines()
+    assert [line.split() for line in table[1:]] == [
+        ["purple", "2", "0.750"],
+        ["brown", "1", "0.250"],
+        ["all", "3", "0.583"],
+    ]
+
+
+def test_the_stopwatch_counts_images_a_second(monkeypatch):
+    times = iter([10.0, 14.0, 20.0, 20.5])
+    monkeypatch.setattr(main.time, "monotonic", lambda: next(times))
+    watch = main.Stopwatch()
+    with watch.stage("read", 8):
+        pass
+    with watch.stage("idle"):
+        pass
+    lines = [line.split() for line in watch.table().splitlines()]
+    assert lines[1:3] == [["read", "4.0", "8", "2.0"], ["idle", "0.5"]]
+    assert lines[3][:2] == ["peak", "memory"]

@@ -1,0 +1,133 @@
+"""Model: what a network takes and gives, how large it is, and that it learns."""
+
+import keras
+import numpy as np
+import pytest
+
+from nuclei.loss import weighted_crossentropy_dice, weighted_dice
+from nuclei.model import build_model, one_hundred_layers, unet
+
+
+@pytest.fixture(autouse=True)
+def fresh_state():
+    """No policy and no memory of one test in the next."""
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+    keras.backend.clear_session()
+
+
+@pytest.fixture(scope="module")
+def hundred():
+    """The one-hundred-layer network at growth 1."""
+    return one_hundred_layers(growth=1)
+
+
+def convolutions(model):
+    kinds = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+    return [layer for layer in model.layers if isinstance(layer, kinds)]
+
+
+def noise(*shape):
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def answer(model, x):
+    """What the model says, eagerly: tracing five hundred layers would take longer than the answer."""
+    return keras.ops.convert_to_numpy(model(x, training=False))
+
+
+def assert_probs(probs, shape):
+    assert probs.dtype == np.float32
+    assert probs.shape == shape
+    assert probs.min() >= 0
+    assert probs.max() <= 1
+    assert np.ptp(probs) > 0
+
+
+def test_one_hundred_layers_has_what_its_docstring_counts():
+    model = one_hundred_layers(growth=16)
+    layers = convolutions(model)
+    transposed = [layer for layer in layers if isinstance(layer, keras.layers.Conv2DTranspose)]
+    assert len(layers) == 103
+    assert len(transposed) == 5
+    assert model.count_params() == pytest.approx(9.4e6, abs=0.05e6)
+    assert model.input_shape == (None, None, None, 3)
+    assert model.output_shape == (None, None, None, 1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96)])
+def test_one_hundred_layers_keeps_the_size(hundred, height, width):
+    assert_probs(answer(hundred, noise(2, height, width, 3)), (2, height, width, 1))
+
+
+@pytest.mark.parametrize(("width", "depth", "stem"), [(4, 1, 1), (4, 2, 1), (4, 2, 2), (8, 3, 4), (3, 4, 2)])
+def test_unet_keeps_the_size(width, depth, stem):
+    model = unet(width, depth, stem)
+    step = stem * 2**depth
+    for height, length in ((step, step), (step, 3 * step), (2 * step, step)):
+        assert_probs(answer(model, noise(2, height, length, 3)), (2, height, length, 1))
+
+
+def test_unet_doubles_its_filters_up_to_the_widest():
+    model = unet(width=4, depth=4, widest=16)
+    assert max(layer.filters for layer in convolutions(model)) == 16
+    assert {layer.filters for layer in convolutions(model)} == {1, 4, 8, 16}
+
+
+@pytest.mark.parametrize(("outputs", "channels"), [(1, 3), (3, 1), (5, 4)])
+def test_outputs_and_channels(outputs, channels):
+    model = build_model("unet", 4, 2, 1, outputs, channels)
+    assert model.name == "unet"
+    assert_probs(answer(model, noise(1, 32, 32, channels)), (1, 32, 32, outputs))
+
+
+def test_outputs_and_channels_of_one_hundred_layers():
+    model = build_model("one_hundred_layers", 1, 2, 1, outputs=3, channels=4)
+    assert model.name == "one_hundred_layers"
+    assert_probs(answer(model, noise(1, 32, 32, 4)), (1, 32, 32, 3))
+
+
+def test_one_class_by_default(hundred):
+    assert hundred.output_shape[-1] == 1
+    assert build_model("unet", 4, 1, 1).output_shape[-1] == 1
+
+
+def test_classes_may_overlap():
+    """A sigmoid a class, no softmax: the classes of a pixel need not sum to 1."""
+    sums = answer(unet(4, 1, outputs=3), noise(1, 16, 16, 3)).sum(axis=-1)
+    assert np.abs(sums - 1).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [("unet", "mixed_float16"), ("unet", "mixed_bfloat16"), ("one_hundred_layers", "mixed_bfloat16")],
+)
+def test_the_last_activation_is_float32_under_every_policy(name, policy):
+    keras.mixed_precision.set_global_policy(policy)
+    model = build_model(name, 1, 1, 1)
+    assert model.layers[-1].compute_dtype == "float32"
+    assert model.layers[-2].compute_dtype == policy.removeprefix("mixed_")
+    assert_probs(answer(model, noise(1, 32, 32, 3)), (1, 32, 32, 1))
+
+
+def disc_batch(outputs):
+    """Four bright discs on black, 32 px, and their targets with weights of 1."""
+    y, x = np.mgrid[:32, :32]
+    discs = np.stack([np.hypot(y - 16, x - 8 - 4 * n) < 6 + n for n in range(4)])[..., None].astype(np.float32)
+    images = np.repeat(0.8 * discs, 3, axis=-1) + 0.1 * noise(4, 32, 32, 3)
+    return images, np.concatenate([discs] * outputs + [np.ones_like(discs)], axis=-1)
+
+
+@pytest.mark.parametrize(("outputs", "loss"), [(3, weighted_crossentropy_dice), (1, weighted_dice)])
+def test_the_loss_falls(outputs, loss):
+    """For one_hundred_layers, which takes a minute here, see test_main: its run trains it."""
+    keras.utils.set_random_seed(0)
+    model = unet(4, 1, outputs=outputs)
+    model.compile(keras.optimizers.Adam(1e-2), loss, run_eagerly=True)
+    batch = disc_batch(outputs)
+    losses = []
+    for _ in range(12):
+        model.reset_metrics()  # else it is the mean so far
+        losses.append(float(model.train_on_batch(*batch)))
+    assert np.isfinite(losses).all()
+    assert min(losses[-2:]) < losses[0] - 0.1

@@ -1,0 +1,176 @@
+"""Watershed: from perfect probabilities the drawn nuclei come back; from any others, valid instances do."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from drawn import draw_discs, draw_ellipses, draw_field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage as ndi
+
+from nuclei.metric import average_precision
+from nuclei.targets import BORDER, CORE, INTERIOR, make_targets
+from nuclei.watershed import Thresholds, find_instances
+
+ANY_SIZE = Thresholds(seed_area=1, area=1)
+PLAIN = Thresholds(seed=0.5, interior=0.5, seed_area=8, area=24, confidence=0)
+
+CROWDS = {
+    "two discs": draw_discs((50, 80), (25, 25, 14), (25, 53, 14)),
+    "three discs": draw_discs((70, 80), (25, 25, 14), (25, 52, 14), (48, 39, 14)),
+    "small and large": draw_discs((60, 70), (30, 25, 20), (30, 51, 7)),
+    "ellipses": draw_ellipses((60, 90), (30, 20, 22, 12), (30, 46, 15, 14), (30, 72, 9, 12)),
+    "cut by the frame": draw_discs((40, 60), (5, 10, 14), (5, 39, 15)),
+    "apart": draw_field(np.random.default_rng(0), (120, 120), 9, 12),
+}
+
+
+def interior_alone(mask):
+    """Probabilities that say where nuclei are and nothing of cores or borders."""
+    probs = np.zeros((*mask.shape, 3), np.float32)
+    probs[..., INTERIOR] = mask
+    return probs
+
+
+def assert_instances(labels, shape):
+    assert labels.shape == shape and labels.dtype == np.int32
+    assert np.array_equal(np.unique(labels[labels > 0]), np.arange(1, labels.max(initial=0) + 1))
+    for index in range(1, labels.max(initial=0) + 1):
+        assert ndi.label(labels == index)[1] == 1, "in one piece"
+
+
+@pytest.mark.parametrize("name", CROWDS)
+def test_perfect_probabilities_give_the_truth_back(name):
+    truth = CROWDS[name]
+    labels = find_instances(make_targets(truth, 0.45), PLAIN)
+    assert_instances(labels, truth.shape)
+    assert np.array_equal(labels > 0, truth > 0)
+    assert labels.max() == truth.max()
+    assert average_precision(truth, labels) > 0.75
+
+
+def test_perfect_probabilities_score_high_on_average():
+    scores = [average_precision(truth, find_instances(make_targets(truth, 0.45), PLAIN)) for truth in CROWDS.values()]
+    assert np.mean(scores) >= 0.9
+
+
+@given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 2**32), st.sampled_from([0.0, 0.8, 2.0]))
+@settings(deadline=None, max_examples=80)
+def test_laws_on_any_probabilities(height, width, seed, blur):
+    probs = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
+    probs = ndi.gaussian_filter(probs, (blur, blur, 0))
+    low, high = probs.min(), probs.max()
+    probs = (probs - low) / max(high - low, 1e-6)
+    thresholds = replace(ANY_SIZE, seed=0.3)
+    labels = find_instances(probs, thresholds)
+    assert_instances(labels, (height, width))
+    claimed = (probs[..., INTERIOR] > 0.5) | (probs[..., CORE] * (1 - probs[..., BORDER]) > 0.3)
+    assert np.all(labels[claimed] > 0), "with no least area every claimed pixel has its nucleus"
+    assert not np.any((labels > 0) & ~ndi.binary_fill_holes(claimed)), "and but for holes no other pixel has"
+    for index in range(1, labels.max(initial=0) + 1):
+        filled = ndi.binary_fill_holes(labels == index)
+        assert not np.any(filled & (labels == 0)) or len(np.unique(labels[filled])) > 2, "no hole of background"
+
+
+def test_holes_are_filled():
+    truth = draw_discs((50, 50), (25, 25, 18))
+    pierced = (truth > 0) & (draw_discs((50, 50), (25, 25, 5)) == 0)
+    assert np.array_equal(find_instances(interior_alone(pierced), PLAIN) > 0, truth > 0)
+
+
+def test_what_the_frame_closes_is_no_hole():
+    bay = np.ones((30, 30), bool)
+    bay[10:20, :12] = False
+    assert np.array_equal(find_instances(interior_alone(bay), PLAIN) > 0, bay)
+
+
+def test_a_gap_that_two_nuclei_enclose_stays():
+    truth = np.zeros((40, 40), np.int32)
+    truth[5:35, 5:20], truth[5:35, 20:35] = 1, 2
+    truth[18:22, 18:22] = 0
+    probs = interior_alone(truth > 0)
+    probs[10:14, 8:12, CORE] = probs[10:14, 28:32, CORE] = 1
+    labels = find_instances(probs, PLAIN)
+    assert labels.max() == 2
+    assert not labels[18:22, 18:22].any()
+
+
+def test_no_probabilities_no_nuclei():
+    for shape in ((1, 1), (1, 7), (30, 40)):
+        assert not find_instances(np.zeros((*shape, 3), np.float32), ANY_SIZE).any()
+
+
+def test_a_nucleus_may_fill_the_image():
+    for shape in ((1, 1), (9, 4)):
+        assert (find_instances(interior_alone(np.ones(shape)), ANY_SIZE) == 1).all()
+
+
+def test_what_is_no_number_is_no_nucleus():
+    probs = np.full((8, 8, 3), np.nan, np.float32)
+    assert not find_instances(probs, ANY_SIZE).any()
+
+
+def test_an_interior_part_without_a_seed_is_its_own_nucleus():
+    truth = draw_discs((40, 80), (20, 20, 10), (20, 60, 10))
+    probs = make_targets(truth, 0.45)
+    probs[:, 40:, CORE] = 0
+    assert np.array_equal(find_instances(probs, PLAIN) > 0, truth > 0)
+    assert find_instances(probs, PLAIN).max() == 2
+
+
+def test_a_seed_too_small_starts_nothing():
+    truth = draw_discs((50, 50), (25, 25, 18))
+    probs = interior_alone(truth > 0)
+    probs[20:25, 12:17, CORE] = 1  # 25 px
+    probs[20:23, 36:39, CORE] = 1  # 9 px
+    assert find_instances(probs, replace(PLAIN, seed_area=5)).max() == 2
+    assert find_instances(probs, replace(PLAIN, seed_area=10)).max() == 1
+    # The same picture at half the network's scale: areas count four times as much there.
+    assert find_instances(probs, replace(PLAIN, seed_area=30), zoom=2.0).max() == 2
+    assert find_instances(probs, replace(PLAIN, seed_area=40), zoom=2.0).max() == 1
+
+
+def test_a_border_parts_what_a_core_joins():
+    mask = np.zeros((30, 60), bool)
+    mask[5:25, 5:55] = True
+    probs = interior_alone(mask)
+    probs[10:20, 10:50, CORE] = 1
+    assert find_instances(probs, PLAIN).max() == 1
+    probs[:, 29:31, BORDER] = 1
+    labels = find_instances(probs, PLAIN)
+    assert labels.max() == 2
+    assert np.array_equal(labels > 0, mask), "the pixels of the border are dealt out, not lost"
+    assert sorted(np.bincount(labels.ravel())[1:]) == pytest.approx([500, 500], abs=40)
+
+
+def test_small_nuclei_are_dropped_by_area_at_the_networks_scale():
+    truth = draw_discs((40, 80), (20, 20, 10), (20, 60, 4))
+    probs, small = make_targets(truth, 0.45), np.count_nonzero(truth == 2)
+    for zoom in (0.5, 1.0, 3.0):
+        just = small * zoom**2
+        assert find_instances(probs, Thresholds(seed_area=0, area=just), zoom).max() == 2
+        labels = find_instances(probs, Thresholds(seed_area=0, area=just * 1.01), zoom)
+        assert np.array_equal(labels, truth == 1)
+
+
+def test_unsure_nuclei_are_dropped_by_confidence():
+    truth = draw_discs((40, 80), (20, 20, 10), (20, 60, 10))
+    probs = make_targets(truth, 0.45)
+    probs[..., INTERIOR] *= np.where(truth == 2, np.float32(0.6), np.float32(0.9))
+    assert find_instances(probs, Thresholds(confidence=0.5)).max() == 2
+    assert np.array_equal(find_instances(probs, Thresholds(confidence=0.7)) > 0, truth == 1)
+    assert not find_instances(probs, Thresholds(confidence=0.95)).any()
+
+
+def test_flooding_goes_by_altitude():
+    # Two peaks and a valley off the middle: the line between the instances follows the valley, not the distance.
+    mask = np.ones((9, 61), bool)
+    probs = interior_alone(mask)
+    columns = np.arange(61)
+    height = np.where(columns < 40, np.abs(columns - 40) / 40, np.abs(columns - 40) / 20)
+    probs[..., INTERIOR] = 0.55 + 0.4 * height
+    probs[2:7, 2:6, CORE] = probs[2:7, 55:59, CORE] = 1
+    labels = find_instances(probs, PLAIN)
+    assert labels.max() == 2
+    assert abs(np.count_nonzero(labels[4] == labels[4, 0]) - 40) <= 1
