@@ -23,7 +23,7 @@ run: .venv/.ready  ## draw the sample competition, train on it, write and score 
 	@echo "  .venv/bin/nuclei run --data DIR --preset cpu --minutes 25"
 
 test: lint  ## check lint and format, run the tests
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n auto --dist loadfile
 
 lint: .venv/.ready-test  ## check lint and format
 	@.venv/bin/python -m ruff check
@@ -37,7 +37,7 @@ stacks: $(STACKS:%=stack-%)  ## run the tests on Kaggle's versions and on the ne
 
 $(STACKS:%=stack-%): stack-%: build/stacks/%/.ready
 	@echo "The tests on the $* stack:"
-	@build/stacks/$*/bin/python -m pytest
+	@build/stacks/$*/bin/python -m pytest -n auto --dist loadfile
 
 clean:  ## remove the environments, build/ and the caches; submission/ stays
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis src/*.egg-info

@@ -40,9 +40,7 @@ def kept_elements(model, size, batch):
 
 
 def main():
-    print(
-        f"{'network':<18} {'convolutions':>12} {'weights':>10} {'kept, 16 bit':>13} {'kept, float32':>14} {'optimiser':>10}"
-    )
+    print("network            convolutions    weights  kept, 16 bit  kept, float32  optimiser")
     for preset in ("kaggle", "cpu"):
         model = new_model(PRESETS[preset])
         convolutions = sum(isinstance(x, (layers.Conv2D, layers.Conv2DTranspose)) for x in model.layers)

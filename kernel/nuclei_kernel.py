@@ -1,8 +1,8 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 #  1  config        line    59  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   176  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   264  Data: read a competition (zips or folders), and decode it once.
+#  2  kinds         line   178  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   266  Data: read a competition (zips or folders), and decode it once.
 #  4  device        line   599  Device: what the run computes on, and in which precision.
 #  5  folds         line   657  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
 #  6  metric        line   742  The competition's score of one image: one overlap matrix, IoU, precision at ten...
@@ -14,13 +14,13 @@
 # 12  tta           line  1298  Test-time augmentation: the eight views of an image, and their inverses.
 # 13  watershed     line  1338  Watershed: from probabilities to instances, by flooding from seeds.
 # 14  inference     line  1411  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  loss          line  1515  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 16  model         line  1586  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 17  train         line  1706  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 18  main          line  1906  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 19  __main__      line  2094  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 15  loss          line  1517  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 16  model         line  1588  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 17  train         line  1708  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 18  main          line  1939  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 19  __main__      line  2125  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources d01ab7dba0e0e1fc, this file a3452cecdd0ffe0f
+# sources 97ae45c58722df98, this file 7170bdb4824862f6
 
 import csv
 import hashlib
@@ -53,7 +53,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "d01ab7dba0e0e1fc"
+SOURCE_HASH = "97ae45c58722df98"
 
 
 # ==================================================================================================
@@ -61,6 +61,8 @@ SOURCE_HASH = "d01ab7dba0e0e1fc"
 #
 # Config: every setting of a run in one flat, frozen dataclass, and the presets.
 # ==================================================================================================
+
+log = logging.getLogger("nuclei")
 
 
 class BadInput(ValueError):
@@ -268,8 +270,6 @@ def nucleus_diameter(labels):
 #
 # Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus.
 # ==================================================================================================
-
-log = logging.getLogger("nuclei")
 
 TRAIN = "stage1_train"
 # What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.
@@ -1499,9 +1499,11 @@ def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
     nothing is found, half and double size are tried; after that, 1.
     """
 
+    unsure = replace(thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, and its size still tells
+
     def fitting(zoom):
         probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
-        found = nucleus_diameter(find_instances(probs, thresholds, zoom))
+        found = nucleus_diameter(find_instances(probs, unsure, zoom))
         return float(np.clip(diameter / found, *ZOOM_RANGE)) if found > 0 else None
 
     for start in (1.0, 0.5, 2.0):
@@ -1709,9 +1711,8 @@ def _probabilities(logits):
 # Train: one network inside a time budget, its best weights, and the thresholds that go with them.
 # ==================================================================================================
 
-logger = logging.getLogger("nuclei")
-
 EPOCH = 64  # steps between two lines of the log
+TRIAL_MINUTES = 10.0  # of training and more: then trying out two ways to compile pays
 TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
 
 # What `tune_thresholds` tries, field by field, in this order.
@@ -1727,6 +1728,41 @@ THRESHOLD_CHOICES = {
 def new_model(config):
     """The network that a config describes, with fresh weights: three outputs, see targets."""
     return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
+
+
+def compile_model(model, config, batch):
+    """Readies a network for training -> a compiled Model of its layers and weights; its learning rate is 0 so far.
+
+    Keras compiles with XLA by default, which is the faster way on a CPU with AVX2 and float32; one that multiplies
+    bfloat16 may do better without. So where the time is the user's and there is plenty of it, TensorFlow on a CPU tries
+    both ways on one batch, which at a rate of 0 changes no weight. A run that counts steps tries nothing: it must go
+    the same way each time.
+    """
+
+    def compiled(jit):
+        one = keras.Model(model.input, model.output, name=model.name)
+        optimizer = keras.optimizers.AdamW(0.0, weight_decay=config.train_decay, global_clipnorm=1.0)
+        one.compile(optimizer, weighted_crossentropy_dice, jit_compile=jit)
+        return one
+
+    on_cpu = keras.backend.backend() == "tensorflow" and gpu_capability() is None
+    if config.train_steps or config.train_minutes < TRIAL_MINUTES or not on_cpu:
+        return compiled("auto")
+    ways = [compiled(True), compiled(False)]
+    seconds = [_seconds_per_step(way, batch) for way in ways]
+    log.info("a step takes %.2f s with XLA, %.2f s without", *seconds)
+    return ways[int(np.argmin(seconds))]
+
+
+def _seconds_per_step(model, batch):
+    """The median of three steps of training; a first one compiles."""
+    model.train_on_batch(*batch)
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        model.train_on_batch(*batch)
+        times.append(time.monotonic() - start)
+    return float(np.median(times))
 
 
 def learning_rate(progress, peak, warmup):
@@ -1771,15 +1807,11 @@ def train_model(config, train, tuning, folder):
         folder: an existing Path.
     """
     keras.utils.set_random_seed(config.train_seed)
-    model = new_model(config)
-    model.compile(
-        keras.optimizers.AdamW(config.train_rate, weight_decay=config.train_decay, global_clipnorm=1.0),
-        weighted_crossentropy_dice,
-    )
-    network = model.predict_on_batch
-    crops = Crops(train.images, train.labels, train.kinds, config)
-    weights_file = folder / "model.weights.h5"
     schedule = _Schedule(config.train_minutes, config.train_steps)
+    crops = Crops(train.images, train.labels, train.kinds, config)
+    model = compile_model(new_model(config), config, crops.batch(0))
+    network = model.predict_on_batch
+    weights_file = folder / "model.weights.h5"
     # In the second half alone: before, the rate is too high for the weights to be worth keeping.
     checks = 0.5 + 0.5 * np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
     best, done = -1.0, 0.0
@@ -1838,7 +1870,7 @@ class _Journal:
         self.bar.set_postfix_str(f"loss {mean:.3f}")
         if self.bar.disable or score is not None:
             note = f", tuning score {scored}" if scored else ""
-            logger.info("%.0f s, step %d, %.0f %%, loss %.4f%s", seconds, step, 100 * done, mean, note)
+            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", seconds, step, 100 * done, mean, note)
         self.losses = []
 
     def __exit__(self, *error):
@@ -1889,7 +1921,8 @@ def tune_thresholds(images, network, config):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return np.mean(list(pool.map(score_one, cases)))
 
-    best = Thresholds()
+    # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
+    best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
     best_score = score(best)
     for name, choices in THRESHOLD_CHOICES.items():
         for choice in choices:
@@ -1899,7 +1932,7 @@ def tune_thresholds(images, network, config):
             candidate_score = score(candidate)
             if candidate_score > best_score:
                 best, best_score = candidate, candidate_score
-    logger.info("thresholds %s score %.4f on the tuning images", best, best_score)
+    log.info("thresholds %s score %.4f on the tuning images", best, best_score)
     return best
 
 
@@ -1908,8 +1941,6 @@ def tune_thresholds(images, network, config):
 #
 # Main: the competition's files -> a trained network -> submission.csv, with a table of what it cost.
 # ==================================================================================================
-
-run_log = logging.getLogger("nuclei")
 
 WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION = (
     "model.weights.h5",
@@ -1985,7 +2016,7 @@ def _train(config, data, out, watch):
         if not everything.labels:
             raise BadInput(f"{data}: {TRAIN} has no masks to learn from: unpack all of {TRAIN}.zip")
         train, tuning, held_out = split_data(everything, config)
-    run_log.info(
+    log.info(
         "%d images to train on, %d to tune on, %d held out; precision %s, backend %s",
         len(train.ids),
         len(tuning.ids),
@@ -2006,7 +2037,7 @@ def _train(config, data, out, watch):
         with watch.stage("held out", len(held_out.ids)):
             scores = score_images(held_out, network, thresholds, config)
         _write_scores(working / HELD_OUT, held_out, scores)
-        run_log.info(
+        log.info(
             "score on held-out images, fold %d of %d\n%s",
             config.data_fold,
             config.data_folds,
@@ -2071,9 +2102,9 @@ def _publish(working, out):
 
 
 def _report(faults, watch):
-    run_log.info("%s", watch.table())
+    log.info("%s", watch.table())
     for image_id, why in faults.items():
-        run_log.warning("%s was left empty: %s", image_id, why)
+        log.warning("%s was left empty: %s", image_id, why)
 
 
 # ---- a run's settings --------------------------------------------------------------------------
@@ -2109,22 +2140,20 @@ def save_config(path, config, thresholds):
 # python -m nuclei runs the same from the sources.
 # ==================================================================================================
 
-kernel_log = logging.getLogger("nuclei")
-
 SLUG = "data-science-bowl-2018"
 
 
 def run_kernel(environ):
     """Settings, data, placeholder, run. Every error is raised: Kaggle calls a run complete that swallows one."""
     start_log()
-    kernel_log.info("sources %s; %s", globals().get("SOURCE_HASH", "not bundled"), list_versions())
+    log.info("sources %s; %s", globals().get("SOURCE_HASH", "not bundled"), list_versions())
     config = read_config(environ)
     data = find_data(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
     stage = read_stage(environ, data)
     working = Path(environ.get("NUCLEI_WORKING", "/kaggle/working"))
     write_placeholder(working / SUBMISSION, list_ids(find_set(data, TEST_NAMES[stage])))
     report_gpus()
-    kernel_log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
+    log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
     run_competition(config, data, working, stage)
 
 
@@ -2145,9 +2174,9 @@ def report_gpus():
     """Logs the GPUs; hours on a CPU should not come as a surprise."""
     gpus = keras.distribution.list_devices("gpu")
     if gpus:
-        kernel_log.info("GPUs: %s", ", ".join(gpus))
+        log.info("GPUs: %s", ", ".join(gpus))
     else:
-        kernel_log.warning(
+        log.warning(
             "NO GPU: this run trains on the CPU, where the same score takes far longer. On Kaggle, stop it now and "
             "choose the accelerator GPU T4 x2: machine_shape NvidiaTeslaT4 in kernel-metadata.json"
         )
@@ -2197,7 +2226,7 @@ def find_data(mounted):
         if holds_set(Path(folder), TRAIN):
             return Path(folder)
     tree = sorted(path.relative_to(mounted).as_posix() for path in mounted.rglob("*"))
-    kernel_log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
+    log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
     raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {SLUG} to the kernel's input")
 
 

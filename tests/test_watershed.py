@@ -13,8 +13,8 @@ from nuclei.metric import average_precision
 from nuclei.targets import BORDER, CORE, INTERIOR, make_targets
 from nuclei.watershed import Thresholds, find_instances
 
-ANY_SIZE = Thresholds(seed_area=1, area=1)
 PLAIN = Thresholds(seed=0.5, interior=0.5, seed_area=8, area=24, confidence=0)
+ANY_SIZE = replace(PLAIN, seed_area=1, area=1)
 
 CROWDS = {
     "two discs": draw_discs((50, 80), (25, 25, 14), (25, 53, 14)),

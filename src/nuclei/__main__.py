@@ -25,12 +25,10 @@ import numpy as np
 import scipy
 import skimage
 
-from nuclei.config import PRESETS, BadInput
+from nuclei.config import PRESETS, BadInput, log
 from nuclei.data import TEST_NAMES, TRAIN, find_set, list_ids
 from nuclei.main import SUBMISSION, run_competition
 from nuclei.submission import write_submission
-
-kernel_log = logging.getLogger("nuclei")
 
 SLUG = "data-science-bowl-2018"
 
@@ -38,14 +36,14 @@ SLUG = "data-science-bowl-2018"
 def run_kernel(environ):
     """Settings, data, placeholder, run. Every error is raised: Kaggle calls a run complete that swallows one."""
     start_log()
-    kernel_log.info("sources %s; %s", globals().get("SOURCE_HASH", "not bundled"), list_versions())
+    log.info("sources %s; %s", globals().get("SOURCE_HASH", "not bundled"), list_versions())
     config = read_config(environ)
     data = find_data(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
     stage = read_stage(environ, data)
     working = Path(environ.get("NUCLEI_WORKING", "/kaggle/working"))
     write_placeholder(working / SUBMISSION, list_ids(find_set(data, TEST_NAMES[stage])))
     report_gpus()
-    kernel_log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
+    log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
     run_competition(config, data, working, stage)
 
 
@@ -66,9 +64,9 @@ def report_gpus():
     """Logs the GPUs; hours on a CPU should not come as a surprise."""
     gpus = keras.distribution.list_devices("gpu")
     if gpus:
-        kernel_log.info("GPUs: %s", ", ".join(gpus))
+        log.info("GPUs: %s", ", ".join(gpus))
     else:
-        kernel_log.warning(
+        log.warning(
             "NO GPU: this run trains on the CPU, where the same score takes far longer. On Kaggle, stop it now and "
             "choose the accelerator GPU T4 x2: machine_shape NvidiaTeslaT4 in kernel-metadata.json"
         )
@@ -118,7 +116,7 @@ def find_data(mounted):
         if holds_set(Path(folder), TRAIN):
             return Path(folder)
     tree = sorted(path.relative_to(mounted).as_posix() for path in mounted.rglob("*"))
-    kernel_log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
+    log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
     raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {SLUG} to the kernel's input")
 
 

@@ -1,6 +1,9 @@
 """Config: every setting of a run in one flat, frozen dataclass, and the presets."""
 
+import logging
 from dataclasses import dataclass, replace
+
+log = logging.getLogger("nuclei")
 
 
 class BadInput(ValueError):

@@ -5,7 +5,6 @@ Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`,
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -19,10 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nuclei.config import BadInput
+from nuclei.config import BadInput, log
 from nuclei.kinds import image_kind
-
-log = logging.getLogger("nuclei")
 
 TRAIN = "stage1_train"
 # What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.

@@ -4,6 +4,8 @@ The network is any callable: float32 (batch, tile, tile, 3) in 0..1 -> float32 (
 the same shape, so that TensorFlow and JAX compile once, and its memory is bounded by the tile, not by the image.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -93,9 +95,11 @@ def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
     nothing is found, half and double size are tried; after that, 1.
     """
 
+    unsure = replace(thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, and its size still tells
+
     def fitting(zoom):
         probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
-        found = nucleus_diameter(find_instances(probs, thresholds, zoom))
+        found = nucleus_diameter(find_instances(probs, unsure, zoom))
         return float(np.clip(diameter / found, *ZOOM_RANGE)) if found > 0 else None
 
     for start in (1.0, 0.5, 2.0):

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import logging
 import os
 import shutil
 import sys
@@ -17,7 +16,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from nuclei.config import BadInput
+from nuclei.config import BadInput, log
 from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, read_set
 from nuclei.device import choose_precision, peak_memory
 from nuclei.folds import split_data
@@ -25,8 +24,6 @@ from nuclei.kinds import KINDS
 from nuclei.metric import average_precision
 from nuclei.submission import make_rows, write_submission, write_whole
 from nuclei.train import segment, train_model
-
-run_log = logging.getLogger("nuclei")
 
 WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION = (
     "model.weights.h5",
@@ -102,7 +99,7 @@ def _train(config, data, out, watch):
         if not everything.labels:
             raise BadInput(f"{data}: {TRAIN} has no masks to learn from: unpack all of {TRAIN}.zip")
         train, tuning, held_out = split_data(everything, config)
-    run_log.info(
+    log.info(
         "%d images to train on, %d to tune on, %d held out; precision %s, backend %s",
         len(train.ids),
         len(tuning.ids),
@@ -123,7 +120,7 @@ def _train(config, data, out, watch):
         with watch.stage("held out", len(held_out.ids)):
             scores = score_images(held_out, network, thresholds, config)
         _write_scores(working / HELD_OUT, held_out, scores)
-        run_log.info(
+        log.info(
             "score on held-out images, fold %d of %d\n%s",
             config.data_fold,
             config.data_folds,
@@ -188,9 +185,9 @@ def _publish(working, out):
 
 
 def _report(faults, watch):
-    run_log.info("%s", watch.table())
+    log.info("%s", watch.table())
     for image_id, why in faults.items():
-        run_log.warning("%s was left empty: %s", image_id, why)
+        log.warning("%s was left empty: %s", image_id, why)
 
 
 # ---- a run's settings --------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Train: one network inside a time budget, its best weights, and the thresholds that go with them."""
 
 import csv
-import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nuclei.batches import Crops
+from nuclei.config import log
+from nuclei.device import gpu_capability
 from nuclei.inference import fit_zoom, predict_probs
 from nuclei.loss import weighted_crossentropy_dice
 from nuclei.metric import average_precision
@@ -19,9 +20,8 @@ from nuclei.model import build_model
 from nuclei.tta import VIEWS
 from nuclei.watershed import Thresholds, find_instances
 
-logger = logging.getLogger("nuclei")
-
 EPOCH = 64  # steps between two lines of the log
+TRIAL_MINUTES = 10.0  # of training and more: then trying out two ways to compile pays
 TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
 
 # What `tune_thresholds` tries, field by field, in this order.
@@ -37,6 +37,41 @@ THRESHOLD_CHOICES = {
 def new_model(config):
     """The network that a config describes, with fresh weights: three outputs, see targets."""
     return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
+
+
+def compile_model(model, config, batch):
+    """Readies a network for training -> a compiled Model of its layers and weights; its learning rate is 0 so far.
+
+    Keras compiles with XLA by default, which is the faster way on a CPU with AVX2 and float32; one that multiplies
+    bfloat16 may do better without. So where the time is the user's and there is plenty of it, TensorFlow on a CPU tries
+    both ways on one batch, which at a rate of 0 changes no weight. A run that counts steps tries nothing: it must go
+    the same way each time.
+    """
+
+    def compiled(jit):
+        one = keras.Model(model.input, model.output, name=model.name)
+        optimizer = keras.optimizers.AdamW(0.0, weight_decay=config.train_decay, global_clipnorm=1.0)
+        one.compile(optimizer, weighted_crossentropy_dice, jit_compile=jit)
+        return one
+
+    on_cpu = keras.backend.backend() == "tensorflow" and gpu_capability() is None
+    if config.train_steps or config.train_minutes < TRIAL_MINUTES or not on_cpu:
+        return compiled("auto")
+    ways = [compiled(True), compiled(False)]
+    seconds = [_seconds_per_step(way, batch) for way in ways]
+    log.info("a step takes %.2f s with XLA, %.2f s without", *seconds)
+    return ways[int(np.argmin(seconds))]
+
+
+def _seconds_per_step(model, batch):
+    """The median of three steps of training; a first one compiles."""
+    model.train_on_batch(*batch)
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        model.train_on_batch(*batch)
+        times.append(time.monotonic() - start)
+    return float(np.median(times))
 
 
 def learning_rate(progress, peak, warmup):
@@ -81,15 +116,11 @@ def train_model(config, train, tuning, folder):
         folder: an existing Path.
     """
     keras.utils.set_random_seed(config.train_seed)
-    model = new_model(config)
-    model.compile(
-        keras.optimizers.AdamW(config.train_rate, weight_decay=config.train_decay, global_clipnorm=1.0),
-        weighted_crossentropy_dice,
-    )
-    network = model.predict_on_batch
-    crops = Crops(train.images, train.labels, train.kinds, config)
-    weights_file = folder / "model.weights.h5"
     schedule = _Schedule(config.train_minutes, config.train_steps)
+    crops = Crops(train.images, train.labels, train.kinds, config)
+    model = compile_model(new_model(config), config, crops.batch(0))
+    network = model.predict_on_batch
+    weights_file = folder / "model.weights.h5"
     # In the second half alone: before, the rate is too high for the weights to be worth keeping.
     checks = 0.5 + 0.5 * np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
     best, done = -1.0, 0.0
@@ -148,7 +179,7 @@ class _Journal:
         self.bar.set_postfix_str(f"loss {mean:.3f}")
         if self.bar.disable or score is not None:
             note = f", tuning score {scored}" if scored else ""
-            logger.info("%.0f s, step %d, %.0f %%, loss %.4f%s", seconds, step, 100 * done, mean, note)
+            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", seconds, step, 100 * done, mean, note)
         self.losses = []
 
     def __exit__(self, *error):
@@ -199,7 +230,8 @@ def tune_thresholds(images, network, config):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return np.mean(list(pool.map(score_one, cases)))
 
-    best = Thresholds()
+    # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
+    best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
     best_score = score(best)
     for name, choices in THRESHOLD_CHOICES.items():
         for choice in choices:
@@ -209,5 +241,5 @@ def tune_thresholds(images, network, config):
             candidate_score = score(candidate)
             if candidate_score > best_score:
                 best, best_score = candidate, candidate_score
-    logger.info("thresholds %s score %.4f on the tuning images", best, best_score)
+    log.info("thresholds %s score %.4f on the tuning images", best, best_score)
     return best

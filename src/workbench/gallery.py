@@ -1,11 +1,10 @@
 """Gallery: one picture of what a run gets right and wrong, with an image of each kind."""
 
-import logging
 from dataclasses import replace
 
 import numpy as np
 
-from nuclei.config import BadInput, Config
+from nuclei.config import BadInput, Config, log
 from nuclei.data import TRAIN, default_cache, find_set, read_set
 from nuclei.folds import split_data
 from nuclei.kinds import KINDS
@@ -13,8 +12,6 @@ from nuclei.main import progress
 from nuclei.train import segment
 from workbench.pictures import PANEL, compare, contact_sheet, crop_middle
 from workbench.runs import load_run
-
-log = logging.getLogger("nuclei")
 
 
 def draw_gallery(weights, data, fold=None):

@@ -1,19 +1,15 @@
 """Prediction: what a trained run finds, in a competition's test images or in anybody's own."""
 
-import logging
-
 import numpy as np
 from tqdm import tqdm
 
-from nuclei.config import BadInput
+from nuclei.config import BadInput, log
 from nuclei.data import TEST_NAMES, decode_image, default_cache, find_set, read_set
 from nuclei.main import SUBMISSION, predict_rows, progress
 from nuclei.submission import write_submission
 from nuclei.train import segment
 from workbench.pictures import overlay, write_png
 from workbench.runs import load_run
-
-log = logging.getLogger("nuclei")
 
 
 def predict_competition(weights, data, stage, out):

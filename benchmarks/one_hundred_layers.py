@@ -1,0 +1,54 @@
+"""Ten training steps of the one-hundred-layer network on real crops, its full width, beside the cpu preset's U-Net.
+
+    .venv/bin/python benchmarks/one_hundred_layers.py DIR [--steps 10] [--batch 2]
+
+DIR holds stage1_train.zip. Prints the loss of each step, the seconds a step after the first, which compiles, and the
+peak memory.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+
+from nuclei.batches import Crops
+from nuclei.config import PRESETS
+from nuclei.data import TRAIN, default_cache, find_set, read_set
+from nuclei.device import choose_precision, peak_memory
+from nuclei.loss import weighted_crossentropy_dice
+from nuclei.train import new_model
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=2)
+    args = parser.parse_args()
+    keras.mixed_precision.set_global_policy(choose_precision())
+    images = read_set(find_set(args.data, (TRAIN,)), default_cache())
+    for preset in ("cpu", "kaggle"):
+        config = replace(PRESETS[preset], train_batch=args.batch)
+        keras.utils.set_random_seed(config.train_seed)
+        model = new_model(config)
+        model.compile(keras.optimizers.AdamW(config.train_rate, global_clipnorm=1.0), weighted_crossentropy_dice)
+        crops, losses, seconds = Crops(images.images, images.labels, images.kinds, config), [], []
+        for index in range(args.steps):
+            batch = crops.batch(index)
+            start = time.monotonic()
+            model.reset_metrics()
+            losses.append(float(model.train_on_batch(*batch)))
+            seconds.append(time.monotonic() - start)
+        print(f"{model.name}, {model.count_params():,} weights: loss {' '.join(f'{loss:.3f}' for loss in losses)}")
+        print(f"  first step {seconds[0]:.1f} s, then {statistics.median(seconds[1:]):.2f} s a step", end=" ")
+        print(f"of {args.batch} crops of {config.train_crop} px; peak memory {peak_memory():.1f} GB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
