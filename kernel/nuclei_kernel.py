@@ -17,10 +17,10 @@
 # 15  loss          line  1517  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 # 16  model         line  1588  Model: the one-hundred-layer network, and a small U-Net for CPUs.
 # 17  train         line  1708  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 18  main          line  1939  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 19  __main__      line  2125  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 18  main          line  1940  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 19  __main__      line  2126  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 97ae45c58722df98, this file 7170bdb4824862f6
+# sources 885056f5100deead, this file 5332a891e1c4c51c
 
 import csv
 import hashlib
@@ -53,7 +53,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "97ae45c58722df98"
+SOURCE_HASH = "885056f5100deead"
 
 
 # ==================================================================================================
@@ -1809,7 +1809,8 @@ def train_model(config, train, tuning, folder):
     keras.utils.set_random_seed(config.train_seed)
     schedule = _Schedule(config.train_minutes, config.train_steps)
     crops = Crops(train.images, train.labels, train.kinds, config)
-    model = compile_model(new_model(config), config, crops.batch(0))
+    bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's state
+    model = compile_model(bare, config, crops.batch(0))
     network = model.predict_on_batch
     weights_file = folder / "model.weights.h5"
     # In the second half alone: before, the rate is too high for the weights to be worth keeping.
@@ -1828,15 +1829,15 @@ def train_model(config, train, tuning, folder):
                 score = score_set(tuning, network, Thresholds(), config)
                 if score > best:
                     best = score
-                    save_weights(model, weights_file)
+                    save_weights(bare, weights_file)
             journal.note(step, done, rate, loss, score)
             if done >= 1:
                 break
     crops_seen = step * config.train_batch
     if best < 0:
-        save_weights(model, weights_file)
+        save_weights(bare, weights_file)
         return model, Thresholds(), crops_seen
-    model.load_weights(weights_file)
+    bare.load_weights(weights_file)
     return model, tune_thresholds(tuning, network, config), crops_seen
 
 

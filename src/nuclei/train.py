@@ -118,7 +118,8 @@ def train_model(config, train, tuning, folder):
     keras.utils.set_random_seed(config.train_seed)
     schedule = _Schedule(config.train_minutes, config.train_steps)
     crops = Crops(train.images, train.labels, train.kinds, config)
-    model = compile_model(new_model(config), config, crops.batch(0))
+    bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's state
+    model = compile_model(bare, config, crops.batch(0))
     network = model.predict_on_batch
     weights_file = folder / "model.weights.h5"
     # In the second half alone: before, the rate is too high for the weights to be worth keeping.
@@ -137,15 +138,15 @@ def train_model(config, train, tuning, folder):
                 score = score_set(tuning, network, Thresholds(), config)
                 if score > best:
                     best = score
-                    save_weights(model, weights_file)
+                    save_weights(bare, weights_file)
             journal.note(step, done, rate, loss, score)
             if done >= 1:
                 break
     crops_seen = step * config.train_batch
     if best < 0:
-        save_weights(model, weights_file)
+        save_weights(bare, weights_file)
         return model, Thresholds(), crops_seen
-    model.load_weights(weights_file)
+    bare.load_weights(weights_file)
     return model, tune_thresholds(tuning, network, config), crops_seen
 
 
