@@ -14,13 +14,13 @@
 # 12  tta           line  1298  Test-time augmentation: the eight views of an image, and their inverses.
 # 13  watershed     line  1338  Watershed: from probabilities to instances, by flooding from seeds.
 # 14  inference     line  1411  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  loss          line  1517  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 16  model         line  1588  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 17  train         line  1708  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 18  main          line  1940  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 19  __main__      line  2126  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 15  loss          line  1521  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 16  model         line  1592  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 17  train         line  1712  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 18  main          line  1944  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 19  __main__      line  2130  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 885056f5100deead, this file 5332a891e1c4c51c
+# sources 37ad643df7d37516, this file 3d87065e9411c4d6
 
 import csv
 import hashlib
@@ -53,7 +53,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "885056f5100deead"
+SOURCE_HASH = "37ad643df7d37516"
 
 
 # ==================================================================================================
@@ -1494,24 +1494,28 @@ def _blend_window(tile, overlap):
 def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
     """The zoom at which the image's typical nucleus is `diameter` px wide, found by looking: float in ZOOM_RANGE.
 
-    A first pass segments the image as it is; the nuclei found say how far it is from the scale that the network knows
-    best. Where that is more than an octave, the first look was a blurred one, and a second pass corrects it. Where
-    nothing is found, half and double size are tried; after that, 1.
+    The image is looked at as it is and at half its size. At the wrong scale the network sees the grains in a large
+    nucleus, or nothing of a small one. So the look that covers more of the image with nuclei is believed, and the size
+    of those says how far it is from the scale that the network knows best. Where that is more than an octave, one more
+    look corrects it. Where nothing is found, twice the size is tried; after that, 1.
     """
-
     unsure = replace(thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, and its size still tells
 
-    def fitting(zoom):
+    def look(zoom):
+        """The share of the image that nuclei cover, weighed by how sure they are, and the zoom that would fit them."""
         probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
-        found = nucleus_diameter(find_instances(probs, unsure, zoom))
-        return float(np.clip(diameter / found, *ZOOM_RANGE)) if found > 0 else None
+        labels = find_instances(probs, unsure, zoom)
+        found = nucleus_diameter(labels)
+        fitting = float(np.clip(diameter / found, *ZOOM_RANGE)) if found else None
+        return float(probs[..., INTERIOR][labels > 0].sum()), fitting, zoom
 
-    for start in (1.0, 0.5, 2.0):
-        first = fitting(start)
-        if first is not None:
-            far = not 0.5 <= first / start <= 2
-            return (fitting(first) if far else None) or first
-    return 1.0
+    _, first, start = max(look(1.0), look(0.5), key=lambda seen: seen[0])
+    if first is None:
+        _, first, start = look(2.0)
+    if first is None:
+        return 1.0
+    far = not 0.5 <= first / start <= 2
+    return (look(first)[1] if far else None) or first
 
 
 # ==================================================================================================

@@ -55,11 +55,11 @@ def spoil_largest(path):
 
 @pytest.fixture(scope="module")
 def sample_run(tmp_path_factory):
-    """A sample with one bad test image, a run of two steps on it, and what the run said."""
+    """A sample with one bad test image, a run of forty steps on it, and what the run said."""
     folder = tmp_path_factory.mktemp("a run")
     draw_sample(folder / "data", n_train=10, n_test=4)
     bad = spoil_largest(folder / "data" / "stage1_test.zip").split("/")[0]
-    run = [sys.executable, "-m", "workbench.cli", "run", "--data", "data", "--preset", "sample", "--steps", "2"]
+    run = [sys.executable, "-m", "workbench.cli", "run", "--data", "data", "--preset", "sample", "--steps", "40"]
     done = subprocess.run([*run, "--out", "out"], cwd=folder, capture_output=True, text=True)
     return folder, bad, run, done
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from nuclei.kinds import nucleus_diameter, standardise
+from nuclei.targets import INTERIOR
 from nuclei.tta import unview_probs, view_image
 from nuclei.watershed import find_instances
 
@@ -90,21 +91,25 @@ def _blend_window(tile, overlap):
 def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
     """The zoom at which the image's typical nucleus is `diameter` px wide, found by looking: float in ZOOM_RANGE.
 
-    A first pass segments the image as it is; the nuclei found say how far it is from the scale that the network knows
-    best. Where that is more than an octave, the first look was a blurred one, and a second pass corrects it. Where
-    nothing is found, half and double size are tried; after that, 1.
+    The image is looked at as it is and at half its size. At the wrong scale the network sees the grains in a large
+    nucleus, or nothing of a small one. So the look that covers more of the image with nuclei is believed, and the size
+    of those says how far it is from the scale that the network knows best. Where that is more than an octave, one more
+    look corrects it. Where nothing is found, twice the size is tried; after that, 1.
     """
-
     unsure = replace(thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, and its size still tells
 
-    def fitting(zoom):
+    def look(zoom):
+        """The share of the image that nuclei cover, weighed by how sure they are, and the zoom that would fit them."""
         probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
-        found = nucleus_diameter(find_instances(probs, unsure, zoom))
-        return float(np.clip(diameter / found, *ZOOM_RANGE)) if found > 0 else None
+        labels = find_instances(probs, unsure, zoom)
+        found = nucleus_diameter(labels)
+        fitting = float(np.clip(diameter / found, *ZOOM_RANGE)) if found else None
+        return float(probs[..., INTERIOR][labels > 0].sum()), fitting, zoom
 
-    for start in (1.0, 0.5, 2.0):
-        first = fitting(start)
-        if first is not None:
-            far = not 0.5 <= first / start <= 2
-            return (fitting(first) if far else None) or first
-    return 1.0
+    _, first, start = max(look(1.0), look(0.5), key=lambda seen: seen[0])
+    if first is None:
+        _, first, start = look(2.0)
+    if first is None:
+        return 1.0
+    far = not 0.5 <= first / start <= 2
+    return (look(first)[1] if far else None) or first
