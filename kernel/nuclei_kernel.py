@@ -20,7 +20,7 @@
 # 18  main          line  1944  Main: the competition's files -> a trained network -> submission.csv, with a table of...
 # 19  __main__      line  2130  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 37ad643df7d37516, this file 3d87065e9411c4d6
+# sources 61327292ffedf7fd, this file 6e0cb9f8a0bc012e
 
 import csv
 import hashlib
@@ -53,7 +53,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "37ad643df7d37516"
+SOURCE_HASH = "61327292ffedf7fd"
 
 
 # ==================================================================================================
@@ -156,7 +156,7 @@ PRESETS = {
         data_folds=0,
         model_width=16,
         model_depth=3,
-        train_minutes=1.0,
+        train_minutes=1.3,
         train_crop=128,
         train_batch=8,
         tta_views=4,
@@ -922,13 +922,13 @@ def write_submission(path, rows):
     write_whole(path, text.getvalue())
 
 
-def write_whole(path, text):
-    """Writes a text file so that a reader finds the old one or the new one, never half of either."""
+def write_whole(path, content):
+    """Writes a file, text (str) or bytes, so that a reader finds the old one or the new one, never half of either."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

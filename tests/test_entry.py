@@ -147,7 +147,7 @@ def test_the_kernel_alone_gives_what_the_sources_give(data, tmp_path):
     alone.mkdir()
     (alone / "script.py").write_text(build_kernel.build(REPOSITORY))
     alone.chmod(0o555)
-    settings = {"INPUT": data, "PRESET": "sample", "STEPS": 40, "SEED": 3, "STAGE": 1}
+    settings = {"INPUT": data, "PRESET": "sample", "STEPS": 80, "SEED": 3, "STAGE": 1}
     environ = {f"NUCLEI_{name}": str(value) for name, value in settings.items()}
     environ |= {name: os.environ[name] for name in ("PATH", "KERAS_BACKEND") if name in os.environ}
     environ |= {"HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}

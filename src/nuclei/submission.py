@@ -29,13 +29,13 @@ def write_submission(path, rows):
     write_whole(path, text.getvalue())
 
 
-def write_whole(path, text):
-    """Writes a text file so that a reader finds the old one or the new one, never half of either."""
+def write_whole(path, content):
+    """Writes a file, text (str) or bytes, so that a reader finds the old one or the new one, never half of either."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,14 +3,11 @@
 The colours are Okabe and Ito's, which people with any colour vision tell apart (https://jfly.uni-koeln.de/color/).
 """
 
-import os
-import tempfile
-from pathlib import Path
-
 import cv2
 import numpy as np
 
 from nuclei.metric import THRESHOLDS, average_precision, iou_matrix
+from nuclei.submission import write_whole
 
 ORANGE, SKY, GREEN, YELLOW = (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)
 BLUE, VERMILLION, PURPLE = (0, 114, 178), (213, 94, 0), (204, 121, 167)
@@ -147,13 +144,8 @@ def crop_middle(array, side):
 
 def write_png(path, image):
     """Writes uint8 (H, W, 3) RGB or a grey uint8 or uint16 (H, W) as PNG, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(data.tobytes())
-    os.chmod(file.name, 0o644)  # a temporary file is its owner's alone
-    os.replace(file.name, path)
+    pixels = image[..., ::-1] if image.ndim == 3 else image
+    write_whole(path, cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
 
 
 def _enlarge(array, factor):
