@@ -37,7 +37,9 @@ def main():
         config = replace(PRESETS[preset], train_batch=args.batch)
         keras.utils.set_random_seed(config.train_seed)
         model = new_model(config)
-        model.compile(keras.optimizers.AdamW(config.train_rate, global_clipnorm=1.0), weighted_crossentropy_dice)
+        optimizer = keras.optimizers.AdamW(config.train_rate, global_clipnorm=1.0)
+        # Without XLA, which takes minutes to compile a hundred layers for a CPU.
+        model.compile(optimizer, weighted_crossentropy_dice, jit_compile=False)
         crops, losses, seconds = Crops(images.images, images.labels, images.kinds, config), [], []
         for index in range(args.steps):
             batch = crops.batch(index)

@@ -20,7 +20,7 @@
 # 18  main          line  1944  Main: the competition's files -> a trained network -> submission.csv, with a table of...
 # 19  __main__      line  2130  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 61327292ffedf7fd, this file 6e0cb9f8a0bc012e
+# sources 37d9b147226e5743, this file 595bc7cdd1deaf82
 
 import csv
 import hashlib
@@ -53,7 +53,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "61327292ffedf7fd"
+SOURCE_HASH = "37d9b147226e5743"
 
 
 # ==================================================================================================
@@ -156,7 +156,7 @@ PRESETS = {
         data_folds=0,
         model_width=16,
         model_depth=3,
-        train_minutes=1.3,
+        train_minutes=1.5,
         train_crop=128,
         train_batch=8,
         tta_views=4,
