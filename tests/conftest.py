@@ -1,6 +1,7 @@
-"""What every test shares: a quiet TensorFlow, and a cache of the session's own."""
+"""What every test shares: a quiet TensorFlow, float32 to start from, and a cache of the session's own."""
 
 import os
+import sys
 
 import pytest
 
@@ -14,3 +15,31 @@ def session_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUCLEI_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def fresh_policy():
+    """No precision of one test in the next: a run sets what is fast on its machine, bfloat16 on some."""
+    reset_policy()
+    yield
+    reset_policy()
+
+
+def reset_policy():
+    if "keras" in sys.modules:
+        sys.modules["keras"].mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture
+def eagerly():
+    """TensorFlow without tracing: for a step or two, tracing takes longer than the steps."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

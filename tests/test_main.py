@@ -38,13 +38,6 @@ TINY = Config(
 FILES = ["config.json", "held_out.csv", "log.csv", "model.weights.h5", "submission.csv"]
 
 
-@pytest.fixture(autouse=True)
-def policy():
-    """A run sets the precision for the whole process."""
-    yield
-    keras.mixed_precision.set_global_policy("float32")
-
-
 @pytest.fixture(scope="module")
 def competition(tmp_path_factory):
     """A drawn competition, its solution taken away: no run may need it."""
@@ -70,19 +63,6 @@ def finished(competition, tmp_path_factory):
 @pytest.fixture
 def run_copy(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "copy")
-
-
-@pytest.fixture
-def eagerly():
-    """TensorFlow without tracing: for a step or two, tracing takes longer than the steps."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 class FakeModel:

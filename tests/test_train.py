@@ -66,19 +66,6 @@ def trained(tmp_path_factory):
     return folder, train_tiny(folder, draw_set(2, seed=1))
 
 
-@pytest.fixture
-def eagerly():
-    """TensorFlow without tracing: for a step or two, tracing takes longer than the steps."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 # ---- the schedule ------------------------------------------------------------------------------
 
 
@@ -212,10 +199,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, eagerly):
 def test_mixed_precision_trains(tmp_path, eagerly):
     """float16 brings Keras's loss scaling, which wraps the optimiser whose rate the schedule sets."""
     keras.mixed_precision.set_global_policy("mixed_float16")
-    try:
-        model, _, _ = train_tiny(tmp_path, train_steps=3)
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
+    model, _, _ = train_tiny(tmp_path, train_steps=3)
     assert np.isfinite(float(read_log(tmp_path)[-1]["loss"]))
     assert all(np.isfinite(one).all() for one in model.get_weights())
     assert float(model.optimizer.learning_rate) == pytest.approx(float(read_log(tmp_path)[-1]["learning_rate"]), 0.01)
