@@ -1,0 +1,32 @@
+"""The kernel is brought up to date before it is used, and what stops that is said in the builder's words."""
+
+import pytest
+
+import build_kernel as builder
+from nuclei.config import BadInput
+from workbench.kernel import METADATA, ROOT, SCRIPT, build_kernel
+
+
+def test_it_lies_where_the_builder_puts_it():
+    assert SCRIPT.as_posix() == f"kernel/{builder.KERNEL}.py"
+    assert (ROOT / METADATA).is_file()
+    assert builder.ROOT == ROOT
+
+
+def test_it_is_built_anew(tmp_path):
+    (tmp_path / "build_kernel.py").write_text(f'import os\nos.mkdir("kernel")\nopen("{SCRIPT}", "w").write("new")\n')
+    assert build_kernel(tmp_path).read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    "program, message",
+    [
+        ('import sys\nsys.exit("src/nuclei/rle.py:7: not ASCII")', r"src/nuclei/rle\.py:7: not ASCII"),
+        (None, r"build_kernel\.py is missing: .* in a clone"),
+    ],
+)
+def test_what_stops_it_is_said(tmp_path, program, message):
+    if program:
+        (tmp_path / "build_kernel.py").write_text(program)
+    with pytest.raises(BadInput, match=message):
+        build_kernel(tmp_path)
