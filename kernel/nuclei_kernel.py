@@ -1,32 +1,34 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
-#  1  config        line    59  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   178  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   266  Data: read a competition (zips or folders), and decode it once.
-#  4  device        line   599  Device: what the run computes on, and in which precision.
-#  5  folds         line   657  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  6  metric        line   742  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-#  7  rle           line   818  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  8  submission    line   902  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  9  augmentation  line  1013  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 10  targets       line  1129  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 11  batches       line  1224  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 12  tta           line  1298  Test-time augmentation: the eight views of an image, and their inverses.
-# 13  watershed     line  1338  Watershed: from probabilities to instances, by flooding from seeds.
-# 14  inference     line  1411  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  loss          line  1521  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 16  model         line  1592  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 17  train         line  1712  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 18  main          line  1944  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 19  __main__      line  2130  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  1  config        line    62  Config: every setting of a run in one flat, frozen dataclass, and the presets.
+#  2  kinds         line   193  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   281  Data: read a competition (zips or folders), and decode it once.
+#  4  device        line   614  Device: what the run computes on, and in which precision.
+#  5  folds         line   672  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  6  metric        line   757  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+#  7  parallel      line   833  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+#  8  rle           line   916  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  9  submission    line  1000  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+# 10  augmentation  line  1111  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 11  targets       line  1227  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  batches       line  1322  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 13  tta           line  1396  Test-time augmentation: the eight views of an image, and their inverses.
+# 14  watershed     line  1436  Watershed: from probabilities to instances, by flooding from seeds.
+# 15  inference     line  1509  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 16  loss          line  1619  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 17  model         line  1690  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 18  train         line  1810  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 19  main          line  2045  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 20  __main__      line  2240  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 37d9b147226e5743, this file 595bc7cdd1deaf82
+# sources d793195b344fa6e9, this file eedd1c4bd1db3739
 
 import csv
 import hashlib
 import io
 import json
 import logging
+import math
 import os
 import re
 import resource
@@ -38,8 +40,9 @@ import zipfile
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -53,7 +56,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "37d9b147226e5743"
+SOURCE_HASH = "d793195b344fa6e9"
 
 
 # ==================================================================================================
@@ -63,6 +66,15 @@ SOURCE_HASH = "37d9b147226e5743"
 # ==================================================================================================
 
 log = logging.getLogger("nuclei")
+
+# What a run leaves in its folder.
+WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION = RUN_FILES = (
+    "model.weights.h5",
+    "config.json",
+    "log.csv",
+    "held_out.csv",
+    "submission.csv",
+)
 
 
 class BadInput(ValueError):
@@ -102,7 +114,7 @@ class Config:
     train_warmup: float = 0.05  # share of the schedule in which the rate rises
     train_zoom: float = 0.7  # octaves, how far the scale of a crop strays from the typical, both ways
     train_balance: float = 0.6  # 0..1, 0 draws images alike, 1 draws kinds alike
-    train_checks: int = 3  # how often the tuning images are scored, in the second half of the schedule
+    train_checks: int = 4  # how often the tuning images are scored, evenly spread over the schedule
     train_seed: int = 0
 
     # Prediction
@@ -111,6 +123,7 @@ class Config:
     tile_batch: int = 1  # tiles in one call of the network
     tta_views: int = 4  # 1, 2, 4 or 8 of the dihedral views
     tta_zooms: tuple[float, ...] = (1.0,)  # factors around the zoom that fits the nuclei
+    tta_minutes: float = 180.0  # of wall clock for the test images; one not reached keeps what one view found earlier
 
     def __post_init__(self):
         """Refuses what cannot be run, before anything is read or trained."""
@@ -132,6 +145,7 @@ class Config:
             (0 <= self.tile_overlap < self.tile_size, "tile_overlap must be under tile_size"),
             (self.tta_views in (1, 2, 4, 8), "tta_views must be 1, 2, 4 or 8"),
             (self.tta_zooms and min(self.tta_zooms) > 0, "tta_zooms must be one or more factors above 0"),
+            (self.tta_minutes > 0, "tta_minutes must be above 0"),
             (self.data_folds == 0 or self.data_folds >= 2, "data_folds must be 0 or at least 2"),
             (0 <= self.data_fold < max(self.data_folds, 1), f"data_fold must be under {max(self.data_folds, 1)}"),
             (0 <= self.data_tuning <= 0.5, "data_tuning must be in 0..0.5"),
@@ -169,6 +183,7 @@ PRESETS = {
         model_width=16,
         train_minutes=480.0,
         train_rate=1e-3,
+        train_checks=8,
         tile_batch=8,
         tta_views=8,
     ),
@@ -816,7 +831,90 @@ def average_precision(truth, predicted):
 
 
 # ==================================================================================================
-# 7. rle (src/nuclei/rle.py)
+# 7. parallel (src/nuclei/parallel.py)
+#
+# Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other machine has one copy.
+#
+# A network that is made in `share_gpus`, and compiled there with a `shared_loss`, is trained by `train_step` and asked
+# by `predict_step`: each copy takes its part of the batch, and all make the same step, along the mean of the gradients.
+# ==================================================================================================
+
+
+def share_gpus(*batches):
+    """Context in which to make and compile a network, so that it lives on as many GPUs as divide all of `batches`.
+
+    Args:
+        batches: the numbers of inputs that the network will be given at a time.
+    """
+    gpus = _tensorflow_gpus()
+    copies = math.gcd(max(len(gpus), 1), *batches)
+    if copies < 2:
+        return nullcontext()
+    import tensorflow as tf
+
+    log.info("one network on %d GPUs", copies)
+    return tf.distribute.MirroredStrategy(gpus[:copies]).scope()
+
+
+def _tensorflow_gpus():
+    """The names of the GPUs that TensorFlow can compute on."""
+    if keras.backend.backend() != "tensorflow":
+        return []
+    import tensorflow as tf
+
+    return [device.name for device in tf.config.list_logical_devices("GPU")]
+
+
+def shared_loss(loss):
+    """A loss to compile with in `share_gpus`: of each copy's part of the batch, its share of the whole batch's loss.
+
+    TensorFlow adds up the gradients of the copies, and Keras divides only such losses by their number as come one an
+    image; ours are means already.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return loss
+    import tensorflow as tf
+
+    copies = tf.distribute.get_strategy().num_replicas_in_sync
+    return lambda y_true, y_pred: loss(y_true, y_pred) / copies
+
+
+def train_step(model, x, y):
+    """One step of training on a batch -> its loss, float."""
+    strategy = _strategy_of(model)
+    if strategy is None:
+        return float(model.train_on_batch(x, y))
+    # Keras's train_on_batch would show every copy the whole batch.
+    model.make_train_function()
+    model.reset_metrics()
+    return float(model.train_function(iter([(_share(x, strategy), _share(y, strategy), None)]))["loss"])
+
+
+def predict_step(model, x):
+    """float32 (N, H, W, 3) -> what the network says of it, (N, H, W, C)."""
+    strategy = _strategy_of(model)
+    if strategy is None:
+        return model.predict_on_batch(x)
+    model.make_predict_function()
+    return model.predict_function([(_share(x, strategy),)])
+
+
+def _strategy_of(model):
+    """TensorFlow's strategy for a network on several GPUs, else None."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
+
+
+def _share(batch, strategy):
+    """An array's equal parts, one for each copy of the network."""
+    parts = np.split(batch, strategy.num_replicas_in_sync)
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: keras.ops.convert_to_tensor(parts[context.replica_id_in_sync_group])
+    )
+
+
+# ==================================================================================================
+# 8. rle (src/nuclei/rle.py)
 #
 # Nuclei to and from Kaggle's run lists, which go down the columns and count pixels from 1.
 #
@@ -900,7 +998,7 @@ def decode_rles(rles, height, width):
 
 
 # ==================================================================================================
-# 8. submission (src/nuclei/submission.py)
+# 9. submission (src/nuclei/submission.py)
 #
 # Submission: label images to the rows of Kaggle's CSV, and the rules that such a file must keep.
 # ==================================================================================================
@@ -1011,7 +1109,7 @@ def _check_image(path, image_id, rles, numbers, shape):
 
 
 # ==================================================================================================
-# 9. augmentation (src/nuclei/augmentation.py)
+# 10. augmentation (src/nuclei/augmentation.py)
 #
 # Augmentation: random crops of an image and its labels, bent alike; then colour, blur and noise on the image.
 #
@@ -1127,7 +1225,7 @@ def _add_noise(image, rng):
 
 
 # ==================================================================================================
-# 10. targets (src/nuclei/targets.py)
+# 11. targets (src/nuclei/targets.py)
 #
 # Targets: what the network learns from a label image, and how much each pixel weighs.
 # ==================================================================================================
@@ -1222,7 +1320,7 @@ def _two_nearest(labels, reach):
 
 
 # ==================================================================================================
-# 11. batches (src/nuclei/batches.py)
+# 12. batches (src/nuclei/batches.py)
 #
 # Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread.
 # ==================================================================================================
@@ -1296,7 +1394,7 @@ def draw_chances(kinds, balance):
 
 
 # ==================================================================================================
-# 12. tta (src/nuclei/tta.py)
+# 13. tta (src/nuclei/tta.py)
 #
 # Test-time augmentation: the eight views of an image, and their inverses.
 #
@@ -1336,7 +1434,7 @@ def unview_probs(probs, view):
 
 
 # ==================================================================================================
-# 13. watershed (src/nuclei/watershed.py)
+# 14. watershed (src/nuclei/watershed.py)
 #
 # Watershed: from probabilities to instances, by flooding from seeds.
 # ==================================================================================================
@@ -1409,7 +1507,7 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
 
 
 # ==================================================================================================
-# 14. inference (src/nuclei/inference.py)
+# 15. inference (src/nuclei/inference.py)
 #
 # Inference: an image of any size through a network of one tile size, at the zoom that fits its nuclei.
 #
@@ -1519,7 +1617,7 @@ def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
 
 
 # ==================================================================================================
-# 15. loss (src/nuclei/loss.py)
+# 16. loss (src/nuclei/loss.py)
 #
 # Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 #
@@ -1590,7 +1688,7 @@ def _dice_mean(targets, probs, weights, smooth):
 
 
 # ==================================================================================================
-# 16. model (src/nuclei/model.py)
+# 17. model (src/nuclei/model.py)
 #
 # Model: the one-hundred-layer network, and a small U-Net for CPUs.
 #
@@ -1710,7 +1808,7 @@ def _probabilities(logits):
 
 
 # ==================================================================================================
-# 17. train (src/nuclei/train.py)
+# 18. train (src/nuclei/train.py)
 #
 # Train: one network inside a time budget, its best weights, and the thresholds that go with them.
 # ==================================================================================================
@@ -1746,7 +1844,8 @@ def compile_model(model, config, batch):
     def compiled(jit):
         one = keras.Model(model.input, model.output, name=model.name)
         optimizer = keras.optimizers.AdamW(0.0, weight_decay=config.train_decay, global_clipnorm=1.0)
-        one.compile(optimizer, weighted_crossentropy_dice, jit_compile=jit)
+        one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=jit)
+        one.optimizer.build(one.trainable_variables)
         return one
 
     on_cpu = keras.backend.backend() == "tensorflow" and gpu_capability() is None
@@ -1760,11 +1859,11 @@ def compile_model(model, config, batch):
 
 def _seconds_per_step(model, batch):
     """The median of three steps of training; a first one compiles."""
-    model.train_on_batch(*batch)
+    train_step(model, *batch)
     times = []
     for _ in range(3):
         start = time.monotonic()
-        model.train_on_batch(*batch)
+        train_step(model, *batch)
         times.append(time.monotonic() - start)
     return float(np.median(times))
 
@@ -1797,7 +1896,7 @@ class _Schedule:
         return min((now - self.start) / max(self.deadline - self.start, 1e-9), 1.0)
 
 
-def train_model(config, train, tuning, folder):
+def train_model(config, train, tuning, folder, on_better):
     """Trains a new network -> (model with its best weights, Thresholds, how many crops it saw).
 
     Writes into `folder` as it goes: model.weights.h5 (the weights that scored best on the tuning images, replaced
@@ -1809,23 +1908,23 @@ def train_model(config, train, tuning, folder):
         tuning: ImageSet with labels, to choose weights and thresholds on; where it is empty the last weights and the
             default thresholds are kept.
         folder: an existing Path.
+        on_better: called with (network, Thresholds) on the way, when the weights are the best so far.
     """
     keras.utils.set_random_seed(config.train_seed)
     schedule = _Schedule(config.train_minutes, config.train_steps)
     crops = Crops(train.images, train.labels, train.kinds, config)
-    bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's state
-    model = compile_model(bare, config, crops.batch(0))
-    network = model.predict_on_batch
-    weights_file = folder / "model.weights.h5"
-    # In the second half alone: before, the rate is too high for the weights to be worth keeping.
-    checks = 0.5 + 0.5 * np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
+    with share_gpus(config.train_batch, config.tile_batch):
+        bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's state
+        model = compile_model(bare, config, crops.batch(0))
+    network = partial(predict_step, model)
+    weights_file = folder / WEIGHTS
+    checks = np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
     best, done = -1.0, 0.0
-    with _Journal(folder / "log.csv") as journal:
+    with _Journal(folder / LOG) as journal:
         for step, (x, y) in enumerate(crops.stream(), start=1):
             rate = learning_rate(done, config.train_rate, config.train_warmup)
             model.optimizer.learning_rate = rate
-            model.reset_metrics()
-            loss = float(model.train_on_batch(x, y))
+            loss = train_step(model, x, y)
             done = schedule.progress(step)
             score = None
             if checks.size and done >= checks[0]:
@@ -1834,6 +1933,8 @@ def train_model(config, train, tuning, folder):
                 if score > best:
                     best = score
                     save_weights(bare, weights_file)
+                    if done < 1:
+                        on_better(network, Thresholds())
             journal.note(step, done, rate, loss, score)
             if done >= 1:
                 break
@@ -1942,18 +2043,12 @@ def tune_thresholds(images, network, config):
 
 
 # ==================================================================================================
-# 18. main (src/nuclei/main.py)
+# 19. main (src/nuclei/main.py)
 #
 # Main: the competition's files -> a trained network -> submission.csv, with a table of what it cost.
 # ==================================================================================================
 
-WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION = (
-    "model.weights.h5",
-    "config.json",
-    "log.csv",
-    "held_out.csv",
-    "submission.csv",
-)
+EARLY_SHARE = 0.02  # of the training's minutes, for each prediction on the way
 
 
 class Stopwatch:
@@ -1977,19 +2072,47 @@ class Stopwatch:
         return "\n".join(lines)
 
 
-def run_competition(config, data, out, stage=1):
-    """Trains on the competition in `data`, predicts its test images and writes `out`/submission.csv.
+class Predictions:
+    """The rows of every test image: empty at first, and better as the network gets better.
 
-    What an earlier run left in `out` stays until this one is done.
+    Args:
+        test: an ImageSet; its unreadable images keep their empty rows.
+    """
+
+    def __init__(self, test):
+        self.images = dict(zip(test.ids, test.images, strict=True))
+        nothing = np.zeros((1, 1), np.int32)
+        self.rows = {image_id: make_rows(image_id, nothing) for image_id in [*test.ids, *test.faults]}
+        self.order = list(test.ids)  # whose rows are the oldest comes first
+
+    def improve(self, network, thresholds, config, minutes=math.inf, views=None):
+        """Predicts the images whose rows are the oldest, as many as the minutes allow -> how many. See `segment`."""
+        deadline = time.monotonic() + 60 * minutes
+        done = 0
+        for image_id in progress(self.order, "predict"):
+            if time.monotonic() >= deadline:
+                break
+            labels = segment(self.images[image_id], network, thresholds, config, views)
+            self.rows[image_id] = make_rows(image_id, labels)
+            done += 1
+        self.order = self.order[done:] + self.order[:done]
+        return done
+
+    def write(self, path):
+        """Writes the submission, whole or not at all, in the order of the ids."""
+        write_submission(path, [row for image_id in sorted(self.rows) for row in self.rows[image_id]])
+
+
+def run_competition(config, data, folder, stage=1):
+    """Trains on the competition in `data`, predicts its test images and writes into `folder` as it goes.
+
+    submission.csv is there as soon as the first weights are, is replaced by better ones, and is whole at any moment.
 
     Args:
         config: a Config.
         data: folder with Kaggle's files.
-        out: folder of the run; see the README for what it holds in the end.
+        folder: Path of an existing folder; see the README for what it holds in the end.
         stage: 1 or 2, whose test images to predict.
-
-    Returns:
-        The path of submission.csv.
 
     Raises:
         BadInput: about the data or the config, before anything is trained.
@@ -1997,24 +2120,35 @@ def run_competition(config, data, out, stage=1):
     watch = Stopwatch()
     with watch.stage("read test"):  # first: a broken zip must not cost a training
         test = read_set(find_set(data, TEST_NAMES[stage]), default_cache())
-    network, thresholds, working = _train(config, data, out, watch)
+    predictions = Predictions(test)
+
+    def predict_early(network, thresholds):
+        minutes = EARLY_SHARE * config.train_minutes
+        done = predictions.improve(network, thresholds, config, minutes, views=1)
+        predictions.write(folder / SUBMISSION)
+        log.info("%s has what these weights find in %d of %d images", SUBMISSION, done, len(test.ids))
+
+    network, thresholds, held_out = _train(config, data, folder, watch, predict_early)
     with watch.stage("predict", len(test.ids)):
-        rows = predict_rows(test, network, thresholds, config)
-    write_submission(working / SUBMISSION, rows)
-    _publish(working, out)
-    _report(test.faults, watch)
-    return Path(out) / SUBMISSION
+        done = predictions.improve(network, thresholds, config, config.tta_minutes)
+    predictions.write(folder / SUBMISSION)
+    if done < len(test.ids):
+        log.warning("%d images keep what was found in them earlier: the time was up", len(test.ids) - done)
+    _score_held_out(held_out, network, thresholds, config, folder, watch)
+    log.info("%s", watch.table())
+    for image_id, why in test.faults.items():
+        log.warning("%s was left empty: %s", image_id, why)
 
 
-def train_competition(config, data, out):
-    """As `run_competition`, without the test images: leaves weights, config and logs in `out`."""
+def train_competition(config, data, folder):
+    """As `run_competition`, without the test images: leaves weights, config and logs in `folder`."""
     watch = Stopwatch()
-    _, _, working = _train(config, data, out, watch)
-    _publish(working, out)
-    _report({}, watch)
+    network, thresholds, held_out = _train(config, data, folder, watch, on_better=lambda *_: None)
+    _score_held_out(held_out, network, thresholds, config, folder, watch)
+    log.info("%s", watch.table())
 
 
-def _train(config, data, out, watch):
+def _train(config, data, folder, watch, on_better):
     set_up_device()
     with watch.stage("read train"):
         everything = read_set(find_set(data, (TRAIN,)), default_cache())
@@ -2029,40 +2163,32 @@ def _train(config, data, out, watch):
         keras.mixed_precision.dtype_policy().name,
         keras.backend.backend(),
     )
-    working = Path(out) / "unfinished"
-    shutil.rmtree(working, ignore_errors=True)  # of a run that was cut off
-    working.mkdir(parents=True)
     with watch.stage("train"):
-        model, thresholds, crops = train_model(config, train, tuning, working)
+        model, thresholds, crops = train_model(config, train, tuning, folder, on_better)
     seconds, _ = watch.stages["train"]
     watch.stages["train"] = (seconds, crops)
-    save_config(working / CONFIG, config, thresholds)
-    network = model.predict_on_batch
-    if held_out.ids:
-        with watch.stage("held out", len(held_out.ids)):
-            scores = score_images(held_out, network, thresholds, config)
-        _write_scores(working / HELD_OUT, held_out, scores)
-        log.info(
-            "score on held-out images, fold %d of %d\n%s",
-            config.data_fold,
-            config.data_folds,
-            score_table(held_out.kinds, scores),
-        )
-    return network, thresholds, working
+    save_config(folder / CONFIG, config, thresholds)
+    return partial(predict_step, model), thresholds, held_out
+
+
+def _score_held_out(held_out, network, thresholds, config, folder, watch):
+    if not held_out.ids:
+        return
+    with watch.stage("held out", len(held_out.ids)):
+        scores = score_images(held_out, network, thresholds, config)
+    _write_scores(folder / HELD_OUT, held_out, scores)
+    log.info(
+        "score on held-out images, fold %d of %d\n%s",
+        config.data_fold,
+        config.data_folds,
+        score_table(held_out.kinds, scores),
+    )
 
 
 def set_up_device():
     """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
-
-
-def predict_rows(test, network, thresholds, config):
-    """The rows of every image in an ImageSet, in the order of their ids; an unreadable one gets its empty row."""
-    rows = [row for image_id in test.faults for row in make_rows(image_id, np.zeros((1, 1), np.int32))]
-    for image_id, image in zip(progress(test.ids, "predict"), test.images, strict=True):
-        rows += make_rows(image_id, segment(image, network, thresholds, config))
-    return sorted(rows, key=lambda row: row[0])
 
 
 def score_images(images, network, thresholds, config):
@@ -2096,22 +2222,6 @@ def _write_scores(path, images, scores):
     write_whole(path, text.getvalue())
 
 
-def _publish(working, out):
-    """Moves what the run wrote to where the user looks for it."""
-    for name in (WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION):
-        if (working / name).exists():
-            os.replace(working / name, Path(out) / name)
-        else:
-            (Path(out) / name).unlink(missing_ok=True)  # of an earlier run: it would belong to other weights
-    working.rmdir()
-
-
-def _report(faults, watch):
-    log.info("%s", watch.table())
-    for image_id, why in faults.items():
-        log.warning("%s was left empty: %s", image_id, why)
-
-
 # ---- a run's settings --------------------------------------------------------------------------
 
 
@@ -2128,7 +2238,7 @@ def save_config(path, config, thresholds):
 
 
 # ==================================================================================================
-# 19. __main__ (src/nuclei/__main__.py)
+# 20. __main__ (src/nuclei/__main__.py)
 #
 # Entry: what Kaggle runs, from settings in the environment to a submission.csv in the working folder.
 #
@@ -2146,6 +2256,7 @@ def save_config(path, config, thresholds):
 # ==================================================================================================
 
 SLUG = "data-science-bowl-2018"
+SESSION_MINUTES = 690.0  # to train and to predict: of Kaggle's 12 hours all but half an hour to start and to read
 
 
 def run_kernel(environ):
@@ -2156,10 +2267,14 @@ def run_kernel(environ):
     data = find_data(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
     stage = read_stage(environ, data)
     working = Path(environ.get("NUCLEI_WORKING", "/kaggle/working"))
-    write_placeholder(working / SUBMISSION, list_ids(find_set(data, TEST_NAMES[stage])))
+    ids = list_ids(find_set(data, TEST_NAMES[stage]))
+    write_placeholder(working / SUBMISSION, ids)
     report_gpus()
     log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
     run_competition(config, data, working, stage)
+    rles = check_submission(working / SUBMISSION, dict.fromkeys(ids))
+    nuclei = [rle for found in rles.values() for rle in found if rle]
+    log.info("%s: %d nuclei in %d images", SUBMISSION, len(nuclei), len(rles))
 
 
 def start_log():
@@ -2200,7 +2315,11 @@ def read_config(environ):
                 changes[f"train_{name}"] = kind(environ[variable])
             except ValueError:
                 raise BadInput(f"{variable}={environ[variable]} is no number of the right kind") from None
-    return replace(PRESETS[preset], **changes)
+    config = replace(PRESETS[preset], **changes)
+    most = SESSION_MINUTES - config.tta_minutes
+    if config.train_minutes > most:
+        raise BadInput(f"NUCLEI_MINUTES={config.train_minutes:g} leaves no time to predict: at most {most:g}")
+    return config
 
 
 def read_stage(environ, data):

@@ -12,7 +12,7 @@ import pytest
 import build_kernel
 from nuclei import __main__ as entry
 from nuclei.config import PRESETS, BadInput
-from nuclei.submission import check_submission
+from nuclei.submission import check_submission, write_submission
 from workbench.sample import draw_sample
 
 REPOSITORY = Path(build_kernel.__file__).parent
@@ -58,6 +58,14 @@ def test_every_setting_reaches_the_config():
 def test_a_wrong_setting_is_named(setting, value):
     with pytest.raises(BadInput, match=f"^NUCLEI_{setting}={value} "):
         entry.read_config({f"NUCLEI_{setting}": value})
+
+
+def test_training_leaves_time_to_predict_before_the_session_ends():
+    for preset in PRESETS:
+        config = entry.read_config({"NUCLEI_PRESET": preset})
+        assert config.train_minutes + config.tta_minutes <= 12 * 60 - 30
+    with pytest.raises(BadInput, match=r"NUCLEI_MINUTES=511 leaves no time to predict: at most 510"):
+        entry.read_config({"NUCLEI_MINUTES": "511"})
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,7 @@ def test_a_placeholder_stands_before_the_run_and_replaces_nothing(data, tmp_path
     def run_competition(config, folder, working, stage):
         rles = check_submission(working / "submission.csv", dict.fromkeys(read_ids(working / "submission.csv")))
         runs.append((config, folder, stage, rles))
-        (working / "submission.csv").write_text("better\n")
+        write_submission(working / "submission.csv", [(image_id, "1 5") for image_id in rles])
 
     monkeypatch.setattr(entry, "start_log", lambda: None)
     monkeypatch.setattr(entry, "run_competition", run_competition)
@@ -125,9 +133,21 @@ def test_a_placeholder_stands_before_the_run_and_replaces_nothing(data, tmp_path
     folder = data / "competitions/data-science-bowl-2018"
     ids = read_ids(folder / "stage1_sample_submission.csv")
     assert runs == [(PRESETS["cpu"], folder, 1, {image_id: [""] for image_id in sorted(ids)})]
-    entry.write_placeholder(tmp_path / "submission.csv", ids)
-    assert (tmp_path / "submission.csv").read_text() == "better\n"
+    assert "submission.csv: 2 nuclei in 2 images" in caplog.text
     assert "keras" in caplog.text
+    better = (tmp_path / "submission.csv").read_text()
+    entry.write_placeholder(tmp_path / "submission.csv", ids)
+    assert (tmp_path / "submission.csv").read_text() == better
+
+
+def test_a_submission_that_breaks_the_rules_is_no_success(data, tmp_path, monkeypatch):
+    def run_competition(config, folder, working, stage):
+        write_submission(working / "submission.csv", [("another", "1 5")])
+
+    monkeypatch.setattr(entry, "start_log", lambda: None)
+    monkeypatch.setattr(entry, "run_competition", run_competition)
+    with pytest.raises(BadInput, match="'another' is no image of this test set"):
+        entry.run_kernel({"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path)})
 
 
 def test_what_goes_wrong_is_raised_and_the_placeholder_stays(data, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Main: a small drawn competition from its files to a submission, and what is left when something breaks."""
+"""Main: a small drawn competition from its files to a submission, and what stands on the way and when all breaks."""
 
 import csv
 import json
@@ -13,8 +13,9 @@ import pytest
 
 from nuclei import main
 from nuclei.config import BadInput, Config
-from nuclei.data import read_set
-from nuclei.main import predict_rows, run_competition, score_table, train_competition
+from nuclei.data import ImageSet, read_set
+from nuclei.main import Predictions, run_competition, score_table, train_competition
+from nuclei.rle import decode_rles
 from nuclei.submission import check_submission
 from nuclei.watershed import Thresholds
 from workbench.runs import load_run
@@ -55,8 +56,8 @@ def test_set(competition):
 @pytest.fixture(scope="module")
 def finished(competition, tmp_path_factory):
     """The folder of a finished run of TINY."""
-    out = tmp_path_factory.mktemp("run") / "out"
-    assert run_competition(TINY, competition, out) == out / "submission.csv"
+    out = tmp_path_factory.mktemp("run")
+    run_competition(TINY, competition, out)
     return out
 
 
@@ -65,24 +66,25 @@ def run_copy(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "copy")
 
 
+def nothing_found(x):
+    """A network that finds nothing, quickly."""
+    return np.zeros((*x.shape[:3], 3), np.float32)
+
+
 class FakeModel:
-    """Finds nothing, quickly."""
+    """A model of that network."""
 
-    def predict_on_batch(self, x):
-        return np.zeros((*x.shape[:3], 3), np.float32)
+    predict_on_batch = staticmethod(nothing_found)
 
 
-def fake_training(config, train, tuning, folder):
+def fake_training(config, train, tuning, folder, on_better):
     """Stands in for train_model where the training is not what is tested."""
     for name in ("model.weights.h5", "log.csv"):
         (folder / name).write_text("new")
     return FakeModel(), Thresholds(), 8
 
 
-def failing_training(config, train, tuning, folder):
-    fake_training(config, train, tuning, folder)
-    (folder / "submission.csv").write_text("half a submis")
-    (folder / "left.tmp").write_text("left")
+def failing_training(*_):
     raise RuntimeError("out of memory")
 
 
@@ -117,12 +119,13 @@ def test_held_out_images_are_scored(finished):
     assert all(0 <= float(row["score"]) <= 1 for row in rows)
 
 
-def test_a_loaded_run_predicts_the_same_rows(finished, test_set):
+def test_a_loaded_run_predicts_the_same_rows(finished, test_set, tmp_path):
     network, thresholds, config = load_run(finished)
     assert config == TINY
-    rows = predict_rows(test_set, network, thresholds, config)
-    written = list(csv.reader((finished / "submission.csv").open(newline="")))
-    assert written == [["ImageId", "EncodedPixels"], *map(list, rows)]
+    predictions = Predictions(test_set)
+    assert predictions.improve(network, thresholds, config) == len(test_set.ids)
+    predictions.write(tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (finished / "submission.csv").read_bytes()
 
 
 def test_a_run_is_named_by_its_weights_too(finished):
@@ -144,49 +147,109 @@ def test_one_hundred_layers_goes_the_whole_way(tmp_path, eagerly):
         tile_size=256,
         tile_batch=1,
     )
-    run_competition(config, tmp_path, tmp_path / "out")
-    assert (
-        len(
-            check_submission(
-                tmp_path / "out" / "submission.csv", dict.fromkeys(read_set(tmp_path / "stage1_test.zip").ids)
-            )
-        )
-        == 1
-    )
-    assert not (tmp_path / "out" / "held_out.csv").exists()  # nothing was held out
-    (row,) = csv.DictReader((tmp_path / "out" / "log.csv").open(newline=""))
+    run_competition(config, tmp_path, tmp_path)
+    ids = read_set(tmp_path / "stage1_test.zip").ids
+    assert len(check_submission(tmp_path / "submission.csv", dict.fromkeys(ids))) == 1
+    assert not (tmp_path / "held_out.csv").exists()  # nothing was held out
+    (row,) = csv.DictReader((tmp_path / "log.csv").open(newline=""))
     assert np.isfinite(float(row["loss"]))
+
+
+# ---- predictions that get better ---------------------------------------------------------------
+
+
+def bright_set(count):
+    """Images of one bright square each, the larger the later, and a file that is no image."""
+    images = [np.zeros((64, 64, 3), np.uint8) for _ in range(count)]
+    for n, image in enumerate(images):
+        image[8 : 24 + 2 * n, 8 : 24 + 2 * n] = 200
+    return ImageSet([f"{n:02d}" for n in range(count)], images, [], [], {"zz": "no image"})
+
+
+def bright_found(x):
+    """A network that takes what is bright for a nucleus."""
+    bright = (x.mean(axis=-1, keepdims=True) > 0.3).astype(np.float32)
+    return np.concatenate([bright, np.zeros_like(bright), bright], axis=-1)
+
+
+def found_in(predictions, path):
+    """{image id: the area of its nuclei} of what `predictions` writes."""
+    predictions.write(path)
+    rles = check_submission(path, dict.fromkeys(predictions.rows))
+    return {i: np.count_nonzero(decode_rles([rle for rle in found if rle], 64, 64)) for i, found in rles.items()}
+
+
+def test_before_any_network_every_image_has_its_empty_row(tmp_path):
+    assert found_in(Predictions(bright_set(3)), tmp_path / "s.csv") == {"00": 0, "01": 0, "02": 0, "zz": 0}
+
+
+def test_what_the_time_does_not_reach_is_first_in_line(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(main.time, "monotonic", lambda: clock[0])
+
+    def network(x):
+        clock[0] += 1e-6
+        return bright_found(x)
+
+    def segment(image, network, *_):  # a minute an image
+        clock[0] += 60
+        return network(image[None] / 255)[0, ..., 0].astype(np.int32)
+
+    monkeypatch.setattr(main, "segment", segment)
+    predictions = Predictions(bright_set(3))
+    assert predictions.improve(network, Thresholds(), TINY, minutes=1.5) == 2
+    areas = {"00": 16**2, "01": 18**2, "02": 0, "zz": 0}
+    assert found_in(predictions, tmp_path / "s.csv") == areas
+    # The third is next, then the first again; a network that finds nothing shows which rows are new.
+    assert predictions.improve(bright_found, Thresholds(), TINY, minutes=0.5) == 1
+    assert predictions.improve(nothing_found, Thresholds(), TINY, minutes=0.5) == 1
+    assert found_in(predictions, tmp_path / "s.csv") == areas | {"02": 20**2, "00": 0}
+    assert predictions.improve(bright_found, Thresholds(), TINY, minutes=0) == 0
+
+
+def test_better_weights_bring_a_better_submission_on_the_way(competition, tmp_path, monkeypatch, test_set):
+    seen = []
+
+    def train_model(config, train, tuning, folder, on_better):
+        on_better(bright_found, Thresholds())
+        rles = check_submission(folder / "submission.csv", dict.fromkeys(test_set.ids))
+        seen.append(sum(rle != "" for found in rles.values() for rle in found))
+        return fake_training(config, train, tuning, folder, on_better)
+
+    monkeypatch.setattr(main, "train_model", train_model)
+    config = replace(TINY, train_steps=0, train_minutes=60.0)
+    run_competition(config, competition, tmp_path)
+    rles = check_submission(tmp_path / "submission.csv", dict.fromkeys(test_set.ids))
+    assert seen[0] > 0
+    assert rles == {image_id: [""] for image_id in test_set.ids}  # the last word has the network that finds nothing
+
+
+def test_images_that_the_time_did_not_reach_are_reported(competition, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(main, "train_model", fake_training)
+    run_competition(replace(TINY, tta_minutes=1e-9), competition, tmp_path)
+    assert "4 images keep what was found in them earlier" in caplog.text
 
 
 # ---- runs that do not go well ------------------------------------------------------------------
 
 
-def test_a_failing_run_leaves_the_old_files_and_the_next_one_goes_through(competition, run_copy, monkeypatch):
+def test_a_failing_run_leaves_the_submission_that_stands(competition, run_copy, monkeypatch):
     before = contents(run_copy)
     monkeypatch.setattr(main, "train_model", failing_training)
     with pytest.raises(RuntimeError, match="out of memory"):
         run_competition(TINY, competition, run_copy)
     assert contents(run_copy) == before
-    monkeypatch.setattr(main, "train_model", fake_training)
-    train_competition(TINY, competition, run_copy)
-    after = contents(run_copy)
-    assert after["log.csv"] == b"new"
-    # The submission was of other weights, and what the cut-off run left is no result.
-    assert sorted(path.name for path in run_copy.iterdir()) == [name for name in FILES if name != "submission.csv"]
 
 
 @pytest.mark.parametrize("missing", ["stage1_train.zip", "stage1_test.zip"])
-def test_bad_data_leaves_what_was_there(competition, run_copy, tmp_path, monkeypatch, missing):
+def test_bad_data_is_refused_before_training(competition, tmp_path, monkeypatch, missing):
     data = shutil.copytree(competition, tmp_path / "data")
     (data / missing).unlink()
-    before = contents(run_copy)
-    monkeypatch.setattr(main, "train_model", fake_training)
-    for out in (run_copy, tmp_path / "new"):
-        with pytest.raises(BadInput, match=missing):
-            run_competition(TINY, data, out)
-    assert contents(run_copy) == before
-    assert not (run_copy / "unfinished").exists()
-    assert not (tmp_path / "new").exists()
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(main, "train_model", failing_training)
+    with pytest.raises(BadInput, match=missing):
+        run_competition(TINY, data, tmp_path / "out")
+    assert not contents(tmp_path / "out")
 
 
 def test_a_stage_that_is_not_there_is_refused_before_training(competition, tmp_path, monkeypatch):
@@ -201,7 +264,7 @@ def test_training_images_without_masks_are_refused(competition, tmp_path, monkey
     shutil.copy(competition / "stage1_test.zip", data / "stage1_train.zip")
     monkeypatch.setattr(main, "train_model", fake_training)
     with pytest.raises(BadInput, match="no masks"):
-        train_competition(TINY, data, tmp_path / "out")
+        train_competition(TINY, data, tmp_path)
 
 
 def test_a_bad_test_image_gets_its_empty_row(competition, tmp_path, monkeypatch, caplog, test_set):
@@ -210,9 +273,9 @@ def test_a_bad_test_image_gets_its_empty_row(competition, tmp_path, monkeypatch,
         archive.writestr("0bad/images/0bad.png", b"\x89PNG no more")
     monkeypatch.setattr(main, "train_model", fake_training)
     with caplog.at_level(logging.INFO, logger="nuclei"):
-        path = run_competition(TINY, data, tmp_path / "out")
-    rles = check_submission(path, dict.fromkeys(["0bad", *test_set.ids]))
-    assert rles == {image_id: [""] for image_id in ["0bad", *test_set.ids]}  # FakeModel finds nothing elsewhere
+        run_competition(TINY, data, tmp_path)
+    rles = check_submission(tmp_path / "submission.csv", dict.fromkeys(["0bad", *test_set.ids]))
+    assert rles == {image_id: [""] for image_id in ["0bad", *test_set.ids]}  # nothing is found elsewhere
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "0bad was left empty" in warnings[0]

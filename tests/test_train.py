@@ -50,8 +50,8 @@ def draw_set(count, seed=0, side=64):
 NOTHING = ImageSet([], [], [], [])
 
 
-def train_tiny(folder, tuning=NOTHING, **settings):
-    return train_model(replace(TINY, **settings), draw_set(6), tuning, folder)
+def train_tiny(folder, tuning=NOTHING, on_better=lambda *_: None, **settings):
+    return train_model(replace(TINY, **settings), draw_set(6), tuning, folder, on_better)
 
 
 def read_log(folder):
@@ -145,7 +145,7 @@ def test_a_training_leaves_its_log_and_its_weights(trained):
     assert sorted(path.name for path in folder.iterdir()) == ["log.csv", "model.weights.h5"]
     rows = read_log(folder)
     assert list(rows[0]) == ["step", "seconds", "learning_rate", "loss", "tuning_score"]
-    assert [int(row["step"]) for row in rows] == [18, 24]  # the checks, in the second half
+    assert [int(row["step"]) for row in rows] == [12, 24]  # the checks
     assert all(0 <= float(row["tuning_score"]) <= 1 for row in rows)
     assert float(rows[0]["learning_rate"]) > float(rows[1]["learning_rate"]) > 0
     assert isinstance(thresholds, Thresholds)
@@ -166,18 +166,26 @@ def test_the_file_holds_the_weights_of_the_model(trained):
 
 
 def test_the_best_weights_are_kept_not_the_last(tmp_path, monkeypatch, eagerly):
-    """Scored 0.5 at the first check and 0.2 at the last, the first check's weights stay."""
-    scores, seen = iter([0.5, 0.2]), []
+    """Scored 0.5 at the first check and 0.2 at the last, the first check's weights stay, and are the only news."""
+    scores, seen, news = iter([0.5, 0.2]), [], []
 
     def score(images, network, thresholds, config):
-        seen.append(network.__self__.get_weights())
+        seen.append(network.args[0].get_weights())
         return next(scores)
 
     monkeypatch.setattr(train, "score_set", score)
-    model, _, _ = train_tiny(tmp_path, draw_set(1), train_steps=4)
+    model, _, _ = train_tiny(tmp_path, draw_set(1), lambda *told: news.append(told), train_steps=4)
+    ((network, thresholds),) = news
+    assert network.args == (model,)
+    assert thresholds == Thresholds()
     for kept, best in zip(model.get_weights(), seen[0], strict=True):
         np.testing.assert_array_equal(kept, best)
     assert any((one != other).any() for one, other in zip(*seen, strict=True))
+
+
+def test_the_end_is_no_news(tmp_path, eagerly):
+    """What follows is the prediction with tuned thresholds."""
+    train_tiny(tmp_path, draw_set(1), lambda *_: pytest.fail("told"), train_steps=2, train_checks=1)
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path, eagerly):

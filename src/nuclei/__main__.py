@@ -25,12 +25,13 @@ import numpy as np
 import scipy
 import skimage
 
-from nuclei.config import PRESETS, BadInput, log
+from nuclei.config import PRESETS, SUBMISSION, BadInput, log
 from nuclei.data import TEST_NAMES, TRAIN, find_set, list_ids
-from nuclei.main import SUBMISSION, run_competition
-from nuclei.submission import write_submission
+from nuclei.main import run_competition
+from nuclei.submission import check_submission, write_submission
 
 SLUG = "data-science-bowl-2018"
+SESSION_MINUTES = 690.0  # to train and to predict: of Kaggle's 12 hours all but half an hour to start and to read
 
 
 def run_kernel(environ):
@@ -41,10 +42,14 @@ def run_kernel(environ):
     data = find_data(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
     stage = read_stage(environ, data)
     working = Path(environ.get("NUCLEI_WORKING", "/kaggle/working"))
-    write_placeholder(working / SUBMISSION, list_ids(find_set(data, TEST_NAMES[stage])))
+    ids = list_ids(find_set(data, TEST_NAMES[stage]))
+    write_placeholder(working / SUBMISSION, ids)
     report_gpus()
     log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
     run_competition(config, data, working, stage)
+    rles = check_submission(working / SUBMISSION, dict.fromkeys(ids))
+    nuclei = [rle for found in rles.values() for rle in found if rle]
+    log.info("%s: %d nuclei in %d images", SUBMISSION, len(nuclei), len(rles))
 
 
 def start_log():
@@ -85,7 +90,11 @@ def read_config(environ):
                 changes[f"train_{name}"] = kind(environ[variable])
             except ValueError:
                 raise BadInput(f"{variable}={environ[variable]} is no number of the right kind") from None
-    return replace(PRESETS[preset], **changes)
+    config = replace(PRESETS[preset], **changes)
+    most = SESSION_MINUTES - config.tta_minutes
+    if config.train_minutes > most:
+        raise BadInput(f"NUCLEI_MINUTES={config.train_minutes:g} leaves no time to predict: at most {most:g}")
+    return config
 
 
 def read_stage(environ, data):

@@ -5,6 +5,15 @@ from dataclasses import dataclass, replace
 
 log = logging.getLogger("nuclei")
 
+# What a run leaves in its folder.
+WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION = RUN_FILES = (
+    "model.weights.h5",
+    "config.json",
+    "log.csv",
+    "held_out.csv",
+    "submission.csv",
+)
+
 
 class BadInput(ValueError):
     """Something from outside that cannot be used: one sentence, naming the file and what to do."""
@@ -43,7 +52,7 @@ class Config:
     train_warmup: float = 0.05  # share of the schedule in which the rate rises
     train_zoom: float = 0.7  # octaves, how far the scale of a crop strays from the typical, both ways
     train_balance: float = 0.6  # 0..1, 0 draws images alike, 1 draws kinds alike
-    train_checks: int = 3  # how often the tuning images are scored, in the second half of the schedule
+    train_checks: int = 4  # how often the tuning images are scored, evenly spread over the schedule
     train_seed: int = 0
 
     # Prediction
@@ -52,6 +61,7 @@ class Config:
     tile_batch: int = 1  # tiles in one call of the network
     tta_views: int = 4  # 1, 2, 4 or 8 of the dihedral views
     tta_zooms: tuple[float, ...] = (1.0,)  # factors around the zoom that fits the nuclei
+    tta_minutes: float = 180.0  # of wall clock for the test images; one not reached keeps what one view found earlier
 
     def __post_init__(self):
         """Refuses what cannot be run, before anything is read or trained."""
@@ -73,6 +83,7 @@ class Config:
             (0 <= self.tile_overlap < self.tile_size, "tile_overlap must be under tile_size"),
             (self.tta_views in (1, 2, 4, 8), "tta_views must be 1, 2, 4 or 8"),
             (self.tta_zooms and min(self.tta_zooms) > 0, "tta_zooms must be one or more factors above 0"),
+            (self.tta_minutes > 0, "tta_minutes must be above 0"),
             (self.data_folds == 0 or self.data_folds >= 2, "data_folds must be 0 or at least 2"),
             (0 <= self.data_fold < max(self.data_folds, 1), f"data_fold must be under {max(self.data_folds, 1)}"),
             (0 <= self.data_tuning <= 0.5, "data_tuning must be in 0..0.5"),
@@ -110,6 +121,7 @@ PRESETS = {
         model_width=16,
         train_minutes=480.0,
         train_rate=1e-3,
+        train_checks=8,
         tile_batch=8,
         tta_views=8,
     ),

@@ -3,35 +3,29 @@
 import csv
 import io
 import json
-import os
-import shutil
+import math
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 
 import cv2
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from nuclei.config import BadInput, log
+from nuclei.config import CONFIG, HELD_OUT, SUBMISSION, BadInput, log
 from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, read_set
 from nuclei.device import choose_precision, peak_memory
 from nuclei.folds import split_data
 from nuclei.kinds import KINDS
 from nuclei.metric import average_precision
+from nuclei.parallel import predict_step
 from nuclei.submission import make_rows, write_submission, write_whole
 from nuclei.train import segment, train_model
 
-WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION = (
-    "model.weights.h5",
-    "config.json",
-    "log.csv",
-    "held_out.csv",
-    "submission.csv",
-)
+EARLY_SHARE = 0.02  # of the training's minutes, for each prediction on the way
 
 
 class Stopwatch:
@@ -55,19 +49,47 @@ class Stopwatch:
         return "\n".join(lines)
 
 
-def run_competition(config, data, out, stage=1):
-    """Trains on the competition in `data`, predicts its test images and writes `out`/submission.csv.
+class Predictions:
+    """The rows of every test image: empty at first, and better as the network gets better.
 
-    What an earlier run left in `out` stays until this one is done.
+    Args:
+        test: an ImageSet; its unreadable images keep their empty rows.
+    """
+
+    def __init__(self, test):
+        self.images = dict(zip(test.ids, test.images, strict=True))
+        nothing = np.zeros((1, 1), np.int32)
+        self.rows = {image_id: make_rows(image_id, nothing) for image_id in [*test.ids, *test.faults]}
+        self.order = list(test.ids)  # whose rows are the oldest comes first
+
+    def improve(self, network, thresholds, config, minutes=math.inf, views=None):
+        """Predicts the images whose rows are the oldest, as many as the minutes allow -> how many. See `segment`."""
+        deadline = time.monotonic() + 60 * minutes
+        done = 0
+        for image_id in progress(self.order, "predict"):
+            if time.monotonic() >= deadline:
+                break
+            labels = segment(self.images[image_id], network, thresholds, config, views)
+            self.rows[image_id] = make_rows(image_id, labels)
+            done += 1
+        self.order = self.order[done:] + self.order[:done]
+        return done
+
+    def write(self, path):
+        """Writes the submission, whole or not at all, in the order of the ids."""
+        write_submission(path, [row for image_id in sorted(self.rows) for row in self.rows[image_id]])
+
+
+def run_competition(config, data, folder, stage=1):
+    """Trains on the competition in `data`, predicts its test images and writes into `folder` as it goes.
+
+    submission.csv is there as soon as the first weights are, is replaced by better ones, and is whole at any moment.
 
     Args:
         config: a Config.
         data: folder with Kaggle's files.
-        out: folder of the run; see the README for what it holds in the end.
+        folder: Path of an existing folder; see the README for what it holds in the end.
         stage: 1 or 2, whose test images to predict.
-
-    Returns:
-        The path of submission.csv.
 
     Raises:
         BadInput: about the data or the config, before anything is trained.
@@ -75,24 +97,35 @@ def run_competition(config, data, out, stage=1):
     watch = Stopwatch()
     with watch.stage("read test"):  # first: a broken zip must not cost a training
         test = read_set(find_set(data, TEST_NAMES[stage]), default_cache())
-    network, thresholds, working = _train(config, data, out, watch)
+    predictions = Predictions(test)
+
+    def predict_early(network, thresholds):
+        minutes = EARLY_SHARE * config.train_minutes
+        done = predictions.improve(network, thresholds, config, minutes, views=1)
+        predictions.write(folder / SUBMISSION)
+        log.info("%s has what these weights find in %d of %d images", SUBMISSION, done, len(test.ids))
+
+    network, thresholds, held_out = _train(config, data, folder, watch, predict_early)
     with watch.stage("predict", len(test.ids)):
-        rows = predict_rows(test, network, thresholds, config)
-    write_submission(working / SUBMISSION, rows)
-    _publish(working, out)
-    _report(test.faults, watch)
-    return Path(out) / SUBMISSION
+        done = predictions.improve(network, thresholds, config, config.tta_minutes)
+    predictions.write(folder / SUBMISSION)
+    if done < len(test.ids):
+        log.warning("%d images keep what was found in them earlier: the time was up", len(test.ids) - done)
+    _score_held_out(held_out, network, thresholds, config, folder, watch)
+    log.info("%s", watch.table())
+    for image_id, why in test.faults.items():
+        log.warning("%s was left empty: %s", image_id, why)
 
 
-def train_competition(config, data, out):
-    """As `run_competition`, without the test images: leaves weights, config and logs in `out`."""
+def train_competition(config, data, folder):
+    """As `run_competition`, without the test images: leaves weights, config and logs in `folder`."""
     watch = Stopwatch()
-    _, _, working = _train(config, data, out, watch)
-    _publish(working, out)
-    _report({}, watch)
+    network, thresholds, held_out = _train(config, data, folder, watch, on_better=lambda *_: None)
+    _score_held_out(held_out, network, thresholds, config, folder, watch)
+    log.info("%s", watch.table())
 
 
-def _train(config, data, out, watch):
+def _train(config, data, folder, watch, on_better):
     set_up_device()
     with watch.stage("read train"):
         everything = read_set(find_set(data, (TRAIN,)), default_cache())
@@ -107,40 +140,32 @@ def _train(config, data, out, watch):
         keras.mixed_precision.dtype_policy().name,
         keras.backend.backend(),
     )
-    working = Path(out) / "unfinished"
-    shutil.rmtree(working, ignore_errors=True)  # of a run that was cut off
-    working.mkdir(parents=True)
     with watch.stage("train"):
-        model, thresholds, crops = train_model(config, train, tuning, working)
+        model, thresholds, crops = train_model(config, train, tuning, folder, on_better)
     seconds, _ = watch.stages["train"]
     watch.stages["train"] = (seconds, crops)
-    save_config(working / CONFIG, config, thresholds)
-    network = model.predict_on_batch
-    if held_out.ids:
-        with watch.stage("held out", len(held_out.ids)):
-            scores = score_images(held_out, network, thresholds, config)
-        _write_scores(working / HELD_OUT, held_out, scores)
-        log.info(
-            "score on held-out images, fold %d of %d\n%s",
-            config.data_fold,
-            config.data_folds,
-            score_table(held_out.kinds, scores),
-        )
-    return network, thresholds, working
+    save_config(folder / CONFIG, config, thresholds)
+    return partial(predict_step, model), thresholds, held_out
+
+
+def _score_held_out(held_out, network, thresholds, config, folder, watch):
+    if not held_out.ids:
+        return
+    with watch.stage("held out", len(held_out.ids)):
+        scores = score_images(held_out, network, thresholds, config)
+    _write_scores(folder / HELD_OUT, held_out, scores)
+    log.info(
+        "score on held-out images, fold %d of %d\n%s",
+        config.data_fold,
+        config.data_folds,
+        score_table(held_out.kinds, scores),
+    )
 
 
 def set_up_device():
     """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
-
-
-def predict_rows(test, network, thresholds, config):
-    """The rows of every image in an ImageSet, in the order of their ids; an unreadable one gets its empty row."""
-    rows = [row for image_id in test.faults for row in make_rows(image_id, np.zeros((1, 1), np.int32))]
-    for image_id, image in zip(progress(test.ids, "predict"), test.images, strict=True):
-        rows += make_rows(image_id, segment(image, network, thresholds, config))
-    return sorted(rows, key=lambda row: row[0])
 
 
 def score_images(images, network, thresholds, config):
@@ -172,22 +197,6 @@ def _write_scores(path, images, scores):
     table.writerow(["ImageId", "kind", "score"])
     table.writerows((i, kind, f"{score:.4f}") for i, kind, score in zip(images.ids, images.kinds, scores, strict=True))
     write_whole(path, text.getvalue())
-
-
-def _publish(working, out):
-    """Moves what the run wrote to where the user looks for it."""
-    for name in (WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION):
-        if (working / name).exists():
-            os.replace(working / name, Path(out) / name)
-        else:
-            (Path(out) / name).unlink(missing_ok=True)  # of an earlier run: it would belong to other weights
-    working.rmdir()
-
-
-def _report(faults, watch):
-    log.info("%s", watch.table())
-    for image_id, why in faults.items():
-        log.warning("%s was left empty: %s", image_id, why)
 
 
 # ---- a run's settings --------------------------------------------------------------------------

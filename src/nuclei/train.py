@@ -5,18 +5,20 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from nuclei.batches import Crops
-from nuclei.config import log
+from nuclei.config import LOG, WEIGHTS, log
 from nuclei.device import gpu_capability
 from nuclei.inference import fit_zoom, predict_probs
 from nuclei.loss import weighted_crossentropy_dice
 from nuclei.metric import average_precision
 from nuclei.model import build_model
+from nuclei.parallel import predict_step, share_gpus, shared_loss, train_step
 from nuclei.tta import VIEWS
 from nuclei.watershed import Thresholds, find_instances
 
@@ -51,7 +53,8 @@ def compile_model(model, config, batch):
     def compiled(jit):
         one = keras.Model(model.input, model.output, name=model.name)
         optimizer = keras.optimizers.AdamW(0.0, weight_decay=config.train_decay, global_clipnorm=1.0)
-        one.compile(optimizer, weighted_crossentropy_dice, jit_compile=jit)
+        one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=jit)
+        one.optimizer.build(one.trainable_variables)
         return one
 
     on_cpu = keras.backend.backend() == "tensorflow" and gpu_capability() is None
@@ -65,11 +68,11 @@ def compile_model(model, config, batch):
 
 def _seconds_per_step(model, batch):
     """The median of three steps of training; a first one compiles."""
-    model.train_on_batch(*batch)
+    train_step(model, *batch)
     times = []
     for _ in range(3):
         start = time.monotonic()
-        model.train_on_batch(*batch)
+        train_step(model, *batch)
         times.append(time.monotonic() - start)
     return float(np.median(times))
 
@@ -102,7 +105,7 @@ class _Schedule:
         return min((now - self.start) / max(self.deadline - self.start, 1e-9), 1.0)
 
 
-def train_model(config, train, tuning, folder):
+def train_model(config, train, tuning, folder, on_better):
     """Trains a new network -> (model with its best weights, Thresholds, how many crops it saw).
 
     Writes into `folder` as it goes: model.weights.h5 (the weights that scored best on the tuning images, replaced
@@ -114,23 +117,23 @@ def train_model(config, train, tuning, folder):
         tuning: ImageSet with labels, to choose weights and thresholds on; where it is empty the last weights and the
             default thresholds are kept.
         folder: an existing Path.
+        on_better: called with (network, Thresholds) on the way, when the weights are the best so far.
     """
     keras.utils.set_random_seed(config.train_seed)
     schedule = _Schedule(config.train_minutes, config.train_steps)
     crops = Crops(train.images, train.labels, train.kinds, config)
-    bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's state
-    model = compile_model(bare, config, crops.batch(0))
-    network = model.predict_on_batch
-    weights_file = folder / "model.weights.h5"
-    # In the second half alone: before, the rate is too high for the weights to be worth keeping.
-    checks = 0.5 + 0.5 * np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
+    with share_gpus(config.train_batch, config.tile_batch):
+        bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's state
+        model = compile_model(bare, config, crops.batch(0))
+    network = partial(predict_step, model)
+    weights_file = folder / WEIGHTS
+    checks = np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
     best, done = -1.0, 0.0
-    with _Journal(folder / "log.csv") as journal:
+    with _Journal(folder / LOG) as journal:
         for step, (x, y) in enumerate(crops.stream(), start=1):
             rate = learning_rate(done, config.train_rate, config.train_warmup)
             model.optimizer.learning_rate = rate
-            model.reset_metrics()
-            loss = float(model.train_on_batch(x, y))
+            loss = train_step(model, x, y)
             done = schedule.progress(step)
             score = None
             if checks.size and done >= checks[0]:
@@ -139,6 +142,8 @@ def train_model(config, train, tuning, folder):
                 if score > best:
                     best = score
                     save_weights(bare, weights_file)
+                    if done < 1:
+                        on_better(network, Thresholds())
             journal.note(step, done, rate, loss, score)
             if done >= 1:
                 break

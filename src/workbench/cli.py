@@ -8,7 +8,8 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
-from nuclei.config import PRESETS, BadInput, Config
+from nuclei.config import PRESETS, SUBMISSION, BadInput, Config
+from workbench.folders import unfinished
 from workbench.terminal import log_lines, start_keras
 
 # A command's modules are imported inside its function: those that need no Keras start in a fraction of a second.
@@ -45,7 +46,9 @@ def run(args):
     start_keras()
     from nuclei.main import run_competition
 
-    print_next(run_competition(config, data, args.out, args.stage), data, args.stage)
+    with unfinished(args.out) as folder:
+        run_competition(config, data, folder, args.stage)
+    print_next(args.out / SUBMISSION, data, args.stage)
 
 
 def train(args):
@@ -53,7 +56,8 @@ def train(args):
     start_keras()
     from nuclei.main import train_competition
 
-    train_competition(config, data, args.out)
+    with unfinished(args.out) as folder:
+        train_competition(config, data, folder)
     out = quote(args.out)
     print(f"\nThe run is in {args.out}. Next:\n  nuclei predict --weights {out} --data {quote(data)} --out {out}")
 
@@ -152,7 +156,7 @@ def find_data(args):
 
 def find_submission(path):
     """The CSV that a file or a run's folder stands for."""
-    file = path / "submission.csv" if path.is_dir() else path
+    file = path / SUBMISSION if path.is_dir() else path
     if not file.is_file():
         raise BadInput(f"{file} is missing: name a submission, or the folder of a run, as nuclei run leaves it")
     return file

@@ -3,10 +3,9 @@
 import numpy as np
 from tqdm import tqdm
 
-from nuclei.config import BadInput, log
+from nuclei.config import SUBMISSION, BadInput, log
 from nuclei.data import TEST_NAMES, decode_image, default_cache, find_set, read_set
-from nuclei.main import SUBMISSION, predict_rows, progress
-from nuclei.submission import write_submission
+from nuclei.main import Predictions, progress
 from nuclei.train import segment
 from workbench.pictures import overlay, write_png
 from workbench.runs import load_run
@@ -23,7 +22,9 @@ def predict_competition(weights, data, stage, out):
     path = find_set(data, TEST_NAMES[stage])
     trained = load_run(weights)
     test = read_set(path, default_cache())
-    write_submission(out / SUBMISSION, predict_rows(test, *trained))
+    predictions = Predictions(test)
+    predictions.improve(*trained)
+    predictions.write(out / SUBMISSION)
     for image_id, why in test.faults.items():
         log.warning("%s was left empty: %s", image_id, why)
     return out / SUBMISSION

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from nuclei.config import BadInput, Config
-from nuclei.main import CONFIG, WEIGHTS, set_up_device
+from nuclei.config import CONFIG, WEIGHTS, BadInput, Config
+from nuclei.main import set_up_device
 from nuclei.train import new_model
 from nuclei.watershed import Thresholds
 
