@@ -7,7 +7,6 @@ strength, so that one threshold does not do, but a careful eye can follow every 
 import csv
 import hashlib
 import io
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from nuclei.config import BadInput
 from nuclei.rle import encode_labels
+from nuclei.submission import write_whole
 
 SAMPLE_FILES = (
     "stage1_train.zip",  # written first: even a draw cut short leaves its mark
@@ -142,9 +142,7 @@ def draw_sample(folder, seed=0, n_train=40, n_test=12):
         _csv_bytes((*header, "Height", "Width", "Usage"), solution_rows),
     )
     for name, content in zip(SAMPLE_FILES, contents, strict=True):
-        partial = folder / f"{name}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, folder / name)
+        write_whole(folder / name, content)
 
 
 def draw_image(look, rng):
