@@ -21,6 +21,7 @@ def main(arguments=None):
     """Runs one command -> exit status: 0, 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
     try:
         args = build_parser().parse_args(arguments)
+        args.typed = shlex.join(["nuclei", *(sys.argv[1:] if arguments is None else arguments)])
         with log_lines():
             args.command(args)
     except BadInput as error:
@@ -84,6 +85,30 @@ def picture(args):
 
     write_png(args.out, draw_gallery(args.weights, data, args.fold))
     print(f"{args.out} shows truth, prediction and differences.")
+
+
+# ---- experiments -------------------------------------------------------------------------------
+
+
+def cv(args):
+    data = find_data(args)
+    start_keras()
+    from workbench.experiments import append_row, change_settings, cross_validate
+
+    config = change_settings(make_config(args), args.set)
+    folder = args.out / args.recipe
+    cross_validate(config, data, args.folds, folder)
+    row = append_row(args.table, args.typed, folder, args.folds)
+    print("\n".join(f"{name:<20} {value}" for name, value in row.items()))
+    print(f"\n{args.table} has this row. Next, another recipe on the same folds:\n  nuclei compare OTHER {args.recipe}")
+
+
+def compare(args):
+    start_keras()
+    from workbench.experiments import compare_recipes
+
+    images, mean, low, high = compare_recipes(args.out / args.recipe, args.out / args.other)
+    print(f"{args.recipe} - {args.other}: {mean:+.4f}, 95 % [{low:+.4f}, {high:+.4f}], {images} images in pairs")
 
 
 # ---- without Keras -----------------------------------------------------------------------------
@@ -195,7 +220,18 @@ def build_parser():
     parser = Parser(prog="nuclei", description="Find every nucleus in microscope images.", formatter_class=HELP)
     parser.epilog = "example, from nothing to a scored submission:\n" + textwrap.indent(FIRST_STEPS, "  ")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_run, add_train, add_predict, add_score, add_check, add_info, add_picture, add_sample):
+    for add in (
+        add_run,
+        add_train,
+        add_predict,
+        add_score,
+        add_check,
+        add_info,
+        add_picture,
+        add_sample,
+        add_cv,
+        add_compare,
+    ):
         add(commands)
     return parser
 
@@ -274,16 +310,46 @@ def add_sample(commands):
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="another seed, other images (default 0)")
 
 
+def add_cv(commands):
+    example = "nuclei cv wide --data dsb2018 --folds 6 7 --steps 600 --set model_width=48"
+    parser = add_command(commands, cv, "train a recipe on several folds and score it, a row in the table", example)
+    parser.add_argument("recipe", metavar="RECIPE", help="a name for it")
+    parser.add_argument("--folds", metavar="K", type=natural, nargs="+", required=True, help="folds to hold out")
+    parser.set_defaults(fold=0)  # a preset without folds gets some
+    text = "a setting of config.py that differs from the preset's"
+    parser.add_argument("--set", metavar="NAME=VALUE", nargs="+", default=[], help=text)
+    parser.add_argument("--table", metavar="CSV", type=Path, default=Path("docs/experiments.csv"), help="the table")
+    add_recipe(parser)
+    add_budget(parser)
+
+
+def add_compare(commands):
+    example = "nuclei compare wide base"
+    parser = add_command(commands, compare, "how much better one recipe is than another, on the same folds", example)
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe that nuclei cv trained")
+    parser.add_argument("other", metavar="OTHER", help="another one")
+    add_recipe(parser)
+
+
+def add_recipe(parser):
+    text = "folder that holds the recipes' runs (default build/cv)"
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("build/cv"), help=text)
+
+
 def add_training(parser):
+    add_budget(parser)
+    parser.add_argument("--fold", metavar="K", type=natural, help="fold to hold out and report on")
+    folder = "folder of the run: what an earlier one left there is replaced (default submission)"
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("submission"), help=folder)
+
+
+def add_budget(parser):
     add_data(parser)
     parser.add_argument("--preset", choices=PRESETS, default="cpu", help="what the run is made for (default cpu)")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", metavar="M", type=float, help="time for training (default: the preset's)")
     budget.add_argument("--steps", metavar="N", type=int, help="train for so many steps instead")
-    parser.add_argument("--fold", metavar="K", type=natural, help="fold to hold out and report on")
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="of all that is random (default 0)")
-    folder = "folder of the run: what an earlier one left there is replaced (default submission)"
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("submission"), help=folder)
 
 
 def add_data(parser):

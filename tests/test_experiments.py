@@ -1,0 +1,151 @@
+"""Experiments: settings from words, folds that stand, honest rows, and differences with their intervals."""
+
+import csv
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from nuclei.config import BadInput, Config
+from workbench import experiments
+from workbench.experiments import append_row, change_settings, compare_recipes, cross_validate, summarise
+
+# ---- settings ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change, name, value",
+    [
+        ("model_width=48", "model_width", 48),
+        ("train_rate=1e-3", "train_rate", 1e-3),
+        ("train_zoom=1", "train_zoom", 1.0),
+        ("model_name=one_hundred_layers", "model_name", "one_hundred_layers"),
+        ("tta_zooms=(0.8, 1.0)", "tta_zooms", (0.8, 1.0)),
+    ],
+)
+def test_a_setting_is_changed(change, name, value):
+    config = change_settings(Config(), [change, "train_batch=3"])
+    assert asdict(config) == asdict(Config()) | {name: value, "train_batch": 3}
+    assert type(getattr(config, name)) is type(value)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("colour=1", "no setting colour"),
+        ("model_width", "model_width takes a int, as 32"),
+        ("model_width=2.5", "model_width takes a int"),
+        ("train_rate=fast", "train_rate takes a float"),
+        ("tta_zooms=1.0", "tta_zooms takes a tuple"),
+        ("model_stem=3", "model_stem must be 1, 2 or 4"),
+    ],
+)
+def test_a_wrong_setting_is_refused(change, message):
+    with pytest.raises(BadInput, match=message):
+        change_settings(Config(), [change])
+
+
+# ---- folds -------------------------------------------------------------------------------------
+
+
+def leave_run(folder, config, scores):
+    """What a training leaves of itself: scores are {image id: (kind, score)}."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"config": asdict(config)}))
+    (folder / "log.csv").write_text("step,seconds\n64,30.0\n128,90.0\n")
+    rows = "".join(f"{i},{kind},{score}\n" for i, (kind, score) in scores.items())
+    (folder / "held_out.csv").write_text("ImageId,kind,score\n" + rows)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Stands in for the training; the settings of each."""
+    trained = []
+
+    def train(config, data, folder):
+        trained.append(config)
+        leave_run(folder, config, {f"{config.data_fold}a": ("purple", 0.5)})
+
+    monkeypatch.setattr(experiments, "train_competition", train)
+    return trained
+
+
+def test_each_fold_is_trained_once(tmp_path, trainings):
+    cross_validate(Config(), "data", [2, 5], tmp_path)
+    cross_validate(Config(), "data", [5, 7], tmp_path)
+    assert [config.data_fold for config in trainings] == [2, 5, 7]
+
+
+def test_a_fold_of_other_settings_is_not_taken_for_this_recipe(tmp_path, trainings):
+    cross_validate(Config(), "data", [2], tmp_path)
+    with pytest.raises(BadInput, match="other settings"):
+        cross_validate(Config(model_width=8), "data", [2], tmp_path)
+
+
+# ---- rows --------------------------------------------------------------------------------------
+
+
+def test_a_mean_over_folds_is_no_mean_over_images():
+    folds = {1: {"a": ("purple", 0.2), "b": ("purple", 0.4)}, 4: {"c": ("grey-tissue", 0.5)}}
+    mean, spread, kinds = summarise(folds)
+    assert mean == pytest.approx((0.3 + 0.5) / 2)
+    assert spread == pytest.approx(0.2 / np.sqrt(2))
+    assert kinds == pytest.approx({"purple": 0.3, "grey-tissue": 0.5})
+
+
+def test_rows_are_added_to_those_that_are_there(tmp_path):
+    table = tmp_path / "docs/experiments.csv"
+    for n, name in enumerate(("base", "wide")):
+        for fold in (6, 7):
+            leave_run(tmp_path / name / f"fold-{fold}", Config(), {"a": ("purple", 0.25 * (n + 1))})
+        append_row(table, f"nuclei cv {name}, quoted", tmp_path / name, [6, 7])
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["recipe"] for row in rows] == ["base", "wide"]
+    assert rows[1]["command"] == "nuclei cv wide, quoted"
+    assert [row["mean"] for row in rows] == [row["purple"] + "0" for row in rows] == ["0.2500", "0.5000"]
+    assert rows[0]["spread"] == "0.0000"
+    assert rows[0]["minutes"] == "1.5"
+    assert rows[0]["grey-tissue"] == ""
+    assert "float" in rows[0]["device"]
+
+
+# ---- pairs -------------------------------------------------------------------------------------
+
+
+def leave_recipes(tmp_path, differences):
+    rng = np.random.default_rng(0)
+    scores = {f"{n:03d}": rng.uniform(0.3, 0.5) for n in range(len(differences))}
+    better = {i: score + more for (i, score), more in zip(scores.items(), differences, strict=True)}
+    for name, own in (("base", scores), ("new", better)):
+        leave_run(tmp_path / name / "fold-6", Config(), {i: ("purple", score) for i, score in own.items()})
+    return tmp_path / "new", tmp_path / "base"
+
+
+def test_a_difference_has_its_interval(tmp_path):
+    differences = np.random.default_rng(1).normal(0.02, 0.1, 100)
+    images, mean, low, high = compare_recipes(*leave_recipes(tmp_path, differences))
+    assert images == 100
+    assert mean == pytest.approx(differences.mean())
+    error = differences.std(ddof=1) / 10
+    assert low == pytest.approx(mean - 1.96 * error, abs=0.4 * error)
+    assert high == pytest.approx(mean + 1.96 * error, abs=0.4 * error)
+
+
+def test_a_recipe_is_no_better_than_itself(tmp_path):
+    assert compare_recipes(*leave_recipes(tmp_path, np.zeros(5))) == (5, 0, 0, 0)
+
+
+def test_recipes_without_a_fold_in_common_cannot_be_compared(tmp_path):
+    one, other = leave_recipes(tmp_path, [0.0, 0.1])
+    (other / "fold-6").rename(other / "fold-5")
+    with pytest.raises(BadInput, match="no fold in common"):
+        compare_recipes(one, other)
+
+
+def test_nor_those_with_other_images(tmp_path):
+    one, other = leave_recipes(tmp_path, [0.0, 0.1])
+    leave_run(other / "fold-6", Config(), {"zzz": ("purple", 0.5)})
+    with pytest.raises(BadInput, match="different images"):
+        compare_recipes(one, other)
