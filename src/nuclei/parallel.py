@@ -55,11 +55,10 @@ def shared_loss(loss):
 def train_step(model, x, y):
     """One step of training on a batch -> its loss, float."""
     strategy = _strategy_of(model)
+    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
     if strategy is None:
         return float(model.train_on_batch(x, y))
-    # Keras's train_on_batch would show every copy the whole batch.
-    model.make_train_function()
-    model.reset_metrics()
+    model.make_train_function()  # train_on_batch would show every copy the whole batch
     return float(model.train_function(iter([(_share(x, strategy), _share(y, strategy), None)]))["loss"])
 
 
