@@ -99,7 +99,7 @@ def append_row(table, command, folder, folds):
         "minutes": f"{np.mean(seconds) / 60:.1f}",
         "device": describe_device(),
         "mean": f"{mean:.4f}",
-        "spread": f"{spread:.4f}",
+        "spread": "" if np.isnan(spread) else f"{spread:.4f}",
         **{kind: f"{score:.3f}" for kind, score in kinds.items()},
     }
     rows = read_table(table, COLUMNS) if table.is_file() else []
