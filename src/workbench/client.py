@@ -6,6 +6,7 @@ looked at, and what it prints is dropped: there may be an address in it that is 
 
 import contextlib
 import io
+import json
 import textwrap
 import time
 
@@ -68,7 +69,7 @@ def asking(what):
         code, words = read_refusal(error.response)
         hint = f". {SIGN_IN}" if code == 401 else ""
         raise Refusal(f"{what}: Kaggle answered {code}, {words}{hint}", code, retry_after(error.response)) from None
-    except (requests.JSONDecodeError, KeyError) as error:  # KeyError: a word that the client does not know
+    except (json.JSONDecodeError, KeyError) as error:  # KeyError: a word that the client does not know
         raise BadInput(f"{what}: the client cannot read Kaggle's answer ({type(error).__name__})") from None
     except requests.RequestException as error:  # its text may hold a signed address
         raise Refusal(f"{what}: Kaggle is out of reach ({type(error).__name__}): check the network") from None
