@@ -81,9 +81,19 @@ def nuclei(tmp_path, monkeypatch, capsys):
         assert SECRET not in said.out + said.err
         return code, said.out, said.err, stub
 
-    yield run
+    return run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_the_client():
+    """The client reads some of the environment as it is imported: what it found here is not for other tests."""
+    yield
+    forget()
+
+
+def forget():
     for name in [name for name in sys.modules if name.split(".")[0] in ("kaggle", "kagglesdk")]:
-        del sys.modules[name]  # the client reads some of the environment as it is imported
+        del sys.modules[name]
 
 
 def clean_environment():
@@ -163,7 +173,7 @@ def test_a_kernel_that_was_not_pushed_from_here_can_be_watched(nuclei):
     [
         (status("ERROR", "Your notebook ran out of memory."), ["ERROR", "out of memory", "  no GPU", URL]),
         (status("ERROR"), ["ERROR", "  epoch 1", "did not complete. See"]),
-        (status("CANCEL_ACKNOWLEDGED"), ["CANCEL_ACKNOWLEDGED", "did not complete"]),
+        (status("CANCEL_ACKNOWLEDGED"), ["CANCEL_ACKNOWLEDGED", "did not complete: cancelled"]),
     ],
 )
 def test_a_run_that_fails_has_its_exit_status_and_ends_with_its_log(nuclei, end, words):
@@ -443,7 +453,10 @@ def test_a_token_signs_in_too_but_one_that_ended_does_not(nuclei):
 
 
 def test_what_the_client_prints_of_its_requests_is_dropped(nuclei):
+    forget()
     assert nuclei(SUBMIT, VERBOSE="1")[1] == f"{SUCCESS} (4 left today)\n"  # Authorization would be in it
+    assert "--verbose" in sys.modules["kaggle"].api.args
+    forget()
 
 
 def test_without_the_client_it_says_how_to_install_it(nuclei, monkeypatch):
@@ -474,6 +487,8 @@ def test_the_command_line_starts_without_the_client():
         ('{"data": "a\\n"}\n{"data": "b\\n"}', ["a", "b"]),
         ('[{"data": "a\\n"}\n,{"data": "b', ["a", ',{"data": "b']),
         ("plain\nwords", ["plain", "words"]),
+        ('{"data": "a\\n"}', ["a"]),
+        ("12\n[3]\n", ["12", "3"]),
         ("", []),
     ],
 )

@@ -34,6 +34,7 @@ SUBMISSION = "submission.csv"
 
 COMPLETE = "COMPLETE"
 TERMINAL = {COMPLETE, "ERROR", "CANCEL_ACKNOWLEDGED"}
+WHY = {"CANCEL_ACKNOWLEDGED": "cancelled, by hand or at Kaggle's limit of time"}
 LAST_LINES = 25  # of the log of a run that failed
 SETTLED = 600  # seconds after a push, when its session is long since there
 STALE_LOOKS = 10  # how often a status may be the last run's, before SETTLED
@@ -158,7 +159,7 @@ def watch_run(push, every):
         time.sleep(every)
     log.finish()
     if status != COMPLETE:
-        print_failure(api, push, message)
+        print_failure(api, push, message or WHY.get(status, ""))
     return status == COMPLETE
 
 
@@ -205,16 +206,16 @@ class LogPrinter:
             self.thread.start()
 
     def print_new(self):
-        # OSError holds all of requests' errors; a log that does not come is no reason to stop watching.
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(Exception):  # a log that does not come is no reason to stop watching, or to say so
             for number, record in enumerate(self.api.kernels_logs_stream(self.kernel)):
                 if number >= self.shown:  # Kaggle starts from the beginning each time
                     self.shown = number + 1
                     print(str(record.get("data", "")).rstrip("\n"), file=self.out, flush=True)
 
     def finish(self):
-        """Leaves the rest of the log a moment to come."""
+        """Leaves the rest of a log that was followed a moment to come."""
         if self.thread:
+            self.follow()
             self.thread.join(timeout=5)
 
 
@@ -232,17 +233,18 @@ def print_failure(api, push, message):
 def read_log(text):
     """Kaggle's log, a list of JSON records, one a line, cut where it is long -> the lines that the run printed."""
     try:
-        records = json.loads(text)
+        records = json.loads("[" + text.strip("[] \n") + "]")
     except ValueError:
         records = [read_record(line) for line in text.splitlines()]
-    return "".join(record["data"] for record in records if record).splitlines()
+    parts = (record.get("data", "") if isinstance(record, dict) else f"{record}\n" for record in records)
+    return "".join(parts).splitlines()
 
 
 def read_record(line):
     try:
-        return json.loads(line.strip("[], ") or "null")
+        return json.loads(line.strip("[], "))
     except ValueError:
-        return {"data": f"{line}\n"}
+        return line
 
 
 # ---- fetch -------------------------------------------------------------------------------------
@@ -262,8 +264,12 @@ def fetch_output(push, out, shapes=None):
     api = sign_in()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=out) as folder:
-        with asking(f"the output of {push}"):
-            _, next_page = api.kernels_output(push.kernel, folder, force=True)
+
+        def ask():
+            with asking(f"the output of {push}"):
+                return api.kernels_output(push.kernel, folder, force=True)
+
+        _, next_page = ask_patiently(ask, pause=5)
         if next_page:
             raise BadInput(f"the client fetched a part of what {push} left: fetch again")
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
