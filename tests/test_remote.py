@@ -1,4 +1,4 @@
-"""To Kaggle and back: the real client against a stub, in everything that Kaggle says and in all its failures."""
+"""To Kaggle and back (remote, competition, client): the real client against a stub, in all that Kaggle says."""
 
 import io
 import json

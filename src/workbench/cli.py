@@ -150,13 +150,14 @@ def fetch(args):
 
 
 def submit(args):
-    from workbench.remote import submit_file
+    from workbench.competition import submit_file
 
     print(submit_file(find_submission(args.submission), args.message))
 
 
 def ship(args):
-    from workbench.remote import fetch_output, submit_file, watch_run
+    from workbench.competition import submit_file
+    from workbench.remote import fetch_output, watch_run
 
     shapes, pushed = find_shapes(args), push_here(args)
     if not watch_run(pushed, args.every):
@@ -175,7 +176,7 @@ def push_here(args):
 
 
 def download(args):
-    from workbench.remote import download_data
+    from workbench.competition import download_data
 
     came, there = download_data(args.folder)
     print(f"{args.folder} is complete: {len(came)} files came, {len(there)} were there.")

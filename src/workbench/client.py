@@ -89,7 +89,7 @@ def read_refusal(response):
         if isinstance(body, dict):
             words = body.get("message") or body.get("error")
             code = body.get("code") or code
-    return code, textwrap.shorten(str(words or response.reason), 400)
+    return code, textwrap.shorten(str(words or response.reason), 400).rstrip(".")
 
 
 def is_page(content):
