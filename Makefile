@@ -48,12 +48,12 @@ clean:  ## remove the environments, build/ and the caches; submission/ stays
 
 .venv/.ready: requirements.txt pyproject.toml
 	@$(call new_environment,.venv,$(PYTHON))
-	@.venv/bin/python $(PIP_INSTALL) -e . || { $(PIP_FAILED); exit 1; }
+	@.venv/bin/python $(PIP_INSTALL) -e ".[workshop]" || { $(PIP_FAILED); exit 1; }
 	@touch $@
 
 .venv/.ready-test: .venv/.ready
 	@rm -f $<
-	@.venv/bin/python $(PIP_INSTALL) -e ".[test]" || { $(PIP_FAILED); exit 1; }
+	@.venv/bin/python $(PIP_INSTALL) -e ".[workshop,test]" || { $(PIP_FAILED); exit 1; }
 	@touch $< $@
 
 # Kaggle's stack runs on Python 3.12, as there, where this machine has it.
@@ -61,7 +61,7 @@ build/stacks/kaggle/.ready: STACK_PYTHON = $(shell python3.12 -c "" 2>/dev/null 
 build/stacks/newest/.ready: STACK_PYTHON = $(PYTHON)
 $(STACKS:%=build/stacks/%/.ready): build/stacks/%/.ready: tests/stacks/%.txt requirements.txt pyproject.toml
 	@$(call new_environment,build/stacks/$*,$(STACK_PYTHON))
-	@build/stacks/$*/bin/python $(PIP_INSTALL) -r tests/stacks/$*.txt -e ".[test]" || { $(PIP_FAILED); exit 1; }
+	@build/stacks/$*/bin/python $(PIP_INSTALL) -r tests/stacks/$*.txt -e ".[workshop,test]" || { $(PIP_FAILED); exit 1; }
 	@touch $@
 
 # $(call new_environment,folder,python): a fresh environment, unless one with a stamp stands; takes the stamp away.

@@ -21,6 +21,7 @@ from workbench.sample import draw_sample
 from workbench.scoring import read_solution
 
 COMMANDS = ("run", "train", "predict", "score", "check", "info", "picture", "sample")
+COMMANDS += ("push", "watch", "fetch", "submit", "ship", "download")  # tested in test_remote
 
 
 def png(pixels):

@@ -18,12 +18,15 @@ UPLOAD_PAGE = "https://www.kaggle.com/c/data-science-bowl-2018/submit"
 
 
 def main(arguments=None):
-    """Runs one command -> exit status: 0, 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
+    """Runs one command -> exit status.
+
+    0, 1 for a run on Kaggle that did not complete, 2 for bad input (one sentence on stderr), 130 for Ctrl-C.
+    """
     try:
         args = build_parser().parse_args(arguments)
         args.typed = shlex.join(["nuclei", *(sys.argv[1:] if arguments is None else arguments)])
         with log_lines():
-            args.command(args)
+            return args.command(args) or 0
     except BadInput as error:
         return fail(str(error))
     except OSError as error:  # a full disk, a folder that is not ours
@@ -31,7 +34,6 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("nuclei: stopped by Ctrl-C; what earlier runs wrote still stands.", file=sys.stderr)
         return 130
-    return 0
 
 
 def fail(sentence):
@@ -137,10 +139,10 @@ def info(args):
 
 
 def check(args):
-    from workbench.scoring import check_file, test_shapes
+    from workbench.scoring import check_file
 
     path = find_submission(args.submission)
-    nuclei, images, empty = check_file(path, test_shapes(args.data, args.stage) if args.data else None)
+    nuclei, images, empty = check_file(path, find_shapes(args))
     print(f"{path} keeps the rules: {nuclei} nuclei in {images} images, {empty} of them empty.")
     if not args.data:
         print("Without --data the image ids and the borders of the images went unchecked.")
@@ -153,6 +155,60 @@ def score(args):
     if not args.solution.is_file():
         raise BadInput(f"{args.solution} is missing: name the CSV with the true nuclei")
     print(threshold_table(score_submission(path, args.solution)))
+
+
+# ---- to Kaggle and back ------------------------------------------------------------------------
+
+
+def push(args):
+    push_here(args)
+
+
+def watch(args):
+    from workbench.remote import find_push, watch_run
+
+    return 0 if watch_run(find_push(args.owner, args.slug), args.every) else 1
+
+
+def fetch(args):
+    from workbench.remote import check_ended, fetch_output, find_push
+
+    shapes, pushed = find_shapes(args), find_push(args.owner, args.slug)
+    check_ended(pushed)
+    print(f"{fetch_output(pushed, args.out, shapes)} is what {pushed} left.")
+
+
+def submit(args):
+    from workbench.competition import submit_file
+
+    print(submit_file(find_submission(args.submission), args.message))
+
+
+def ship(args):
+    from workbench.competition import submit_file
+    from workbench.remote import fetch_output, watch_run
+
+    shapes, pushed = find_shapes(args), push_here(args)
+    if not watch_run(pushed, args.every):
+        return 1
+    path = fetch_output(pushed, args.out, shapes)
+    print(f"{path} is what {pushed} left.", flush=True)
+    print(submit_file(path, args.message))
+
+
+def push_here(args):
+    from workbench.remote import KERNEL, push_kernel
+
+    pushed = push_kernel(args.kernel or KERNEL, args.owner, args.slug)
+    print(f"Kaggle runs {pushed}: {pushed.url}", flush=True)
+    return pushed
+
+
+def download(args):
+    from workbench.competition import download_data
+
+    came, there = download_data(args.folder)
+    print(f"{args.folder} is complete: {len(came)} files came, {len(there)} were there.")
 
 
 # ---- what the commands share -------------------------------------------------------------------
@@ -177,6 +233,13 @@ def find_data(args):
     if not data:
         raise BadInput("name the competition's folder with --data DIR, or set NUCLEI_DATA")
     return Path(data)
+
+
+def find_shapes(args):
+    """The shapes of the test images of --data; None without it."""
+    from workbench.scoring import test_shapes
+
+    return test_shapes(args.data, args.stage) if args.data else None
 
 
 def find_submission(path):
@@ -216,22 +279,25 @@ def natural(text):
     return int(text)
 
 
+def seconds(text):
+    """An argument that is a time, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
+
+
 def build_parser():
     parser = Parser(prog="nuclei", description="Find every nucleus in microscope images.", formatter_class=HELP)
     parser.epilog = "example, from nothing to a scored submission:\n" + textwrap.indent(FIRST_STEPS, "  ")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (
-        add_run,
-        add_train,
-        add_predict,
-        add_score,
-        add_check,
-        add_info,
-        add_picture,
-        add_sample,
-        add_cv,
-        add_compare,
-    ):
+    science = (add_run, add_train, add_predict, add_score, add_check, add_info, add_picture, add_sample)
+    experiments = (add_cv, add_compare)
+    kaggle = (add_push, add_watch, add_fetch, add_submit, add_ship, add_download)
+    for add in (*science, *experiments, *kaggle):
         add(commands)
     return parser
 
@@ -285,8 +351,7 @@ def add_check(commands):
     example = "nuclei check submission --data dsb2018"
     parser = add_command(commands, check, "check a submission against the competition's rules", example)
     add_submission(parser)
-    parser.add_argument("--data", metavar="DIR", type=Path, help="competition whose test images it is for")
-    add_stage(parser)
+    add_test(parser)
 
 
 def add_info(commands):
@@ -352,6 +417,52 @@ def add_budget(parser):
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="of all that is random (default 0)")
 
 
+def add_push(commands):
+    summary = "build the kernel, check it and have Kaggle run it"
+    parser = add_command(commands, push, summary, "nuclei push --owner NAME")
+    add_kernel(parser)
+    add_name(parser)
+
+
+def add_watch(commands):
+    summary = "follow the last push's run to its end; exit status 0 where it is COMPLETE, else 1"
+    parser = add_command(commands, watch, summary, "nuclei watch --every 60")
+    add_name(parser)
+    add_every(parser)
+
+
+def add_fetch(commands):
+    parser = add_command(commands, fetch, "get what the last push's run left, and check it", "nuclei fetch --out first")
+    add_name(parser)
+    add_out(parser)
+    add_test(parser)
+
+
+def add_submit(commands):
+    parser = add_command(commands, submit, "check a submission and upload it", "nuclei submit submission -m first")
+    submission = add_submission(parser)
+    submission.nargs, submission.default = "?", Path("submission")
+    add_message(parser)
+
+
+def add_ship(commands):
+    summary = "push, watch, fetch and submit, up to the first that fails (exit status as theirs)"
+    parser = add_command(commands, ship, summary, "nuclei ship -m first")
+    add_kernel(parser)
+    add_name(parser)
+    add_every(parser)
+    add_out(parser)
+    add_test(parser)
+    add_message(parser)
+
+
+def add_download(commands):
+    summary = "get the competition's files from Kaggle, those that are not there yet"
+    parser = add_command(commands, download, summary, "nuclei download dsb2018")
+    text = "folder for them (default dsb2018)"
+    parser.add_argument("folder", metavar="DIR", nargs="?", type=Path, default=Path("dsb2018"), help=text)
+
+
 def add_data(parser):
     parser.add_argument("--data", metavar="DIR", type=Path, help="folder with Kaggle's files (default: $NUCLEI_DATA)")
 
@@ -367,7 +478,36 @@ def add_weights(parser):
 
 def add_submission(parser):
     text = "a CSV, plain or zipped, or a run's folder"
-    parser.add_argument("submission", metavar="SUBMISSION", type=Path, help=text)
+    return parser.add_argument("submission", metavar="SUBMISSION", type=Path, help=text)
+
+
+def add_test(parser):
+    parser.add_argument("--data", metavar="DIR", type=Path, help="competition whose test images it is for")
+    add_stage(parser)
+
+
+def add_kernel(parser):
+    text = "folder with a kernel and its kernel-metadata.json, as they are (default: the kernel of this clone)"
+    parser.add_argument("--kernel", metavar="DIR", type=Path, help=text)
+
+
+def add_name(parser):
+    parser.add_argument("--owner", metavar="NAME", help="your name on Kaggle (default: from kernel-metadata.json)")
+    parser.add_argument("--slug", metavar="NAME", help="the kernel's name in addresses (default: as above)")
+
+
+def add_every(parser):
+    text = "between two looks (default 30)"
+    parser.add_argument("--every", metavar="SECONDS", type=seconds, default=30.0, help=text)
+
+
+def add_out(parser):
+    text = "folder for what the run left (default submission)"
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("submission"), help=text)
+
+
+def add_message(parser):
+    parser.add_argument("-m", "--message", metavar="MESSAGE", required=True, help="what Kaggle shows beside the score")
 
 
 if __name__ == "__main__":
