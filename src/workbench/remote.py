@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nuclei.config import BadInput
+from nuclei.config import SUBMISSION, BadInput
 from nuclei.submission import write_whole
 from workbench.client import PASSING, ask_patiently, asking, is_page, sign_in
 from workbench.competition import PAGE, check_predicted
@@ -26,7 +26,6 @@ from workbench.kernel import METADATA, ROOT, build_kernel
 PLACEHOLDER = "OWNER"  # in a kernel-metadata.json that nobody made their own
 KERNEL = (ROOT / METADATA).parent
 PUSHED = ROOT / "build" / "pushed.json"
-SUBMISSION = "submission.csv"
 
 COMPLETE = "COMPLETE"
 TERMINAL = {COMPLETE, "ERROR", "CANCEL_ACKNOWLEDGED"}
