@@ -1,0 +1,36 @@
+"""Folders: what a run writes stays out of sight until the run is done."""
+
+import contextlib
+import os
+import shutil
+
+RUN_FILES = ("model.weights.h5", "config.json", "log.csv", "held_out.csv", "submission.csv")
+
+
+@contextlib.contextmanager
+def unfinished(out):
+    """Gives a run the folder `out`/unfinished to write into; when it is done, moves its files to `out`.
+
+    What an earlier run left in `out` stays whole until then. It stays after an error, too, and so does what the run
+    wrote so far. When the run is done, files of an earlier one that it has no like of are removed: they would belong to
+    other weights.
+
+    Args:
+        out: Path of the run's folder, which may not exist yet.
+    """
+    folder = out / "unfinished"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    except BaseException:
+        for empty in (folder, out):
+            with contextlib.suppress(OSError):  # not empty
+                empty.rmdir()
+        raise
+    written = {path.name for path in folder.iterdir()}
+    for name in written:
+        os.replace(folder / name, out / name)
+    for name in set(RUN_FILES) - written:
+        (out / name).unlink(missing_ok=True)
+    folder.rmdir()
