@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nuclei.config import PRESETS, BadInput, Config
-from workbench.terminal import log_lines, start_keras
+from workbench.terminal import Failed, log_lines, start_keras
 
 # A command's modules are imported inside its function: those that need no Keras start in a fraction of a second.
 
@@ -17,13 +17,16 @@ UPLOAD_PAGE = "https://www.kaggle.com/c/data-science-bowl-2018/submit"
 
 
 def main(arguments=None):
-    """Runs one command -> exit status: 0, 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
+    """Runs one command -> exit status: 0, 1 for a later failure, 2 for bad input (one sentence), 130 for Ctrl-C."""
     try:
         args = build_parser().parse_args(arguments)
         with log_lines():
             args.command(args)
     except BadInput as error:
         return fail(str(error))
+    except Failed as error:
+        print(f"nuclei: error: {error}", file=sys.stderr)
+        return 1
     except OSError as error:  # a full disk, a folder that is not ours
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
@@ -126,6 +129,17 @@ def score(args):
     print(threshold_table(score_submission(path, args.solution)))
 
 
+def kernel_run(args):
+    from workbench.kernel import build_kernel
+    from workbench.twin import default_stage, run_twin
+
+    make_config(args)  # refuses at once what the kernel would refuse
+    data, names = find_data(args), ("preset", "minutes", "steps", "seed", "stage")
+    settings = {name.upper(): getattr(args, name) for name in names if getattr(args, name) is not None}
+    path = run_twin(build_kernel(), data, args.out, settings, args.limit, args.layout, args.python)
+    print_next(path, data, args.stage or default_stage(data))
+
+
 # ---- what the commands share -------------------------------------------------------------------
 
 
@@ -191,7 +205,7 @@ def build_parser():
     parser = Parser(prog="nuclei", description="Find every nucleus in microscope images.", formatter_class=HELP)
     parser.epilog = "example, from nothing to a scored submission:\n" + textwrap.indent(FIRST_STEPS, "  ")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_run, add_train, add_predict, add_score, add_check, add_info, add_picture, add_sample):
+    for add in (add_run, add_train, add_predict, add_score, add_check, add_info, add_picture, add_sample, add_kernel):
         add(commands)
     return parser
 
@@ -202,12 +216,17 @@ nuclei run --data build/sample --preset sample
 nuclei score submission --solution build/sample/stage1_solution.csv"""
 
 
-def add_command(commands, function, summary, example):
-    parser = commands.add_parser(
-        function.__name__, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", formatter_class=HELP
-    )
-    parser.epilog = f"example:\n  {example}"
+def add_command(commands, function, summary, example, name=None):
+    parser = add_page(commands, name or function.__name__, summary, example)
     parser.set_defaults(command=function)
+    return parser
+
+
+def add_page(commands, name, summary, example):
+    """A parser whose --help has an example."""
+    description = f"{summary[0].upper()}{summary[1:]}."
+    parser = commands.add_parser(name, help=summary, description=description, formatter_class=HELP)
+    parser.epilog = f"example:\n  {example}"
     return parser
 
 
@@ -270,13 +289,36 @@ def add_sample(commands):
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="another seed, other images (default 0)")
 
 
+def add_kernel(commands):
+    example = "nuclei kernel run --data dsb2018 --preset cpu --minutes 25"
+    group = add_page(commands, "kernel", "the one script that Kaggle runs, here", example)
+    steps = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    summary = "build the kernel and run it as Kaggle would: alone, offline, in read-only folders, against the clock"
+    parser = add_command(steps, kernel_run, summary, example, name="run")
+    add_settings(parser, "kaggle", ", the kernel's own")
+    parser.set_defaults(fold=None)  # a kernel holds out what its preset does
+    text = "whose test images (default: the kernel's own, 2 where its images are, else 1)"
+    parser.add_argument("--stage", type=int, choices=(1, 2), help=text)
+    text = "kill it then, as Kaggle does (default 720)"
+    parser.add_argument("--limit", metavar="MINUTES", type=float, default=720.0, help=text)
+    text = "where the data is mounted: Kaggle has had input/competitions/SLUG (default) and plain input/SLUG"
+    parser.add_argument("--layout", choices=("competitions", "plain"), default="competitions", help=text)
+    text = "another interpreter, such as that of Kaggle's versions (make kaggle-env)"
+    parser.add_argument("--python", metavar="PATH", default=sys.executable, help=text)
+
+
 def add_training(parser):
+    add_settings(parser, "cpu")
+    parser.add_argument("--fold", metavar="K", type=natural, help="fold to hold out and report on")
+
+
+def add_settings(parser, preset, remark=""):
     add_data(parser)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu", help="what the run is made for (default cpu)")
+    text = f"what the run is made for (default {preset}{remark})"
+    parser.add_argument("--preset", choices=PRESETS, default=preset, help=text)
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", metavar="M", type=float, help="time for training (default: the preset's)")
     budget.add_argument("--steps", metavar="N", type=int, help="train for so many steps instead")
-    parser.add_argument("--fold", metavar="K", type=natural, help="fold to hold out and report on")
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="of all that is random (default 0)")
     folder = "folder of the run: what an earlier one left there is replaced (default submission)"
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("submission"), help=folder)
