@@ -167,6 +167,6 @@ def describe_submission(path, ids):
         nuclei, images, _ = check_file(path, ids)
     except BadInput as error:
         return f"it left nothing that Kaggle would take ({error})"
-    return (
-        f"{path} holds {nuclei} nuclei in {images} images" if nuclei else f"{path} is a placeholder without a nucleus"
-    )
+    if not nuclei:
+        return f"{path} is a placeholder: {images} images without a nucleus"
+    return f"{path} holds {nuclei} nuclei in {images} images"
