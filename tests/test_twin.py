@@ -32,7 +32,7 @@ SUBMIT = """
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A sample competition that is in the cache."""
+    """A small sample competition."""
     folder = tmp_path_factory.mktemp("a competition")
     draw_sample(folder, n_train=3, n_test=2)
     return folder
@@ -59,6 +59,11 @@ def run(data, tmp_path, monkeypatch):
         return tmp_path / "out"
 
     return run
+
+
+def test_the_twin_itself_needs_no_keras():
+    script = "import sys, workbench.twin; assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 # ---- where a kernel finds itself ---------------------------------------------------------------
@@ -103,7 +108,7 @@ def test_the_environment_is_clean(run, monkeypatch):
     assert environ.pop("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
     assert environ.pop("NUCLEI_PRESET") == "cpu"
     assert environ.pop("NUCLEI_MINUTES") == "2.5"
-    assert set(environ) <= {*twin.KEPT, "HOME", "LANG", "TF_CPP_MIN_LOG_LEVEL", "LC_CTYPE"}
+    assert set(environ) <= {*twin.KEPT, "HOME", "LANG", "TF_CPP_MIN_LOG_LEVEL"}
 
 
 def test_the_script_is_alone(run):
@@ -192,7 +197,8 @@ def test_what_the_kernel_left_running_ends_with_it(run, tmp_path):
 def test_the_kernel_dies_with_the_twin(data, tmp_path, sent):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "drawn.py").write_text("import os, subprocess, sys\nsubprocess.run(['sleep', '600', '600'])\n")
-    script = "import sys; from pathlib import Path; from workbench import cli, kernel\n"
+    script = "import signal, sys; from pathlib import Path; from workbench import cli, kernel\n"
+    script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
     script += f"kernel.build_kernel = lambda: Path({str(tmp_path / 'drawn.py')!r})\n"
     script += f"sys.exit(cli.main(['kernel', 'run', '--data', {str(data)!r}, '--out', {str(tmp_path / 'out')!r}]))"
     process = subprocess.Popen(

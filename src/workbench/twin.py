@@ -20,7 +20,7 @@ from workbench.terminal import Failed
 
 SUBMISSION = "submission.csv"
 KERNEL_LOG = "kernel.log"
-LAUNCHER = Path(__file__).with_name("launcher.py")
+LAUNCHER = Path(__file__).resolve().with_name("launcher.py")
 SESSION_MINUTES = 720.0  # what Kaggle gives a session
 # Where Kaggle mounts a competition's files: one way or the other.
 LAYOUTS = {"competitions": "competitions/data-science-bowl-2018", "plain": "data-science-bowl-2018"}
