@@ -8,15 +8,15 @@ PIP_FAILED := echo "Set-up failed: see pip's message above. If no TensorFlow was
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test lint format stacks $(STACKS:%=stack-%) clean
+.PHONY: help run test lint format stacks $(STACKS:%=stack-%) kaggle-env clean
 
 help:  ## print this list
 	@echo "make TARGET, where TARGET is one of:"
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  \1	\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  \1	\2/p' Makefile | expand -t 14
 
-run: .venv/.ready  ## draw the sample competition, train on it, write and score submission/submission.csv
+run: .venv/.ready  ## draw the sample competition, run the built kernel on it as Kaggle would, score its submission
 	@.venv/bin/python -m workbench.cli sample build/sample
-	@.venv/bin/python -m workbench.cli run --data build/sample --preset sample --out submission
+	@.venv/bin/python -m workbench.cli kernel run --data build/sample --preset sample --out submission
 	@.venv/bin/python -m workbench.cli score submission --solution build/sample/stage1_solution.csv
 	@echo
 	@echo "Next, the real data (https://www.kaggle.com/c/data-science-bowl-2018/data) in a folder DIR, zipped as it comes:"
@@ -38,6 +38,10 @@ stacks: $(STACKS:%=stack-%)  ## run the tests on Kaggle's versions and on the ne
 $(STACKS:%=stack-%): stack-%: build/stacks/%/.ready
 	@echo "The tests on the $* stack:"
 	@build/stacks/$*/bin/python -m pytest -n auto --dist loadfile
+
+kaggle-env: build/stacks/kaggle/.ready  ## set up the versions of Kaggle's image, to run the kernel on
+	@echo "To run the kernel on Kaggle's versions:"
+	@echo "  .venv/bin/nuclei kernel run --python build/stacks/kaggle/bin/python --data DIR --preset cpu --minutes 25"
 
 clean:  ## remove the environments, build/ and the caches; submission/ stays
 	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis src/*.egg-info

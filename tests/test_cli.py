@@ -20,7 +20,8 @@ from workbench.cli import build_parser, main, make_config
 from workbench.sample import draw_sample
 from workbench.scoring import read_solution
 
-COMMANDS = ("run", "train", "predict", "score", "check", "info", "picture", "sample")
+COMMANDS = ("run", "train", "predict", "score", "check", "info", "picture", "sample", "cv", "compare")
+COMMANDS += ("kernel", "kernel run")  # tested in test_twin
 COMMANDS += ("push", "watch", "fetch", "submit", "ship", "download")  # tested in test_remote
 
 
@@ -158,7 +159,7 @@ def test_they_start_without_keras(drawn, tmp_path):
         ["info", data],
         ["check", submission, "--data", data],
         ["score", submission, "--solution", solution],
-        *([command, "--help"] for command in COMMANDS),
+        *([*command.split(), "--help"] for command in COMMANDS),
     ]
     script = f"""
 import contextlib, sys
@@ -175,7 +176,7 @@ for command in {commands!r}:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as end:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert f"example:\n  nuclei {command} " in text
@@ -316,6 +317,7 @@ def small(tmp_path):
 
 TRAIN = ["train", "--data", "data", "--preset", "sample", "--steps", "1", "--out", "out"]
 RUN = ["run", *TRAIN[1:]]
+TWIN = ["kernel", *RUN]
 PREDICT = ["predict", "--weights", "out", "--data", "data", "--out", "out"]
 SCORE = ["score", "out", "--solution", "solution.csv"]
 CHECK = ["check", "out", "--data", "data"]
@@ -426,6 +428,11 @@ BAD_INPUT = [
     ("budget of 0 steps", as_it_is, [*TRAIN[:5], "--steps", "0", "--out", "out"], ["budget of 0", "--steps"]),
     ("budget below 0", as_it_is, [*TRAIN[:5], "--minutes=-3", "--out", "out"], ["negative"]),
     ("two budgets", as_it_is, [*TRAIN, "--minutes", "3"], ["--minutes", "--steps"]),
+    ("missing folder, kernel", no_folder, TWIN, ["data", "stage1_train.zip"]),
+    ("truncated test zip, kernel", truncated("stage1_test"), TWIN, ["stage1_test.zip", "download"]),
+    ("budget of 0 steps, kernel", as_it_is, [*TWIN[:6], "--steps", "0"], ["budget of 0", "--steps"]),
+    ("no such interpreter", as_it_is, [*TWIN, "--python", "no/python"], ["no/python", "make kaggle-env"]),
+    ("no such kernel command", as_it_is, ["kernel", "push"], ["push", "run"]),
     ("no such fold", as_it_is, [*TRAIN, "--fold", "8"], ["data_fold"]),
     ("seed below 0", as_it_is, [*TRAIN, "--seed=-1"], ["--seed", "-1"]),
     ("no such preset", as_it_is, [*TRAIN, "--preset", "gpu"], ["--preset", "sample"]),

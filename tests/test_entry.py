@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from nuclei import __main__ as entry
 from nuclei.config import PRESETS, BadInput
 from nuclei.submission import check_submission, write_submission
 from workbench.sample import draw_sample
+from workbench.twin import run_twin
 
 REPOSITORY = Path(build_kernel.__file__).parent
 
@@ -161,37 +161,27 @@ def test_what_goes_wrong_is_raised_and_the_placeholder_stays(data, tmp_path, mon
     assert len(read_ids(tmp_path / "submission.csv")) == 2
 
 
-def test_the_kernel_alone_gives_what_the_sources_give(data, tmp_path):
-    """The slowest test here: two short trainings, side by side."""
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    (alone / "script.py").write_text(build_kernel.build(REPOSITORY))
-    alone.chmod(0o555)
-    settings = {"INPUT": data, "PRESET": "sample", "STEPS": 80, "SEED": 3, "STAGE": 1}
+def test_the_kernel_alone_gives_what_the_sources_give(data, tmp_path, monkeypatch):
+    """The slowest test here: two short trainings, side by side, each with a cache of its own."""
+    settings = {"PRESET": "sample", "STEPS": 80, "SEED": 3, "STAGE": 1}
     environ = {f"NUCLEI_{name}": str(value) for name, value in settings.items()}
-    environ |= {name: os.environ[name] for name in ("PATH", "KERAS_BACKEND") if name in os.environ}
-    environ |= {"HOME": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
-    runs = {
-        "kernel": (["-I", alone / "script.py"], {}),
-        "sources": (["-m", "nuclei"], {"PYTHONPATH": REPOSITORY / "src"}),
-    }
-    started = {}
-    for name, (command, more) in runs.items():
-        own = {"NUCLEI_WORKING": tmp_path / name, "NUCLEI_CACHE": tmp_path / f"cache of {name}"} | more
-        with open(tmp_path / f"{name}.log", "w") as log:
-            started[name] = subprocess.Popen(
-                [sys.executable, *command], cwd="/", env=environ | own, stdout=log, stderr=subprocess.STDOUT
-            )
-    logs = {}
-    for name, process in started.items():
-        status = process.wait(timeout=280)
-        logs[name] = (tmp_path / f"{name}.log").read_text()
-        assert status == 0, logs[name]
-    rows = {name: (tmp_path / name / "submission.csv").read_text() for name in runs}
-    assert rows["kernel"] == rows["sources"]
-    assert len(rows["kernel"]) > 500  # nuclei, not placeholders
+    environ |= {"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path / "sources")}
+    environ |= {"NUCLEI_CACHE": str(tmp_path / "cache of sources"), "PYTHONPATH": str(REPOSITORY / "src")}
+    sources = subprocess.Popen(
+        [sys.executable, "-m", "nuclei"],
+        env=os.environ | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    (tmp_path / "built.py").write_text(build_kernel.build(REPOSITORY))
+    monkeypatch.setenv("NUCLEI_CACHE", str(tmp_path / "cache of kernel"))
+    folder = data / "competitions/data-science-bowl-2018"
+    kernel = run_twin(tmp_path / "built.py", folder, tmp_path / "kernel", settings, limit=5).read_text()
+    said, _ = sources.communicate(timeout=280)
+    assert sources.returncode == 0, said
+    assert kernel == (tmp_path / "sources/submission.csv").read_text()
+    assert len(kernel) > 500  # nuclei, not placeholders
     source_hash = build_kernel.hash_sources(build_kernel.read_chapters(REPOSITORY))
-    assert f"sources {source_hash};" in logs["kernel"]
-    assert "sources not bundled;" in logs["sources"]
-    alone.chmod(0o755)
-    shutil.rmtree(alone)
+    assert f"sources {source_hash};" in (tmp_path / "kernel/kernel.log").read_text()
+    assert "sources not bundled;" in said

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nuclei.config import PRESETS, SUBMISSION, BadInput, Config
 from workbench.folders import unfinished
-from workbench.terminal import log_lines, start_keras
+from workbench.terminal import Failed, log_lines, start_keras
 
 # A command's modules are imported inside its function: those that need no Keras start in a fraction of a second.
 
@@ -20,7 +20,7 @@ UPLOAD_PAGE = "https://www.kaggle.com/c/data-science-bowl-2018/submit"
 def main(arguments=None):
     """Runs one command -> exit status.
 
-    0, 1 for a run on Kaggle that did not complete, 2 for bad input (one sentence on stderr), 130 for Ctrl-C.
+    0, 1 for a run that did not end well, here or on Kaggle, 2 for bad input (one sentence on stderr), 130 for Ctrl-C.
     """
     try:
         args = build_parser().parse_args(arguments)
@@ -29,6 +29,9 @@ def main(arguments=None):
             return args.command(args) or 0
     except BadInput as error:
         return fail(str(error))
+    except Failed as error:
+        print(f"nuclei: error: {error}", file=sys.stderr)
+        return 1
     except OSError as error:  # a full disk, a folder that is not ours
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
@@ -157,7 +160,18 @@ def score(args):
     print(threshold_table(score_submission(path, args.solution)))
 
 
-# ---- to Kaggle and back ------------------------------------------------------------------------
+# ---- the kernel, here and on Kaggle ------------------------------------------------------------
+
+
+def kernel_run(args):
+    from workbench.kernel import build_kernel
+    from workbench.twin import default_stage, run_twin
+
+    make_config(args)  # refuses at once what the kernel would refuse
+    data, names = find_data(args), ("preset", "minutes", "steps", "seed", "stage")
+    settings = {name.upper(): getattr(args, name) for name in names if getattr(args, name) is not None}
+    path = run_twin(build_kernel(), data, args.out, settings, args.limit, args.layout, args.python)
+    print_next(path, data, args.stage or default_stage(data))
 
 
 def push(args):
@@ -296,7 +310,7 @@ def build_parser():
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     science = (add_run, add_train, add_predict, add_score, add_check, add_info, add_picture, add_sample)
     experiments = (add_cv, add_compare)
-    kaggle = (add_push, add_watch, add_fetch, add_submit, add_ship, add_download)
+    kaggle = (add_kernel, add_push, add_watch, add_fetch, add_submit, add_ship, add_download)
     for add in (*science, *experiments, *kaggle):
         add(commands)
     return parser
@@ -308,12 +322,17 @@ nuclei run --data build/sample --preset sample
 nuclei score submission --solution build/sample/stage1_solution.csv"""
 
 
-def add_command(commands, function, summary, example):
-    parser = commands.add_parser(
-        function.__name__, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", formatter_class=HELP
-    )
-    parser.epilog = f"example:\n  {example}"
+def add_command(commands, function, summary, example, name=None):
+    parser = add_page(commands, name or function.__name__, summary, example)
     parser.set_defaults(command=function)
+    return parser
+
+
+def add_page(commands, name, summary, example):
+    """A parser whose --help has an example."""
+    description = f"{summary[0].upper()}{summary[1:]}."
+    parser = commands.add_parser(name, help=summary, description=description, formatter_class=HELP)
+    parser.epilog = f"example:\n  {example}"
     return parser
 
 
@@ -375,6 +394,25 @@ def add_sample(commands):
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="another seed, other images (default 0)")
 
 
+def add_kernel(commands):
+    example = "nuclei kernel run --data dsb2018 --preset cpu --minutes 25"
+    group = add_page(commands, "kernel", "the one script that Kaggle runs, here", example)
+    steps = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    summary = "build the kernel and run it as Kaggle would: alone, offline, in read-only folders, against the clock"
+    parser = add_command(steps, kernel_run, summary, example, name="run")
+    add_budget(parser, "kaggle", ", the kernel's own")
+    add_run_folder(parser)
+    parser.set_defaults(fold=None)  # a kernel holds out what its preset does
+    text = "whose test images (default: the kernel's own, 2 where its images are, else 1)"
+    parser.add_argument("--stage", type=int, choices=(1, 2), help=text)
+    text = "kill it then, as Kaggle does (default 720)"
+    parser.add_argument("--limit", metavar="MINUTES", type=float, default=720.0, help=text)
+    text = "where the data is mounted: Kaggle has had input/competitions/SLUG (default) and plain input/SLUG"
+    parser.add_argument("--layout", choices=("competitions", "plain"), default="competitions", help=text)
+    text = "another interpreter, such as that of Kaggle's versions (make kaggle-env)"
+    parser.add_argument("--python", metavar="PATH", default=sys.executable, help=text)
+
+
 def add_cv(commands):
     example = "nuclei cv wide --data dsb2018 --folds 6 7 --steps 600 --set model_width=48"
     parser = add_command(commands, cv, "train a recipe on several folds and score it, a row in the table", example)
@@ -404,23 +442,28 @@ def add_recipe(parser):
 def add_training(parser):
     add_budget(parser)
     parser.add_argument("--fold", metavar="K", type=natural, help="fold to hold out and report on")
-    folder = "folder of the run: what an earlier one left there is replaced (default submission)"
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("submission"), help=folder)
+    add_run_folder(parser)
 
 
-def add_budget(parser):
+def add_budget(parser, preset="cpu", remark=""):
     add_data(parser)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu", help="what the run is made for (default cpu)")
+    text = f"what the run is made for (default {preset}{remark})"
+    parser.add_argument("--preset", choices=PRESETS, default=preset, help=text)
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", metavar="M", type=float, help="time for training (default: the preset's)")
     budget.add_argument("--steps", metavar="N", type=int, help="train for so many steps instead")
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="of all that is random (default 0)")
 
 
+def add_run_folder(parser):
+    folder = "folder of the run: what an earlier one left there is replaced (default submission)"
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("submission"), help=folder)
+
+
 def add_push(commands):
     summary = "build the kernel, check it and have Kaggle run it"
     parser = add_command(commands, push, summary, "nuclei push --owner NAME")
-    add_kernel(parser)
+    add_kernel_folder(parser)
     add_name(parser)
 
 
@@ -448,7 +491,7 @@ def add_submit(commands):
 def add_ship(commands):
     summary = "push, watch, fetch and submit, up to the first that fails (exit status as theirs)"
     parser = add_command(commands, ship, summary, "nuclei ship -m first")
-    add_kernel(parser)
+    add_kernel_folder(parser)
     add_name(parser)
     add_every(parser)
     add_out(parser)
@@ -486,7 +529,7 @@ def add_test(parser):
     add_stage(parser)
 
 
-def add_kernel(parser):
+def add_kernel_folder(parser):
     text = "folder with a kernel and its kernel-metadata.json, as they are (default: the kernel of this clone)"
     parser.add_argument("--kernel", metavar="DIR", type=Path, help=text)
 

@@ -6,6 +6,8 @@ import shutil
 
 from nuclei.config import RUN_FILES
 
+KERNEL_LOG = "kernel.log"  # what the kernel said, where it was the kernel that ran
+
 
 @contextlib.contextmanager
 def unfinished(out):
@@ -31,6 +33,6 @@ def unfinished(out):
     written = {path.name for path in folder.iterdir()}
     for name in written:
         os.replace(folder / name, out / name)
-    for name in set(RUN_FILES) - written:
+    for name in {*RUN_FILES, KERNEL_LOG} - written:
         (out / name).unlink(missing_ok=True)
     folder.rmdir()

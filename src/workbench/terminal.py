@@ -9,6 +9,10 @@ import warnings
 from tqdm import tqdm
 
 
+class Failed(Exception):
+    """What was asked for was tried and went wrong: a sentence, and perhaps the lines that show it. Exit status 1."""
+
+
 class _BesideBars(logging.Handler):
     """Writes plain lines to stderr, above the live bars where there are any."""
 

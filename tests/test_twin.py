@@ -1,0 +1,259 @@
+"""The twin: what a kernel can and cannot do in it, what it leaves when a run ends in each way, and that nothing stays.
+
+Most kernels here are drawn: a few lines of Python in place of the real one.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import kill_twin, list_processes
+from nuclei import __main__ as entry
+from nuclei.submission import read_table
+from workbench import twin
+from workbench.sample import draw_sample
+from workbench.terminal import Failed
+
+EARLIER = "of an earlier run\n"
+SUBMIT = """
+    import os, pathlib
+    working = pathlib.Path(os.environ["NUCLEI_WORKING"])
+    rows = [f"{i},1 3" for i in IDS]
+    (working / "submission.csv").write_text("\\n".join(["ImageId,EncodedPixels", *rows, ""]))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A small sample competition."""
+    folder = tmp_path_factory.mktemp("a competition")
+    draw_sample(folder, n_train=3, n_test=2)
+    return folder
+
+
+@pytest.fixture
+def run(data, tmp_path, monkeypatch):
+    """Runs a drawn kernel in the twin, in a folder that holds an earlier run's submission -> that folder."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/submission.csv").write_text(EARLIER)
+
+    def run(*lines, settings=None, **options):
+        ids = [row["ImageId"] for row in read_table(data / "stage1_sample_submission.csv", ["ImageId"])]
+        kernel = tmp_path / "drawn.py"
+        kernel.write_text(f"IDS = {ids}\n" + "".join(textwrap.dedent(text) + "\n" for text in lines))
+        try:
+            twin.run_twin(kernel, data, tmp_path / "out", settings or {}, **options)
+        finally:
+            assert not list((tmp_path / "tmp").iterdir())
+            wait_until(lambda: not list_processes(tmp_path))
+        return tmp_path / "out"
+
+    return run
+
+
+def test_the_twin_itself_needs_no_keras():
+    script = "import sys, workbench.twin; assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# ---- where a kernel finds itself ---------------------------------------------------------------
+
+
+def test_a_run_that_ends_well_replaces_the_earlier_one(run, capsys):
+    out = run(SUBMIT, "print('done')")
+    assert {path.name for path in out.iterdir()} == {"submission.csv", "kernel.log"}
+    assert len(read_table(out / "submission.csv", ["ImageId"])) == 2
+    assert (out / "kernel.log").read_text() == capsys.readouterr().out == "done\n"
+
+
+@pytest.mark.parametrize("layout, mount", twin.LAYOUTS.items())
+def test_the_input_is_mounted_in_either_layout(run, data, layout, mount):
+    show = "print(sorted(os.listdir(os.environ['NUCLEI_INPUT'] + '/' + os.environ['MOUNT'])))"
+    out = run(SUBMIT, show.replace("os.environ['MOUNT']", repr(mount)), layout=layout)
+    assert (out / "kernel.log").read_text() == f"{sorted(os.listdir(data))}\n"
+
+
+def test_the_layouts_are_those_of_the_entry():
+    assert set(twin.LAYOUTS.values()) == {entry.SLUG, f"competitions/{entry.SLUG}"}
+
+
+@pytest.mark.parametrize("names", [[], ["stage2_test_final.zip"], ["stage2_test/a"]])
+def test_the_stage_is_the_one_that_the_entry_takes(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert twin.default_stage(tmp_path) == entry.read_stage({}, tmp_path)
+
+
+def test_the_environment_is_clean(run, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KEY", "secret")
+    monkeypatch.setenv("NUCLEI_SEED", "99")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    out = run(SUBMIT, "for item in os.environ.items(): print(*item)", settings={"PRESET": "cpu", "MINUTES": 2.5})
+    environ = dict(line.split(" ", 1) for line in (out / "kernel.log").read_text().splitlines())
+    root = Path(environ["HOME"]).parent
+    assert environ.pop("NUCLEI_INPUT") == str(root / "kaggle/input")
+    assert environ.pop("NUCLEI_WORKING") == str(root / "kaggle/working")
+    assert environ.pop("NUCLEI_CACHE") == os.environ["NUCLEI_CACHE"]
+    assert environ.pop("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
+    assert environ.pop("NUCLEI_PRESET") == "cpu"
+    assert environ.pop("NUCLEI_MINUTES") == "2.5"
+    assert set(environ) <= {*twin.KEPT, "HOME", "LANG", "TF_CPP_MIN_LOG_LEVEL"}
+
+
+def test_the_script_is_alone(run):
+    show = "import sys; print(__name__, sys.argv == [__file__], os.path.dirname(__file__) in sys.path, os.getcwd())"
+    listing = "print(__file__.rsplit('/', 3)[1:], os.listdir(os.path.dirname(__file__)), sys.stdin.read() == '')"
+    out = run(SUBMIT, show, listing)
+    first, second = (out / "kernel.log").read_text().splitlines()
+    assert first.startswith("__main__ True False ") and first.endswith("/home")
+    assert second == "['kaggle', 'src', 'script.py'] ['script.py'] True"
+
+
+def test_tracebacks_and_getsource_show_the_script(run):
+    source = "def one():\n    return 1\nimport inspect\nprint(repr(inspect.getsource(one)))\nraise RuntimeError('out')"
+    with pytest.raises(Failed, match=r"status 1; .*unfinished/kernel\.log ends with\n(.*\n)+RuntimeError: out\n"):
+        run(source)
+
+
+CANNOT = [
+    ("import nuclei.rle", "ModuleNotFoundError.*nuclei"),
+    ("import workbench", "ModuleNotFoundError.*workbench"),
+    ("open(__file__.replace('script', 'more'), 'w')", r"OSError.* Read-only file system: .*src/more\.py"),
+    ("import pathlib; pathlib.Path(__file__).chmod(0o644); open(__file__, 'a')", "OSError.* Read-only file system"),
+    ("import socket; socket.create_connection(('192.0.2.1', 80))", r"ConnectionRefusedError.*192\.0\.2\.1"),
+    ("import socket; socket.create_connection(('localhost', 9))", "ConnectionRefusedError.*localhost"),
+    ("import socket; socket.socket().connect_ex(('192.0.2.1', 7))", r"ConnectionRefusedError.*192\.0\.2\.1"),
+    ("import socket; socket.socket(type=2).sendto(b'x', ('192.0.2.1', 7))", r"ConnectionRefusedError.*192\.0\.2\.1"),
+    ("from urllib.request import urlopen; urlopen('http://example.org')", "URLError.*example.org"),
+]
+
+
+@pytest.mark.parametrize("line, error", CANNOT, ids=[row[0].split("; ")[-1] for row in CANNOT])
+def test_what_cannot_be_done_on_kaggle_is_an_error(run, tmp_path, line, error):
+    with pytest.raises(Failed, match=f"ended with status 1; (.*\n)*.*{error}"):
+        run(SUBMIT, line)
+    assert (tmp_path / "out/submission.csv").read_text() == EARLIER
+
+
+def test_a_swallowed_attempt_to_connect_is_in_the_log(run):
+    hide = "import contextlib, socket\nwith contextlib.suppress(OSError): socket.gethostbyname('example.org')"
+    assert (
+        "NO NETWORK on Kaggle, and this kernel tried to reach example.org"
+        in (run(SUBMIT, hide) / "kernel.log").read_text()
+    )
+
+
+def test_processes_of_one_machine_may_still_talk(run):
+    run(SUBMIT, "import socket\na, b = socket.socketpair()\na.send(b'x')\nassert b.recv(1) == b'x'")
+
+
+# ---- how a run can end -------------------------------------------------------------------------
+
+PLACEHOLDER = SUBMIT.replace(",1 3", ",")
+HANG = "print('hangs', flush=True); import time; time.sleep(600)"
+FAILURES = [
+    # name, kernel, limit in minutes, what is said, what stands in the unfinished folder
+    ("another status", [SUBMIT, "print('bye'); raise SystemExit(3)"], 1, r"status 3; .*ends with\nbye\n$", 2),
+    ("a signal", [SUBMIT, "os.kill(os.getpid(), 9)"], 1, "ended by SIGKILL", 2),
+    ("no submission", ["pass"], 1, r"ended well, but .*unfinished/submission\.csv cannot be read", 0),
+    ("a broken one", [SUBMIT.replace("1 3", "0 3")], 1, r"ended well, but .*submission\.csv, row 2", 2),
+    ("a placeholder", [PLACEHOLDER], 1, r"ended well, but .* is a placeholder: 2 images without", 2),
+    ("the limit, at first", [HANG], 0.02, "killed after 0.02 minutes.* nothing that Kaggle would take.* lose", 0),
+    ("the limit, later", [PLACEHOLDER, HANG], 0.02, "killed after 0.02 minutes.* is a placeholder: 2 images.* lose", 2),
+    ("the limit, late", [SUBMIT, HANG], 0.02, "killed after 0.02 minutes.* holds 2 nuclei in 2 images; .* lose", 2),
+]
+
+
+@pytest.mark.parametrize("kernel, limit, message, rows", [row[1:] for row in FAILURES], ids=[r[0] for r in FAILURES])
+def test_a_failure_leaves_what_the_user_had(run, tmp_path, kernel, limit, message, rows):
+    with pytest.raises(Failed, match=message):
+        run(*kernel, limit=limit)
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {"submission.csv", "unfinished"}
+    assert (out / "submission.csv").read_text() == EARLIER
+    assert (out / "unfinished/kernel.log").is_file()
+    if rows:
+        assert len(read_table(out / "unfinished/submission.csv", ["ImageId"])) == rows
+
+
+CHILD = "import subprocess, sys; child = [sys.executable, '-c', 'import time; time.sleep(600)', __file__]"
+
+
+def test_what_the_kernel_left_running_ends_with_it(run):
+    run(SUBMIT, CHILD, "subprocess.Popen(child, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_the_kernel_dies_with_the_twin(data, tmp_path, sent):
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "drawn.py").write_text(f"{CHILD}\nsubprocess.run(child)\n")
+    script = "import signal, sys; from pathlib import Path; from workbench import cli, kernel\n"
+    script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
+    script += f"kernel.build_kernel = lambda: Path({str(tmp_path / 'drawn.py')!r})\n"
+    script += f"sys.exit(cli.main(['kernel', 'run', '--data', {str(data)!r}, '--out', {str(tmp_path / 'out')!r}]))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=os.environ | {"TMPDIR": str(tmp_path / "tmp")}, stderr=subprocess.PIPE
+    )
+    try:
+        wait_until(lambda: len(list_processes(tmp_path / "tmp")) == 2)
+    finally:
+        process.send_signal(sent)
+    _, said = process.communicate(timeout=20)
+    wait_until(lambda: not list_processes(tmp_path / "tmp"))
+    if sent in (signal.SIGINT, signal.SIGTERM):
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 1}[sent]
+        assert b"stopped by " in said and b"Traceback" not in said
+        assert not list((tmp_path / "tmp").iterdir())
+
+
+def wait_until(true, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# ---- the real kernel ---------------------------------------------------------------------------
+
+
+def has_namespaces():
+    """Whether a user may start a process without a network here."""
+    tried = shutil.which("unshare") and subprocess.run(["unshare", "-rn", "true"], capture_output=True)
+    return bool(tried) and tried.returncode == 0
+
+
+@pytest.mark.skipif(not has_namespaces(), reason="no network namespace for users here (unshare -rn)")
+def test_the_kernel_needs_no_network_and_tries_none(data, tmp_path):
+    """In the older layout; the newer one is test_entry's."""
+    command = ["kernel", "run", "--data", data, "--preset", "sample", "--steps", "40", "--layout", "plain"]
+    done = subprocess.run(
+        ["unshare", "-rn", sys.executable, "-m", "workbench.cli", *command, "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = (tmp_path / "out/kernel.log").read_text()
+    assert log in done.stdout
+    assert "NO NETWORK" not in log
+    assert "/kaggle/input/data-science-bowl-2018, stage 1" in log
+    assert f"nuclei check {tmp_path / 'out/submission.csv'}" in done.stdout
+
+
+@pytest.mark.parametrize("share, sent", [(0.5, signal.SIGKILL), (1.0, signal.SIGTERM)])
+def test_a_valid_submission_stands_whenever_a_run_is_cut_off(data, tmp_path, share, sent):
+    """Two of the eight in benchmarks/kills.py; it checks the rules, and that the earlier submission stays."""
+    path, _, images, left = kill_twin(data, tmp_path, share, sent, minutes=0.1)
+    assert path.is_relative_to(tmp_path / "out")
+    assert images == 2
+    assert left == []
