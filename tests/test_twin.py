@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kills import kill_twin, list_processes
-from nuclei import __main__ as entry
 from nuclei.submission import read_table
 from workbench import twin
 from workbench.sample import draw_sample
@@ -82,17 +81,6 @@ def test_the_input_is_mounted_in_either_layout(run, data, layout, mount):
     out = run(SUBMIT, show.replace("os.environ['MOUNT']", repr(mount)), layout=layout)
     assert (out / "kernel.log").read_text() == f"{sorted(os.listdir(data))}\n"
 
-
-def test_the_layouts_are_those_of_the_entry():
-    assert set(twin.LAYOUTS.values()) == {entry.SLUG, f"competitions/{entry.SLUG}"}
-
-
-@pytest.mark.parametrize("names", [[], ["stage2_test_final.zip"], ["stage2_test/a"]])
-def test_the_stage_is_the_one_that_the_entry_takes(tmp_path, names):
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert twin.default_stage(tmp_path) == entry.read_stage({}, tmp_path)
 
 
 def test_the_environment_is_clean(run, monkeypatch):

@@ -26,11 +26,10 @@ import scipy
 import skimage
 
 from nuclei.config import PRESETS, SUBMISSION, BadInput, log
-from nuclei.data import TEST_NAMES, TRAIN, find_set, list_ids
+from nuclei.data import COMPETITION, TEST_NAMES, TRAIN, find_set, holds_set, last_stage, list_ids
 from nuclei.main import run_competition
 from nuclei.submission import check_submission, write_submission
 
-SLUG = "data-science-bowl-2018"
 SESSION_MINUTES = 690.0  # to train and to predict: of Kaggle's 12 hours all but half an hour to start and to read
 
 
@@ -99,16 +98,10 @@ def read_config(environ):
 
 def read_stage(environ, data):
     """NUCLEI_STAGE, or else the last stage whose test images are in `data`."""
-    stages = [stage for stage, names in TEST_NAMES.items() if any(holds_set(data, name) for name in names)]
-    stage = environ.get("NUCLEI_STAGE", str(max(stages, default=1)))
+    stage = environ.get("NUCLEI_STAGE", str(last_stage(data)))
     if stage not in map(str, TEST_NAMES):
         raise BadInput(f"NUCLEI_STAGE={stage} is no stage: choose 1 or 2")
     return int(stage)
-
-
-def holds_set(folder, name):
-    """Whether a folder holds a set of images, zipped or unpacked."""
-    return (folder / f"{name}.zip").is_file() or (folder / name).is_dir()
 
 
 def find_data(mounted):
@@ -117,7 +110,7 @@ def find_data(mounted):
     Raises:
         BadInput: none has them; what there is stands in the log.
     """
-    for folder in (mounted / SLUG, mounted / "competitions" / SLUG):
+    for folder in (mounted / COMPETITION, mounted / "competitions" / COMPETITION):
         if holds_set(folder, TRAIN):
             return folder
     for folder, inside, _ in os.walk(mounted):
@@ -126,7 +119,7 @@ def find_data(mounted):
             return Path(folder)
     tree = sorted(path.relative_to(mounted).as_posix() for path in mounted.rglob("*"))
     log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
-    raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {SLUG} to the kernel's input")
+    raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {COMPETITION} to the kernel's input")
 
 
 def write_placeholder(path, ids):

@@ -23,6 +23,7 @@ from nuclei.kinds import image_kind
 
 TRAIN = "stage1_train"
 # What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.
+COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
@@ -100,6 +101,16 @@ class _ZipSource:
         return self._zip.read(name)
 
 
+def holds_set(folder, name):
+    """Whether a folder holds a set of images, zipped or unpacked."""
+    return (Path(folder) / f"{name}.zip").is_file() or (Path(folder) / name).is_dir()
+
+
+def last_stage(folder):
+    """2 where the test images of stage 2 are in the competition's folder, else 1."""
+    return 2 if any(holds_set(folder, name) for name in TEST_NAMES[2]) else 1
+
+
 def find_set(folder, names):
     """The path of the first of `names` in `folder`, as an unpacked folder or as a zip.
 
@@ -126,7 +137,7 @@ def find_set(folder, names):
     found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
     raise BadInput(
         f"{folder} holds no {names[0]}.zip and no folder {names[0]} (it holds {found}): "
-        "download the files of the competition data-science-bowl-2018 into it"
+        f"download the files of the competition {COMPETITION} into it"
     )
 
 

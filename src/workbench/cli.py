@@ -164,14 +164,15 @@ def score(args):
 
 
 def kernel_run(args):
+    from nuclei.data import last_stage
     from workbench.kernel import build_kernel
-    from workbench.twin import default_stage, run_twin
+    from workbench.twin import run_twin
 
     make_config(args)  # refuses at once what the kernel would refuse
     data, names = find_data(args), ("preset", "minutes", "steps", "seed", "stage")
     settings = {name.upper(): getattr(args, name) for name in names if getattr(args, name) is not None}
     path = run_twin(build_kernel(), data, args.out, settings, args.limit, args.layout, args.python)
-    print_next(path, data, args.stage or default_stage(data))
+    print_next(path, data, args.stage or last_stage(data))
 
 
 def push(args):

@@ -8,10 +8,10 @@ import zlib
 from pathlib import Path
 
 from nuclei.config import BadInput
+from nuclei.data import COMPETITION
 from workbench.client import Refusal, asking, sign_in
 from workbench.scoring import check_file
 
-COMPETITION = "data-science-bowl-2018"
 PAGE = f"https://www.kaggle.com/c/{COMPETITION}"
 
 

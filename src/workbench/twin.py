@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 
 from nuclei.config import SUBMISSION, BadInput, log
-from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, list_ids
+from nuclei.data import COMPETITION, TEST_NAMES, TRAIN, default_cache, find_set, last_stage, list_ids
 from workbench.folders import KERNEL_LOG, unfinished
 from workbench.scoring import check_file
 from workbench.terminal import Failed
@@ -21,7 +21,7 @@ from workbench.terminal import Failed
 LAUNCHER = Path(__file__).resolve().with_name("launcher.py")
 SESSION_MINUTES = 720.0  # what Kaggle gives a session
 # Where Kaggle mounts a competition's files: one way or the other.
-LAYOUTS = {"competitions": "competitions/data-science-bowl-2018", "plain": "data-science-bowl-2018"}
+LAYOUTS = {"competitions": f"competitions/{COMPETITION}", "plain": COMPETITION}
 # All that a kernel sees of its caller's environment: what finds and chooses the devices.
 KEPT = ("PATH", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 LAST_LINES = 5  # of a failed kernel's log, shown again
@@ -47,7 +47,7 @@ def run_twin(kernel, data, out, settings, limit=SESSION_MINUTES, layout="competi
         Failed: the kernel was killed, ended with an error, or left no submission that Kaggle would take.
     """
     find_set(data, (TRAIN,))
-    ids = dict.fromkeys(list_ids(find_set(data, TEST_NAMES[settings.get("STAGE") or default_stage(data)])))
+    ids = dict.fromkeys(list_ids(find_set(data, TEST_NAMES[settings.get("STAGE") or last_stage(data)])))
     command = [find_python(python), "-I", "-u", LAUNCHER]
     shown = ", ".join(f"{name.lower()} {value}" for name, value in settings.items())
     log.info("%s runs as on Kaggle, for %g minutes at most (%s)", kernel, limit, shown or "as it is")
@@ -57,11 +57,6 @@ def run_twin(kernel, data, out, settings, limit=SESSION_MINUTES, layout="competi
             status = _run_process([*command, script], home, environ, working / KERNEL_LOG, limit)
         _judge(status, working, ids, limit)
     return out / SUBMISSION
-
-
-def default_stage(data):
-    """The stage that the kernel predicts where none is asked for: 2 where its images are, else 1."""
-    return 2 if any((data / name).is_dir() or (data / f"{name}.zip").is_file() for name in TEST_NAMES[2]) else 1
 
 
 def find_python(python):
