@@ -3,25 +3,25 @@
 #  1  config        line    62  Config: every setting of a run in one flat, frozen dataclass, and the presets.
 #  2  kinds         line   193  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
 #  3  data          line   281  Data: read a competition (zips or folders), and decode it once.
-#  4  device        line   614  Device: what the run computes on, and in which precision.
-#  5  folds         line   672  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  6  metric        line   757  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-#  7  parallel      line   833  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-#  8  rle           line   915  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  9  submission    line   999  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-# 10  augmentation  line  1110  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 11  targets       line  1226  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  batches       line  1321  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 13  tta           line  1395  Test-time augmentation: the eight views of an image, and their inverses.
-# 14  watershed     line  1435  Watershed: from probabilities to instances, by flooding from seeds.
-# 15  inference     line  1508  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 16  loss          line  1618  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 17  model         line  1689  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 18  train         line  1809  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 19  main          line  2044  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 20  __main__      line  2239  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  4  device        line   625  Device: what the run computes on, and in which precision.
+#  5  folds         line   683  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  6  metric        line   768  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+#  7  parallel      line   844  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+#  8  rle           line   926  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  9  submission    line  1010  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+# 10  augmentation  line  1121  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 11  targets       line  1237  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  batches       line  1332  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 13  tta           line  1406  Test-time augmentation: the eight views of an image, and their inverses.
+# 14  watershed     line  1446  Watershed: from probabilities to instances, by flooding from seeds.
+# 15  inference     line  1519  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 16  loss          line  1629  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 17  model         line  1700  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 18  train         line  1820  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 19  main          line  2055  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 20  __main__      line  2250  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources f2311f8d483adba3, this file f56387cdb74d5d79
+# sources d0b66df30a263e85, this file 932f5d078e5f8c3f
 
 import csv
 import hashlib
@@ -56,7 +56,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "f2311f8d483adba3"
+SOURCE_HASH = "d0b66df30a263e85"
 
 
 # ==================================================================================================
@@ -288,6 +288,7 @@ def nucleus_diameter(labels):
 
 TRAIN = "stage1_train"
 # What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.
+COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
@@ -365,6 +366,16 @@ class _ZipSource:
         return self._zip.read(name)
 
 
+def holds_set(folder, name):
+    """Whether a folder holds a set of images, zipped or unpacked."""
+    return (Path(folder) / f"{name}.zip").is_file() or (Path(folder) / name).is_dir()
+
+
+def last_stage(folder):
+    """2 where the test images of stage 2 are in the competition's folder, else 1."""
+    return 2 if any(holds_set(folder, name) for name in TEST_NAMES[2]) else 1
+
+
 def find_set(folder, names):
     """The path of the first of `names` in `folder`, as an unpacked folder or as a zip.
 
@@ -391,7 +402,7 @@ def find_set(folder, names):
     found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
     raise BadInput(
         f"{folder} holds no {names[0]}.zip and no folder {names[0]} (it holds {found}): "
-        "download the files of the competition data-science-bowl-2018 into it"
+        f"download the files of the competition {COMPETITION} into it"
     )
 
 
@@ -2254,7 +2265,6 @@ def save_config(path, config, thresholds):
 # python -m nuclei runs the same from the sources.
 # ==================================================================================================
 
-SLUG = "data-science-bowl-2018"
 SESSION_MINUTES = 690.0  # to train and to predict: of Kaggle's 12 hours all but half an hour to start and to read
 
 
@@ -2323,16 +2333,10 @@ def read_config(environ):
 
 def read_stage(environ, data):
     """NUCLEI_STAGE, or else the last stage whose test images are in `data`."""
-    stages = [stage for stage, names in TEST_NAMES.items() if any(holds_set(data, name) for name in names)]
-    stage = environ.get("NUCLEI_STAGE", str(max(stages, default=1)))
+    stage = environ.get("NUCLEI_STAGE", str(last_stage(data)))
     if stage not in map(str, TEST_NAMES):
         raise BadInput(f"NUCLEI_STAGE={stage} is no stage: choose 1 or 2")
     return int(stage)
-
-
-def holds_set(folder, name):
-    """Whether a folder holds a set of images, zipped or unpacked."""
-    return (folder / f"{name}.zip").is_file() or (folder / name).is_dir()
 
 
 def find_data(mounted):
@@ -2341,7 +2345,7 @@ def find_data(mounted):
     Raises:
         BadInput: none has them; what there is stands in the log.
     """
-    for folder in (mounted / SLUG, mounted / "competitions" / SLUG):
+    for folder in (mounted / COMPETITION, mounted / "competitions" / COMPETITION):
         if holds_set(folder, TRAIN):
             return folder
     for folder, inside, _ in os.walk(mounted):
@@ -2350,7 +2354,7 @@ def find_data(mounted):
             return Path(folder)
     tree = sorted(path.relative_to(mounted).as_posix() for path in mounted.rglob("*"))
     log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
-    raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {SLUG} to the kernel's input")
+    raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {COMPETITION} to the input")
 
 
 def write_placeholder(path, ids):

@@ -119,7 +119,7 @@ def find_data(mounted):
             return Path(folder)
     tree = sorted(path.relative_to(mounted).as_posix() for path in mounted.rglob("*"))
     log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
-    raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {COMPETITION} to the kernel's input")
+    raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {COMPETITION} to the input")
 
 
 def write_placeholder(path, ids):
