@@ -1,27 +1,27 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 #  1  config        line    62  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   193  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   281  Data: read a competition (zips or folders), and decode it once.
-#  4  device        line   625  Device: what the run computes on, and in which precision.
-#  5  folds         line   683  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  6  metric        line   768  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-#  7  parallel      line   844  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-#  8  rle           line   926  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  9  submission    line  1010  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-# 10  augmentation  line  1121  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 11  targets       line  1237  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  batches       line  1332  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 13  tta           line  1406  Test-time augmentation: the eight views of an image, and their inverses.
-# 14  watershed     line  1446  Watershed: from probabilities to instances, by flooding from seeds.
-# 15  inference     line  1519  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 16  loss          line  1629  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 17  model         line  1700  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 18  train         line  1820  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 19  main          line  2055  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 20  __main__      line  2250  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  2  kinds         line   195  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   283  Data: read a competition (zips or folders), and decode it once.
+#  4  device        line   627  Device: what the run computes on, and in which precision.
+#  5  folds         line   685  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  6  metric        line   770  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+#  7  parallel      line   846  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+#  8  rle           line   928  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  9  submission    line  1012  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+# 10  augmentation  line  1123  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 11  targets       line  1239  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  batches       line  1334  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 13  tta           line  1408  Test-time augmentation: the eight views of an image, and their inverses.
+# 14  watershed     line  1448  Watershed: from probabilities to instances, by flooding from seeds.
+# 15  inference     line  1521  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 16  loss          line  1631  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 17  model         line  1702  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 18  train         line  1822  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 19  main          line  2057  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 20  __main__      line  2252  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources d0b66df30a263e85, this file 932f5d078e5f8c3f
+# sources 390771eb61b453ca, this file 1183ff5365088b40
 
 import csv
 import hashlib
@@ -56,7 +56,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "d0b66df30a263e85"
+SOURCE_HASH = "390771eb61b453ca"
 
 
 # ==================================================================================================
@@ -100,6 +100,7 @@ class Config:
     # Targets and pixel weights
     target_border: float = 5.0  # w0 of the U-Net paper: the weight added between two touching nuclei
     target_sigma: float = 4.0  # px, sigma of the U-Net paper: how far apart nuclei still count as touching
+    target_rare: float = 3.0  # 1.., the most that a pixel of the rarer class weighs, nuclei or background; 1 is no more
     target_core: float = (
         0.45  # 0..1, a nucleus's core is where the distance to its edge exceeds this share of the largest
     )
@@ -135,6 +136,7 @@ class Config:
             (min(self.model_width, self.model_depth, self.train_batch, self.tile_batch) >= 1, "sizes start at 1"),
             (min(self.train_crop, self.train_checks) >= 1, "train_crop and train_checks start at 1"),
             (min(self.model_diameter, self.target_sigma) > 0, "model_diameter and target_sigma must be above 0"),
+            (self.target_rare >= 1, "target_rare must be 1 or more"),
             (self.target_border >= 0, "target_border cannot be negative: weights are 1 or more"),
             (0 <= self.target_core < 1, "target_core must be in 0..1, 1 excluded"),
             (0 <= self.train_warmup < 1, "train_warmup must be in 0..1, 1 excluded"),
@@ -1291,13 +1293,13 @@ def _touching(labels):
     return (highest > 0) & (highest != lowest)
 
 
-def pixel_weights(labels, border, sigma):
+def pixel_weights(labels, border, sigma, rare=3.0):
     """The U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
 
     w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
     nearest nucleus (Ronneberger et al. 2015, section 3, equation 2; there border = 10 and sigma = 5 px). The class
-    that fills less of the image weighs more, by the square root of the ratio of the two classes, 3 at the most: the
-    whole ratio would let a single small nucleus outweigh its image.
+    that fills less of the image weighs more, by the square root of the ratio of the two classes, `rare` at the most:
+    the whole ratio would let a single small nucleus outweigh its image.
 
     Distances from 3 sigma on add 1 % of `border` at the most and are left out: each nucleus is measured in its own box.
     """
@@ -1305,8 +1307,8 @@ def pixel_weights(labels, border, sigma):
     share = interior.mean()
     weights = np.ones(labels.shape, np.float32)
     if 0 < share < 1:
-        rare = interior if share < 0.5 else ~interior
-        weights[rare] = min(np.sqrt(max(share, 1 - share) / min(share, 1 - share)), 3.0)
+        rarer = interior if share < 0.5 else ~interior
+        weights[rarer] = min(np.sqrt(max(share, 1 - share) / min(share, 1 - share)), rare)
     nearest, second = _two_nearest(labels, reach=int(np.ceil(3 * sigma)))
     near = np.isfinite(second)
     weights[near] += border * np.exp(-((nearest[near] + second[near]) ** 2) / (2 * sigma**2))
@@ -1367,7 +1369,7 @@ class Crops:
             image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
             x[n] = image
             y[n, ..., :3] = make_targets(labels, c.target_core)
-            y[n, ..., 3] = pixel_weights(labels, c.target_border, c.target_sigma)
+            y[n, ..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
         x /= 255
         return x, y
 

@@ -82,7 +82,6 @@ def test_the_input_is_mounted_in_either_layout(run, data, layout, mount):
     assert (out / "kernel.log").read_text() == f"{sorted(os.listdir(data))}\n"
 
 
-
 def test_the_environment_is_clean(run, monkeypatch):
     monkeypatch.setenv("KAGGLE_KEY", "secret")
     monkeypatch.setenv("NUCLEI_SEED", "99")

@@ -38,6 +38,7 @@ class Config:
     # Targets and pixel weights
     target_border: float = 5.0  # w0 of the U-Net paper: the weight added between two touching nuclei
     target_sigma: float = 4.0  # px, sigma of the U-Net paper: how far apart nuclei still count as touching
+    target_rare: float = 3.0  # 1.., the most that a pixel of the rarer class weighs, nuclei or background; 1 is no more
     target_core: float = (
         0.45  # 0..1, a nucleus's core is where the distance to its edge exceeds this share of the largest
     )
@@ -73,6 +74,7 @@ class Config:
             (min(self.model_width, self.model_depth, self.train_batch, self.tile_batch) >= 1, "sizes start at 1"),
             (min(self.train_crop, self.train_checks) >= 1, "train_crop and train_checks start at 1"),
             (min(self.model_diameter, self.target_sigma) > 0, "model_diameter and target_sigma must be above 0"),
+            (self.target_rare >= 1, "target_rare must be 1 or more"),
             (self.target_border >= 0, "target_border cannot be negative: weights are 1 or more"),
             (0 <= self.target_core < 1, "target_core must be in 0..1, 1 excluded"),
             (0 <= self.train_warmup < 1, "train_warmup must be in 0..1, 1 excluded"),
