@@ -14,6 +14,13 @@ WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION = RUN_FILES = (
     "submission.csv",
 )
 
+# What is taken from outside, at most. More is a mistake or an attack, and would cost memory before it is found out.
+MAX_PIXELS = 2**26  # of a competition's image, 8192 x 8192
+MAX_PIXEL_BYTES = 8  # of a file, unpacked, for each pixel that an image may have: 16 bits of red, green, blue, alpha
+MAX_SET_PIXELS = 2**31  # of all images of a set
+MAX_TABLE_BYTES = 2**28  # of a CSV, unpacked
+MAX_TABLE_ROWS = 2_000_000
+
 
 class BadInput(ValueError):
     """Something from outside that cannot be used: one sentence, naming the file and what to do."""

@@ -3,12 +3,15 @@
 import numpy as np
 from tqdm import tqdm
 
-from nuclei.config import SUBMISSION, BadInput, log
-from nuclei.data import TEST_NAMES, decode_image, default_cache, find_set, read_set
+from nuclei.config import MAX_PIXEL_BYTES, SUBMISSION, BadInput, log
+from nuclei.data import TEST_NAMES, check_bytes, decode_image, default_cache, find_set, read_set
 from nuclei.main import Predictions, progress
 from nuclei.train import segment
 from workbench.pictures import overlay, write_png
 from workbench.runs import load_run
+from workbench.terminal import plain
+
+MAX_OWN_PIXELS = 2**29  # of one's own image: 20,000 x 20,000 and more
 
 
 def predict_competition(weights, data, stage, out):
@@ -73,15 +76,18 @@ def name_outputs(paths, out):
 
 
 def _predict_file(path, trained, labels_path, overlay_path):
+    if path.exists() and not path.is_file():  # a folder, a pipe, a device without an end
+        raise BadInput(f"{path} is no file: name images")
     try:
+        check_bytes(path.stat().st_size, MAX_PIXEL_BYTES * MAX_OWN_PIXELS, path)
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    image = decode_image(data, path)
+    image = decode_image(data, path, MAX_OWN_PIXELS)
     labels = segment(image, *trained)
     count = labels.max(initial=0)
     if count > np.iinfo(np.uint16).max:
         raise BadInput(f"{path} holds {count} nuclei, too many for a 16-bit PNG: cut it into parts")
     write_png(labels_path, labels.astype(np.uint16))
     write_png(overlay_path, overlay(image, labels))
-    tqdm.write(f"{path}: {count} nuclei, in {labels_path} and {overlay_path.name}")  # to stdout, above the bar
+    tqdm.write(plain(f"{path}: {count} nuclei, in {labels_path} and {overlay_path.name}"))  # to stdout, above the bar
