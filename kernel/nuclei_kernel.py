@@ -9,19 +9,19 @@
 #  7  parallel      line   957  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
 #  8  rle           line  1039  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
 #  9  submission    line  1125  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-# 10  augmentation  line  1249  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 11  targets       line  1365  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  batches       line  1460  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 13  tta           line  1534  Test-time augmentation: the eight views of an image, and their inverses.
-# 14  watershed     line  1574  Watershed: from probabilities to instances, by flooding from seeds.
-# 15  inference     line  1647  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 16  loss          line  1757  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 17  model         line  1828  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 18  train         line  1948  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 19  main          line  2183  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 20  __main__      line  2378  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 10  augmentation  line  1250  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 11  targets       line  1366  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  batches       line  1461  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 13  tta           line  1535  Test-time augmentation: the eight views of an image, and their inverses.
+# 14  watershed     line  1575  Watershed: from probabilities to instances, by flooding from seeds.
+# 15  inference     line  1648  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 16  loss          line  1758  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 17  model         line  1829  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 18  train         line  1949  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 19  main          line  2184  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 20  __main__      line  2379  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 4407d2ce4c7199ad, this file dcad5d4a409dff71
+# sources 1b8c2ba8f8185b35, this file b9cc7a83a96eee12
 
 import csv
 import hashlib
@@ -41,7 +41,7 @@ import zipfile
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -58,7 +58,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "4407d2ce4c7199ad"
+SOURCE_HASH = "1b8c2ba8f8185b35"
 
 
 # ==================================================================================================
@@ -1156,7 +1156,8 @@ def write_whole(path, content):
     except OSError as error:  # a full disk gives no name
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even this
+            temporary.unlink(missing_ok=True)
 
 
 def read_table(path, columns):

@@ -1,4 +1,4 @@
-"""What comes from outside with bad intent, and disks that fail: bounded memory, one sentence, nothing written elsewhere."""
+"""What comes from outside with bad intent, and disks that fail: bounded memory, one sentence, nothing elsewhere."""
 
 import contextlib
 import os

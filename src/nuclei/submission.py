@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import zipfile
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def write_whole(path, content):
     except OSError as error:  # a full disk gives no name
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even this
+            temporary.unlink(missing_ok=True)
 
 
 def read_table(path, columns):
