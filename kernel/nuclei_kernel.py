@@ -1,27 +1,27 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 #  1  config        line    64  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   202  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   290  Data: read a competition (zips or folders), and decode it once.
-#  4  device        line   738  Device: what the run computes on, and in which precision.
-#  5  folds         line   796  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  6  metric        line   881  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-#  7  parallel      line   957  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-#  8  rle           line  1039  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  9  submission    line  1125  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-# 10  augmentation  line  1250  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 11  targets       line  1366  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  batches       line  1461  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 13  tta           line  1535  Test-time augmentation: the eight views of an image, and their inverses.
-# 14  watershed     line  1575  Watershed: from probabilities to instances, by flooding from seeds.
-# 15  inference     line  1648  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 16  loss          line  1758  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 17  model         line  1829  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 18  train         line  1949  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 19  main          line  2184  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 20  __main__      line  2379  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  2  kinds         line   217  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   305  Data: read a competition (zips or folders), and decode it once.
+#  4  device        line   756  Device: what the run computes on, and in which precision.
+#  5  folds         line   814  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  6  metric        line   899  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+#  7  parallel      line   975  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+#  8  rle           line  1057  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  9  submission    line  1143  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+# 10  augmentation  line  1268  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 11  targets       line  1384  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  batches       line  1479  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 13  tta           line  1553  Test-time augmentation: the eight views of an image, and their inverses.
+# 14  watershed     line  1593  Watershed: from probabilities to instances, by flooding from seeds.
+# 15  inference     line  1666  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 16  loss          line  1776  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 17  model         line  1847  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 18  train         line  1967  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 19  main          line  2202  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 20  __main__      line  2397  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 1b8c2ba8f8185b35, this file b9cc7a83a96eee12
+# sources 18b9964726649ff0, this file c40398a496418953
 
 import csv
 import hashlib
@@ -58,7 +58,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "1b8c2ba8f8185b35"
+SOURCE_HASH = "18b9964726649ff0"
 
 
 # ==================================================================================================
@@ -84,6 +84,15 @@ MAX_PIXEL_BYTES = 8  # of a file, unpacked, for each pixel that an image may hav
 MAX_SET_PIXELS = 2**31  # of all images of a set
 MAX_TABLE_BYTES = 2**28  # of a CSV, unpacked
 MAX_TABLE_ROWS = 2_000_000
+# A run's config.json comes from outside, too, and says how large a network is built.
+MAX_SETTINGS = {
+    "model_width": 512,
+    "model_depth": 8,
+    "train_crop": 4096,
+    "train_batch": 4096,
+    "tile_size": 4096,
+    "tile_batch": 4096,
+}
 
 
 class BadInput(ValueError):
@@ -136,6 +145,9 @@ class Config:
 
     def __post_init__(self):
         """Refuses what cannot be run, before anything is read or trained."""
+        for name, most in MAX_SETTINGS.items():
+            if getattr(self, name) > most:
+                raise BadInput(f"settings: {name} can be {most} at most")
         for rule, message in (
             (self.train_steps >= 0 and self.train_minutes >= 0, "minutes and steps cannot be negative"),
             (self.train_steps or self.train_minutes, "a budget of 0 trains nothing: give --minutes or --steps above 0"),
@@ -153,7 +165,10 @@ class Config:
             (self.tile_size % self.divisor == 0, f"tile_size must be a multiple of {self.divisor}"),
             (0 <= self.tile_overlap < self.tile_size, "tile_overlap must be under tile_size"),
             (self.tta_views in (1, 2, 4, 8), "tta_views must be 1, 2, 4 or 8"),
-            (self.tta_zooms and min(self.tta_zooms) > 0, "tta_zooms must be one or more factors above 0"),
+            (
+                self.tta_zooms and 0 < min(self.tta_zooms) <= max(self.tta_zooms) <= 8,
+                "tta_zooms must be factors in 0..8",
+            ),
             (self.tta_minutes > 0, "tta_minutes must be above 0"),
             (self.data_folds == 0 or self.data_folds >= 2, "data_folds must be 0 or at least 2"),
             (0 <= self.data_fold < max(self.data_folds, 1), f"data_fold must be under {max(self.data_folds, 1)}"),
@@ -689,6 +704,9 @@ def _store_cached(entry, decoded):
     temporary = None
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
+        for left in entry.parent.glob("*.tmp"):  # by a run that was killed while it wrote
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
         np.save(temporary / "images.npy", np.concatenate([image.ravel() for image in decoded.images]))
         np.save(temporary / "labels.npy", np.concatenate([np.empty(0, np.int32), *(x.ravel() for x in decoded.labels)]))

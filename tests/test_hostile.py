@@ -1,6 +1,7 @@
 """What comes from outside with bad intent, and disks that fail: bounded memory, one sentence, nothing elsewhere."""
 
 import contextlib
+import json
 import os
 import shutil
 import struct
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -18,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclei import data, submission
-from nuclei.config import MAX_PIXELS, BadInput
+from nuclei.config import MAX_PIXELS, BadInput, Config
 from nuclei.data import decode_image, read_set
 from nuclei.rle import encode_labels
 from nuclei.submission import check_submission, make_rows, read_table, write_submission
+from nuclei.watershed import Thresholds
 from workbench import cli, runs
 from workbench.cli import main
 from workbench.folders import in_use
@@ -307,6 +310,15 @@ def test_a_bit_that_flipped_in_the_cache_is_noticed(tmp_path, name):
     assert again.ids == whole.ids and all(map(np.array_equal, again.images, whole.images))
 
 
+def test_what_a_killed_run_left_in_the_cache_goes_after_a_day(tmp_path):
+    old, new = tmp_path / "cache" / "old.tmp", tmp_path / "cache" / "new.tmp"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    read_set(write_set(tmp_path / "set", {"a/images/a.png": GOOD}), tmp_path / "cache")
+    assert not old.exists() and new.exists()
+
+
 # ---- weights -----------------------------------------------------------------------------------
 
 
@@ -344,6 +356,22 @@ def test_other_formats_of_weights_are_not_opened(tmp_path, name):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BadInput, match=r"is no \.weights\.h5 file"):
         runs.load_run(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["model_width", "model_depth", "tile_size", "tile_batch", "train_crop", "train_batch"])
+def test_settings_cannot_ask_for_any_memory(tmp_path, name):
+    (tmp_path / "model.weights.h5").write_bytes(b"")
+    content = {"config": asdict(Config()) | {name: 2**40}, "thresholds": asdict(Thresholds())}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=rf"config\.json is no settings file .* {name} can be \d+ at most"):
+        runs.load_run(tmp_path)
+
+
+def test_settings_that_nest_without_end_are_refused(tmp_path):
+    (tmp_path / "model.weights.h5").write_bytes(b"")
+    (tmp_path / "config.json").write_text("[" * 200_000)
+    with pytest.raises(BadInput, match=r"config\.json is no settings file"):
+        runs.load_run(tmp_path)
 
 
 # ---- two runs at once --------------------------------------------------------------------------

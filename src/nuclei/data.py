@@ -10,6 +10,7 @@ import re
 import shutil
 import struct
 import tempfile
+import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -416,6 +417,9 @@ def _store_cached(entry, decoded):
     temporary = None
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
+        for left in entry.parent.glob("*.tmp"):  # by a run that was killed while it wrote
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
         np.save(temporary / "images.npy", np.concatenate([image.ravel() for image in decoded.images]))
         np.save(temporary / "labels.npy", np.concatenate([np.empty(0, np.int32), *(x.ravel() for x in decoded.labels)]))

@@ -34,8 +34,8 @@ def load_run(path):
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadInput(f"{settings} is no settings file of this version of nuclei: train again ({error})") from None
     set_up_device()
-    model = new_model(config)
     try:
+        model = new_model(config)
         _check_weights(weights, model.count_params())
         model.load_weights(weights)
     except (ValueError, OSError, KeyError, TypeError, RuntimeError, AttributeError) as error:
