@@ -20,7 +20,7 @@ from workbench.cli import build_parser, main, make_config
 from workbench.sample import draw_sample
 from workbench.scoring import read_solution
 
-COMMANDS = ("run", "train", "predict", "score", "check", "info", "picture", "sample", "cv", "compare")
+COMMANDS = ("run", "train", "predict", "score", "report", "check", "info", "picture", "sample", "cv", "compare")
 COMMANDS += ("kernel", "kernel run")  # tested in test_twin
 COMMANDS += ("push", "watch", "fetch", "submit", "ship", "download")  # tested in test_remote
 
@@ -70,7 +70,7 @@ def test_a_run_leaves_its_files_and_says_what_is_next(sample_run):
     folder, _, _, done = sample_run
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (folder / "out").iterdir()}
-    assert names == {"submission.csv", "model.weights.h5", "config.json", "log.csv"}
+    assert names == {"submission.csv", "model.weights.h5", "config.json", "log.csv", "stages.csv", "report.html"}
     assert "out/submission.csv" in done.stdout
     for word in ("nuclei check", "nuclei score", "https://www.kaggle.com/"):
         assert word in done.stdout

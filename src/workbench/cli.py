@@ -54,6 +54,7 @@ def run(args):
 
     with unfinished(args.out) as folder:
         run_competition(config, data, folder, args.stage)
+    report_on(args.out, data, args.stage)
     print_next(args.out / SUBMISSION, data, args.stage)
 
 
@@ -160,6 +161,16 @@ def score(args):
     print(threshold_table(score_submission(path, args.solution)))
 
 
+def report(args):
+    from workbench.report import write_report
+
+    data = find_data(args) if args.data or "NUCLEI_DATA" in os.environ else None
+    path = write_report(args.run, data, args.stage, args.solution, args.against)
+    print(f"{path} is the report: open it in a browser.")
+    if not data:
+        print("Without --data it has no images.")
+
+
 # ---- the kernel, here and on Kaggle ------------------------------------------------------------
 
 
@@ -172,7 +183,9 @@ def kernel_run(args):
     data, names = find_data(args), ("preset", "minutes", "steps", "seed", "stage")
     settings = {name.upper(): getattr(args, name) for name in names if getattr(args, name) is not None}
     path = run_twin(build_kernel(), data, args.out, settings, args.limit, args.layout, args.python)
-    print_next(path, data, args.stage or last_stage(data))
+    stage = args.stage or last_stage(data)
+    report_on(args.out, data, stage)
+    print_next(path, data, stage)
 
 
 def push(args):
@@ -265,6 +278,13 @@ def find_submission(path):
     return file
 
 
+def report_on(run, data, stage):
+    """Writes the report of a run that has just ended."""
+    from workbench.report import write_report
+
+    print(f"\nThe report is {write_report(run, data, stage)}: open it in a browser.")
+
+
 def print_next(path, data, stage):
     option = f" --stage {stage}" if stage != 1 else ""
     print(f"\nThe submission is {path}. Next:")
@@ -309,7 +329,7 @@ def build_parser():
     parser = Parser(prog="nuclei", description="Find every nucleus in microscope images.", formatter_class=HELP)
     parser.epilog = "example, from nothing to a scored submission:\n" + textwrap.indent(FIRST_STEPS, "  ")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    science = (add_run, add_train, add_predict, add_score, add_check, add_info, add_picture, add_sample)
+    science = (add_run, add_train, add_predict, add_score, add_report, add_check, add_info, add_picture, add_sample)
     experiments = (add_cv, add_compare)
     kaggle = (add_kernel, add_push, add_watch, add_fetch, add_submit, add_ship, add_download)
     for add in (*science, *experiments, *kaggle):
@@ -365,6 +385,16 @@ def add_score(commands):
     parser = add_command(commands, score, "score a submission by the competition's metric", example)
     add_submission(parser)
     parser.add_argument("--solution", metavar="CSV", type=Path, required=True, help="the solution, plain or zipped")
+
+
+def add_report(commands):
+    example = "nuclei report submission --data dsb2018"
+    parser = add_command(commands, report, "write a page with a run's scores, training and images", example)
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run; report.html goes into it")
+    add_data(parser)
+    add_stage(parser)
+    parser.add_argument("--solution", metavar="CSV", type=Path, help="the true nuclei of the test images")
+    parser.add_argument("--against", metavar="RUN2", type=Path, help="another run, to compare with image by image")
 
 
 def add_check(commands):
