@@ -260,10 +260,7 @@ def _fate_table(scored):
     for case in scored:
         for side, fates in zip(sides.values(), find_fates(case.truth, case.found), strict=True):
             side.update(fates.names)
-    rows = [
-        (side, f"{counts.total():,}", *(f"{counts[fate]:,}" if fate in counts else "-" for fate in FATES))
-        for side, counts in sides.items()
-    ]
+    rows = [(side, f"{counts.total():,}", *(f"{counts[fate]:,}" for fate in FATES)) for side, counts in sides.items()]
     return _table(("nuclei", "all", *FATES), rows)
 
 
