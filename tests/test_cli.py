@@ -21,6 +21,7 @@ from workbench.sample import draw_sample
 from workbench.scoring import read_solution
 
 COMMANDS = ("run", "train", "predict", "score", "report", "check", "info", "picture", "sample", "cv", "compare")
+COMMANDS += ("doctor",)
 COMMANDS += ("kernel", "kernel run")  # tested in test_twin
 COMMANDS += ("push", "watch", "fetch", "submit", "ship", "download")  # tested in test_remote
 
@@ -437,7 +438,6 @@ BAD_INPUT = [
     ("seed below 0", as_it_is, [*TRAIN, "--seed=-1"], ["--seed", "-1"]),
     ("no such preset", as_it_is, [*TRAIN, "--preset", "gpu"], ["--preset", "sample"]),
     ("no such command", as_it_is, ["trian"], ["trian", "train"]),
-    ("no command", as_it_is, [], ["COMMAND"]),
     ("broken row: an odd number", submission("t,1 2 3"), SCORE, ["submission.csv", "row 2", "odd"]),
     ("broken row: no number", submission("t,1 x"), CHECK, ["submission.csv", "row 2"]),
     ("broken row: past the last pixel", submission("t,1 1", "t,1999 9"), CHECK, ["submission.csv", "row 3", "past"]),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nuclei.config import PRESETS, SUBMISSION, BadInput, Config
 from workbench.folders import unfinished
-from workbench.terminal import Failed, log_lines, start_keras
+from workbench.terminal import BOLD, GREEN, RED, YELLOW, Failed, log_lines, paint, start_keras
 
 # A command's modules are imported inside its function: those that need no Keras start in a fraction of a second.
 
@@ -171,6 +171,33 @@ def report(args):
         print("Without --data it has no images.")
 
 
+def start(args):
+    """What `nuclei` alone shows."""
+    from workbench.advice import next_steps
+
+    sentence, steps = next_steps()
+    print(f"{sentence} Next:\n")
+    for command, what in steps:
+        print(f"  {paint(command, BOLD)}\n      {what}")
+    print("\nnuclei --help lists the commands; nuclei doctor looks at this machine.")
+
+
+def doctor(args):
+    from workbench.doctor import examine
+
+    lacking = False
+    for finding in examine():
+        bad = finding.mend and finding.needed
+        mark = paint("needs", RED) if bad else paint("lacks", YELLOW) if finding.mend else paint("good ", GREEN)
+        indent = " " * 19
+        lines = textwrap.wrap(finding.fact, 80 - len(indent), break_long_words=False, break_on_hyphens=False)
+        print(f"{mark}  {finding.name:<12}" + f"\n{indent}".join(lines), flush=True)
+        if finding.mend:
+            print(f"{indent}{paint(finding.mend, BOLD)}")
+        lacking |= bool(bad)
+    return 1 if lacking else 0
+
+
 # ---- the kernel, here and on Kaggle ------------------------------------------------------------
 
 
@@ -328,8 +355,10 @@ def seconds(text):
 def build_parser():
     parser = Parser(prog="nuclei", description="Find every nucleus in microscope images.", formatter_class=HELP)
     parser.epilog = "example, from nothing to a scored submission:\n" + textwrap.indent(FIRST_STEPS, "  ")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    parser.set_defaults(command=start)
     science = (add_run, add_train, add_predict, add_score, add_report, add_check, add_info, add_picture, add_sample)
+    science += (add_doctor,)
     experiments = (add_cv, add_compare)
     kaggle = (add_kernel, add_push, add_watch, add_fetch, add_submit, add_ship, add_download)
     for add in (*science, *experiments, *kaggle):
@@ -423,6 +452,11 @@ def add_sample(commands):
     parser = add_command(commands, sample, "draw a small competition of synthetic nuclei", example)
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder to draw it into")
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="another seed, other images (default 0)")
+
+
+def add_doctor(commands):
+    summary = "look at what a run needs here, and say what mends what is lacking (exit status 1 then)"
+    add_command(commands, doctor, summary, "nuclei doctor")
 
 
 def add_kernel(commands):
