@@ -392,6 +392,18 @@ def test_nothing_is_cut_off(visit, page, width):
     assert stage <= window <= width
 
 
+def test_nothing_moves_while_the_page_loads(visit, page):
+    at = visit(page)
+    script = """
+        const done = arguments[0];
+        let moved = 0;
+        new PerformanceObserver(list => list.getEntries().forEach(entry => { moved += entry.value; }))
+            .observe({type: "layout-shift", buffered: true});
+        setTimeout(() => done(moved), 200);
+    """
+    assert at.browser.execute_async_script(script) == 0
+
+
 def test_a_comparison_begins_where_they_differ_most(visit, comparison):
     at = visit(comparison)
     assert at.ask("document.getElementById('sort').value") == "differ most"

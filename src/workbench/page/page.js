@@ -26,17 +26,15 @@
 
   // ---- what is known of an image -----------------------------------------------------------------
 
-  // A merged or split pair shows on both sides: true nuclei count for what was missed, merged and split.
+  // Some fates show on both sides: a merged pair and the one nucleus found for it. The side that has more counts.
   function countFates(image) {
-    const counts = {};
-    for (const [fate] of [...(image.truth || []), ...image.found.filter(([fate]) => fate === "invented")])
-      counts[fate] = (counts[fate] || 0) + 1;
-    return counts;
+    const count = (nuclei, fate) => (nuclei || []).filter(nucleus => nucleus[0] === fate).length;
+    return Object.fromEntries(fates.map(fate => [fate, Math.max(count(image.truth, fate), count(image.found, fate))]));
   }
 
   for (const image of images) {
     image.counts = countFates(image);
-    image.faulty = faults.reduce((sum, fault) => sum + (image.counts[fault] || 0), 0);
+    image.faulty = faults.reduce((sum, fault) => sum + image.counts[fault], 0);
   }
 
   const describeScore = image => image.score === null ? "no truth" : `score ${three(image.score)}`;
@@ -45,7 +43,7 @@
     : plural(image.found.length, "nucleus").replace("nucleuss", "nuclei");
   function describeDifference(image) {
     if (!image.other) return "";
-    return image.difference === null ? `agreement ${three(image.agreement)}` : signed(image.difference);
+    return image.difference === null ? `agreement ${three(image.agreement)}` : `difference ${signed(image.difference)}`;
   }
 
   // ---- drawing -----------------------------------------------------------------------------------
