@@ -21,7 +21,7 @@ from workbench.sample import draw_sample
 from workbench.scoring import read_solution
 
 COMMANDS = ("run", "train", "predict", "score", "report", "check", "info", "picture", "sample", "cv", "compare")
-COMMANDS += ("doctor",)
+COMMANDS += ("export", "doctor")
 COMMANDS += ("kernel", "kernel run")  # tested in test_twin
 COMMANDS += ("push", "watch", "fetch", "submit", "ship", "download")  # tested in test_remote
 

@@ -171,6 +171,13 @@ def report(args):
         print("Without --data it has no images.")
 
 
+def export(args):
+    from workbench.export import export_run
+
+    count = export_run(args.run, find_data(args), args.out, args.stage)
+    print(f"{args.out} holds what was found in {count} images: labels/ for ImageJ, qupath/, and coco.json.")
+
+
 def start(args):
     """What `nuclei` alone shows."""
     from workbench.advice import next_steps
@@ -358,7 +365,7 @@ def build_parser():
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     parser.set_defaults(command=start)
     science = (add_run, add_train, add_predict, add_score, add_report, add_check, add_info, add_picture, add_sample)
-    science += (add_doctor,)
+    science += (add_export, add_doctor)
     experiments = (add_cv, add_compare)
     kaggle = (add_kernel, add_push, add_watch, add_fetch, add_submit, add_ship, add_download)
     for add in (*science, *experiments, *kaggle):
@@ -452,6 +459,16 @@ def add_sample(commands):
     parser = add_command(commands, sample, "draw a small competition of synthetic nuclei", example)
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder to draw it into")
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="another seed, other images (default 0)")
+
+
+def add_export(commands):
+    example = "nuclei export submission --data dsb2018 --out found"
+    summary = "write what a run found as label TIFFs, GeoJSON for QuPath and COCO JSON"
+    parser = add_command(commands, export, summary, example)
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    add_data(parser)
+    add_stage(parser)
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the files")
 
 
 def add_doctor(commands):
