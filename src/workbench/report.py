@@ -313,7 +313,7 @@ def _cost_section(run):
         seconds, images = float(row["seconds"]), int(row["images"])
         rate = f"{images / max(seconds, 1e-9):.1f}" if images else "-"
         share = f"{seconds / total:.0%}"
-        rows.append((row["stage"], f"{seconds:,.1f}", share, images or "-", rate, row["peak_gb"]))
+        rows.append((row["stage"], f"{seconds:,.1f}", share, f"{images:,}" if images else "-", rate, row["peak_gb"]))
     head = ("stage", "seconds", "share", "images", "images/s", "peak memory, GB")
     note = '<p class="note">Of training, images are crops. Peak memory: the most that the run had held by then.</p>'
     return [_section("Time and memory", _table(head, rows) + note)]

@@ -8,7 +8,7 @@
   const faults = fates.slice(1); // all but matched
   const comparing = images.some(image => image.other);
   const three = number => number.toFixed(3);
-  const signed = number => (number < 0 ? "−" : "+") + three(Math.abs(number));
+  const signed = number => (number < 0 ? "−" : number > 0 ? "+" : "") + three(Math.abs(number));
   const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
   function make(name, attributes = {}, ...children) {
