@@ -180,7 +180,7 @@ def test_help_has_an_example(command, capsys):
         main([*command.split(), "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert f"example:\n  nuclei {command} " in text
+    assert f"example:\n  nuclei {command}" in text
     example = text.split("example:\n")[1].strip().split()[1:]
     build_parser().parse_args(example)  # it is accepted as it stands
 
