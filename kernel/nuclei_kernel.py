@@ -1,27 +1,27 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 #  1  config        line    64  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   219  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   307  Data: read a competition (zips or folders), and decode it once.
-#  4  device        line   758  Device: what the run computes on, and in which precision.
-#  5  folds         line   816  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  6  metric        line   901  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-#  7  parallel      line   977  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-#  8  rle           line  1059  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  9  submission    line  1145  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-# 10  augmentation  line  1270  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 11  targets       line  1386  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  batches       line  1481  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 13  tta           line  1555  Test-time augmentation: the eight views of an image, and their inverses.
-# 14  watershed     line  1595  Watershed: from probabilities to instances, by flooding from seeds.
-# 15  inference     line  1668  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 16  loss          line  1778  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 17  model         line  1849  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 18  train         line  1969  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 19  main          line  2204  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 20  __main__      line  2399  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  2  kinds         line   221  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   309  Data: read a competition (zips or folders), and decode it once.
+#  4  device        line   760  Device: what the run computes on, and in which precision.
+#  5  folds         line   818  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  6  metric        line   903  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+#  7  parallel      line   979  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+#  8  rle           line  1061  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  9  submission    line  1147  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+# 10  augmentation  line  1272  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 11  targets       line  1388  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  batches       line  1483  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 13  tta           line  1557  Test-time augmentation: the eight views of an image, and their inverses.
+# 14  watershed     line  1597  Watershed: from probabilities to instances, by flooding from seeds.
+# 15  inference     line  1670  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 16  loss          line  1780  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 17  model         line  1851  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 18  train         line  1971  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 19  main          line  2206  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 20  __main__      line  2411  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 0a4a4a03c8e1f503, this file 839a86796cf08730
+# sources ad6145d6ddf002d7, this file 08996523c3457d92
 
 import csv
 import hashlib
@@ -58,7 +58,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "0a4a4a03c8e1f503"
+SOURCE_HASH = "ad6145d6ddf002d7"
 
 
 # ==================================================================================================
@@ -70,11 +70,13 @@ SOURCE_HASH = "0a4a4a03c8e1f503"
 log = logging.getLogger("nuclei")
 
 # What a run leaves in its folder.
-WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION = RUN_FILES = (
+WEIGHTS, CONFIG, LOG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION = RUN_FILES = (
     "model.weights.h5",
     "config.json",
     "log.csv",
     "held_out.csv",
+    "held_out_nuclei.csv",
+    "stages.csv",
     "submission.csv",
 )
 
@@ -2211,16 +2213,18 @@ EARLY_SHARE = 0.02  # of the training's minutes, for each prediction on the way
 
 
 class Stopwatch:
-    """What each stage of a run took: seconds, and images a second where it counts them."""
+    """What each stage of a run took: seconds, images where it counts them, and the peak memory by its end."""
 
     def __init__(self):
         self.stages = {}
+        self.memory = {}
 
     @contextmanager
     def stage(self, name, images=0):
         start = time.monotonic()
         yield
         self.stages[name] = (time.monotonic() - start, images)
+        self.memory[name] = peak_memory()
 
     def table(self):
         lines = [f"{'stage':<10} {'seconds':>8} {'images':>7} {'images/s':>9}"]
@@ -2229,6 +2233,14 @@ class Stopwatch:
             lines.append(f"{name:<10} {seconds:>8.1f} {counts}".rstrip())
         lines.append(f"peak memory {peak_memory():.1f} GB")
         return "\n".join(lines)
+
+    def write(self, path):
+        """The same as a CSV, whole or not at all."""
+        rows = [
+            (name, f"{seconds:.1f}", images, f"{self.memory[name]:.2f}")
+            for name, (seconds, images) in self.stages.items()
+        ]
+        _write_csv(path, ("stage", "seconds", "images", "peak_gb"), rows)
 
 
 class Predictions:
@@ -2295,6 +2307,7 @@ def run_competition(config, data, folder, stage=1):
         log.warning("%d images keep what was found in them earlier: the time was up", len(test.ids) - done)
     _score_held_out(held_out, network, thresholds, config, folder, watch)
     log.info("%s", watch.table())
+    watch.write(folder / STAGES)
     for image_id, why in test.faults.items():
         log.warning("%s was left empty: %s", image_id, why)
 
@@ -2305,6 +2318,7 @@ def train_competition(config, data, folder):
     network, thresholds, held_out = _train(config, data, folder, watch, on_better=lambda *_: None)
     _score_held_out(held_out, network, thresholds, config, folder, watch)
     log.info("%s", watch.table())
+    watch.write(folder / STAGES)
 
 
 def _train(config, data, folder, watch, on_better):
@@ -2334,8 +2348,12 @@ def _score_held_out(held_out, network, thresholds, config, folder, watch):
     if not held_out.ids:
         return
     with watch.stage("held out", len(held_out.ids)):
-        scores = score_images(held_out, network, thresholds, config)
-    _write_scores(folder / HELD_OUT, held_out, scores)
+        found = [segment(image, network, thresholds, config) for image in progress(held_out.images, "score")]
+    scores = np.array([average_precision(*pair) for pair in zip(held_out.labels, found, strict=True)])
+    rows = zip(held_out.ids, held_out.kinds, scores, strict=True)
+    _write_csv(folder / HELD_OUT, ("ImageId", "kind", "score"), [(i, kind, f"{score:.4f}") for i, kind, score in rows])
+    nuclei = zip(held_out.ids, found, strict=True)
+    write_submission(folder / HELD_OUT_NUCLEI, [row for i, labels in nuclei for row in make_rows(i, labels)])
     log.info(
         "score on held-out images, fold %d of %d\n%s",
         config.data_fold,
@@ -2348,12 +2366,6 @@ def set_up_device():
     """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
-
-
-def score_images(images, network, thresholds, config):
-    """Average precision of each image of an ImageSet with labels, float64 (N,)."""
-    pairs = zip(progress(images.images, "score"), images.labels, strict=True)
-    return np.array([average_precision(truth, segment(image, network, thresholds, config)) for image, truth in pairs])
 
 
 def progress(items, name):
@@ -2373,11 +2385,11 @@ def score_table(kinds, scores):
     return "\n".join(lines)
 
 
-def _write_scores(path, images, scores):
+def _write_csv(path, header, rows):
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["ImageId", "kind", "score"])
-    table.writerows((i, kind, f"{score:.4f}") for i, kind, score in zip(images.ids, images.kinds, scores, strict=True))
+    table.writerow(header)
+    table.writerows(rows)
     write_whole(path, text.getvalue())
 
 

@@ -20,7 +20,8 @@ from workbench.cli import build_parser, main, make_config
 from workbench.sample import draw_sample
 from workbench.scoring import read_solution
 
-COMMANDS = ("run", "train", "predict", "score", "check", "info", "picture", "sample", "cv", "compare")
+COMMANDS = ("run", "train", "predict", "score", "report", "check", "info", "picture", "sample", "cv", "compare")
+COMMANDS += ("export", "doctor")
 COMMANDS += ("kernel", "kernel run")  # tested in test_twin
 COMMANDS += ("push", "watch", "fetch", "submit", "ship", "download")  # tested in test_remote
 
@@ -70,7 +71,7 @@ def test_a_run_leaves_its_files_and_says_what_is_next(sample_run):
     folder, _, _, done = sample_run
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (folder / "out").iterdir()}
-    assert names == {"submission.csv", "model.weights.h5", "config.json", "log.csv"}
+    assert names == {"submission.csv", "model.weights.h5", "config.json", "log.csv", "stages.csv", "report.html"}
     assert "out/submission.csv" in done.stdout
     for word in ("nuclei check", "nuclei score", "https://www.kaggle.com/"):
         assert word in done.stdout
@@ -179,7 +180,7 @@ def test_help_has_an_example(command, capsys):
         main([*command.split(), "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert f"example:\n  nuclei {command} " in text
+    assert f"example:\n  nuclei {command}" in text
     example = text.split("example:\n")[1].strip().split()[1:]
     build_parser().parse_args(example)  # it is accepted as it stands
 
@@ -437,7 +438,6 @@ BAD_INPUT = [
     ("seed below 0", as_it_is, [*TRAIN, "--seed=-1"], ["--seed", "-1"]),
     ("no such preset", as_it_is, [*TRAIN, "--preset", "gpu"], ["--preset", "sample"]),
     ("no such command", as_it_is, ["trian"], ["trian", "train"]),
-    ("no command", as_it_is, [], ["COMMAND"]),
     ("broken row: an odd number", submission("t,1 2 3"), SCORE, ["submission.csv", "row 2", "odd"]),
     ("broken row: no number", submission("t,1 x"), CHECK, ["submission.csv", "row 2"]),
     ("broken row: past the last pixel", submission("t,1 1", "t,1999 9"), CHECK, ["submission.csv", "row 3", "past"]),

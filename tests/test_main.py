@@ -36,7 +36,8 @@ TINY = Config(
     tile_batch=4,
     tta_views=1,
 )
-FILES = ["config.json", "held_out.csv", "log.csv", "model.weights.h5", "submission.csv"]
+FILES = ["config.json", "held_out.csv", "held_out_nuclei.csv", "log.csv", "model.weights.h5", "stages.csv"]
+FILES += ["submission.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,14 @@ def test_held_out_images_are_scored(finished):
     rows = list(csv.DictReader((finished / "held_out.csv").open(newline="")))
     assert 1 <= len(rows) <= 5
     assert all(0 <= float(row["score"]) <= 1 for row in rows)
+    assert list(check_submission(finished / "held_out_nuclei.csv", dict.fromkeys(row["ImageId"] for row in rows)))
+
+
+def test_the_cost_of_each_stage_is_kept(finished):
+    rows = list(csv.DictReader((finished / "stages.csv").open(newline="")))
+    assert [row["stage"] for row in rows] == ["read test", "read train", "train", "predict", "held out"]
+    assert all(float(row["seconds"]) >= 0 and float(row["peak_gb"]) > 0.1 for row in rows)
+    assert rows[3]["images"] == "4"
 
 
 def test_a_loaded_run_predicts_the_same_rows(finished, test_set, tmp_path):

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 log = logging.getLogger("nuclei")
 
 # What a run leaves in its folder.
-WEIGHTS, CONFIG, LOG, HELD_OUT, SUBMISSION = RUN_FILES = (
+WEIGHTS, CONFIG, LOG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION = RUN_FILES = (
     "model.weights.h5",
     "config.json",
     "log.csv",
     "held_out.csv",
+    "held_out_nuclei.csv",
+    "stages.csv",
     "submission.csv",
 )
 

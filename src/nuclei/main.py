@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from nuclei.config import CONFIG, HELD_OUT, SUBMISSION, BadInput, log
+from nuclei.config import CONFIG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION, BadInput, log
 from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, read_set
 from nuclei.device import choose_precision, peak_memory
 from nuclei.folds import split_data
@@ -29,16 +29,18 @@ EARLY_SHARE = 0.02  # of the training's minutes, for each prediction on the way
 
 
 class Stopwatch:
-    """What each stage of a run took: seconds, and images a second where it counts them."""
+    """What each stage of a run took: seconds, images where it counts them, and the peak memory by its end."""
 
     def __init__(self):
         self.stages = {}
+        self.memory = {}
 
     @contextmanager
     def stage(self, name, images=0):
         start = time.monotonic()
         yield
         self.stages[name] = (time.monotonic() - start, images)
+        self.memory[name] = peak_memory()
 
     def table(self):
         lines = [f"{'stage':<10} {'seconds':>8} {'images':>7} {'images/s':>9}"]
@@ -47,6 +49,14 @@ class Stopwatch:
             lines.append(f"{name:<10} {seconds:>8.1f} {counts}".rstrip())
         lines.append(f"peak memory {peak_memory():.1f} GB")
         return "\n".join(lines)
+
+    def write(self, path):
+        """The same as a CSV, whole or not at all."""
+        rows = [
+            (name, f"{seconds:.1f}", images, f"{self.memory[name]:.2f}")
+            for name, (seconds, images) in self.stages.items()
+        ]
+        _write_csv(path, ("stage", "seconds", "images", "peak_gb"), rows)
 
 
 class Predictions:
@@ -113,6 +123,7 @@ def run_competition(config, data, folder, stage=1):
         log.warning("%d images keep what was found in them earlier: the time was up", len(test.ids) - done)
     _score_held_out(held_out, network, thresholds, config, folder, watch)
     log.info("%s", watch.table())
+    watch.write(folder / STAGES)
     for image_id, why in test.faults.items():
         log.warning("%s was left empty: %s", image_id, why)
 
@@ -123,6 +134,7 @@ def train_competition(config, data, folder):
     network, thresholds, held_out = _train(config, data, folder, watch, on_better=lambda *_: None)
     _score_held_out(held_out, network, thresholds, config, folder, watch)
     log.info("%s", watch.table())
+    watch.write(folder / STAGES)
 
 
 def _train(config, data, folder, watch, on_better):
@@ -152,8 +164,12 @@ def _score_held_out(held_out, network, thresholds, config, folder, watch):
     if not held_out.ids:
         return
     with watch.stage("held out", len(held_out.ids)):
-        scores = score_images(held_out, network, thresholds, config)
-    _write_scores(folder / HELD_OUT, held_out, scores)
+        found = [segment(image, network, thresholds, config) for image in progress(held_out.images, "score")]
+    scores = np.array([average_precision(*pair) for pair in zip(held_out.labels, found, strict=True)])
+    rows = zip(held_out.ids, held_out.kinds, scores, strict=True)
+    _write_csv(folder / HELD_OUT, ("ImageId", "kind", "score"), [(i, kind, f"{score:.4f}") for i, kind, score in rows])
+    nuclei = zip(held_out.ids, found, strict=True)
+    write_submission(folder / HELD_OUT_NUCLEI, [row for i, labels in nuclei for row in make_rows(i, labels)])
     log.info(
         "score on held-out images, fold %d of %d\n%s",
         config.data_fold,
@@ -166,12 +182,6 @@ def set_up_device():
     """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
-
-
-def score_images(images, network, thresholds, config):
-    """Average precision of each image of an ImageSet with labels, float64 (N,)."""
-    pairs = zip(progress(images.images, "score"), images.labels, strict=True)
-    return np.array([average_precision(truth, segment(image, network, thresholds, config)) for image, truth in pairs])
 
 
 def progress(items, name):
@@ -191,11 +201,11 @@ def score_table(kinds, scores):
     return "\n".join(lines)
 
 
-def _write_scores(path, images, scores):
+def _write_csv(path, header, rows):
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["ImageId", "kind", "score"])
-    table.writerows((i, kind, f"{score:.4f}") for i, kind, score in zip(images.ids, images.kinds, scores, strict=True))
+    table.writerow(header)
+    table.writerows(rows)
     write_whole(path, text.getvalue())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nuclei.config import PRESETS, SUBMISSION, BadInput, Config
 from workbench.folders import in_use, unfinished
-from workbench.terminal import Failed, log_lines, plain, start_keras
+from workbench.terminal import BOLD, GREEN, RED, YELLOW, Failed, log_lines, paint, plain, start_keras
 
 # A command's modules are imported inside its function: those that need no Keras start in a fraction of a second.
 
@@ -54,6 +54,7 @@ def run(args):
 
     with in_use(args.out), unfinished(args.out) as folder:
         run_competition(config, data, folder, args.stage)
+    report_on(args.out, data, args.stage)
     print_next(args.out / SUBMISSION, data, args.stage)
 
 
@@ -160,6 +161,50 @@ def score(args):
     print(threshold_table(score_submission(path, args.solution)))
 
 
+def report(args):
+    from workbench.report import write_report
+
+    data = find_data(args) if args.data or "NUCLEI_DATA" in os.environ else None
+    path = write_report(args.run, data, args.stage, args.solution, args.against)
+    print(f"{path} is the report: open it in a browser.")
+    if not data:
+        print("Without --data it has no images.")
+
+
+def export(args):
+    from workbench.export import export_run
+
+    count = export_run(args.run, find_data(args), args.out, args.stage)
+    print(f"{args.out} holds what was found in {count} images: labels/ for ImageJ, qupath/, and coco.json.")
+
+
+def start(args):
+    """What `nuclei` alone shows."""
+    from workbench.advice import next_steps
+
+    sentence, steps = next_steps()
+    print(f"{sentence} Next:\n")
+    for command, what in steps:
+        print(f"  {paint(command, BOLD)}\n      {what}")
+    print("\nnuclei --help lists the commands; nuclei doctor looks at this machine.")
+
+
+def doctor(args):
+    from workbench.doctor import examine
+
+    lacking = False
+    for finding in examine():
+        bad = finding.mend and finding.needed
+        mark = paint("needs", RED) if bad else paint("lacks", YELLOW) if finding.mend else paint("good ", GREEN)
+        indent = " " * 19
+        lines = textwrap.wrap(finding.fact, 80 - len(indent), break_long_words=False, break_on_hyphens=False)
+        print(f"{mark}  {finding.name:<12}" + f"\n{indent}".join(lines), flush=True)
+        if finding.mend:
+            print(f"{indent}{paint(finding.mend, BOLD)}")
+        lacking |= bool(bad)
+    return 1 if lacking else 0
+
+
 # ---- the kernel, here and on Kaggle ------------------------------------------------------------
 
 
@@ -172,7 +217,9 @@ def kernel_run(args):
     data, names = find_data(args), ("preset", "minutes", "steps", "seed", "stage")
     settings = {name.upper(): getattr(args, name) for name in names if getattr(args, name) is not None}
     path = run_twin(build_kernel(), data, args.out, settings, args.limit, args.layout, args.python)
-    print_next(path, data, args.stage or last_stage(data))
+    stage = args.stage or last_stage(data)
+    report_on(args.out, data, stage)
+    print_next(path, data, stage)
 
 
 def push(args):
@@ -265,6 +312,13 @@ def find_submission(path):
     return file
 
 
+def report_on(run, data, stage):
+    """Writes the report of a run that has just ended."""
+    from workbench.report import write_report
+
+    print(f"\nThe report is {write_report(run, data, stage)}: open it in a browser.")
+
+
 def print_next(path, data, stage):
     option = f" --stage {stage}" if stage != 1 else ""
     print(f"\nThe submission is {path}. Next:")
@@ -308,8 +362,10 @@ def seconds(text):
 def build_parser():
     parser = Parser(prog="nuclei", description="Find every nucleus in microscope images.", formatter_class=HELP)
     parser.epilog = "example, from nothing to a scored submission:\n" + textwrap.indent(FIRST_STEPS, "  ")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    science = (add_run, add_train, add_predict, add_score, add_check, add_info, add_picture, add_sample)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    parser.set_defaults(command=start)
+    science = (add_run, add_train, add_predict, add_score, add_report, add_check, add_info, add_picture, add_sample)
+    science += (add_export, add_doctor)
     experiments = (add_cv, add_compare)
     kaggle = (add_kernel, add_push, add_watch, add_fetch, add_submit, add_ship, add_download)
     for add in (*science, *experiments, *kaggle):
@@ -367,6 +423,16 @@ def add_score(commands):
     parser.add_argument("--solution", metavar="CSV", type=Path, required=True, help="the solution, plain or zipped")
 
 
+def add_report(commands):
+    example = "nuclei report submission --data dsb2018"
+    parser = add_command(commands, report, "write a page with a run's scores, training and images", example)
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run; report.html goes into it")
+    add_data(parser)
+    add_stage(parser)
+    parser.add_argument("--solution", metavar="CSV", type=Path, help="the true nuclei of the test images")
+    parser.add_argument("--against", metavar="RUN2", type=Path, help="another run, to compare with image by image")
+
+
 def add_check(commands):
     example = "nuclei check submission --data dsb2018"
     parser = add_command(commands, check, "check a submission against the competition's rules", example)
@@ -393,6 +459,21 @@ def add_sample(commands):
     parser = add_command(commands, sample, "draw a small competition of synthetic nuclei", example)
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder to draw it into")
     parser.add_argument("--seed", metavar="S", type=natural, default=0, help="another seed, other images (default 0)")
+
+
+def add_export(commands):
+    example = "nuclei export submission --data dsb2018 --out found"
+    summary = "write what a run found as label TIFFs, GeoJSON for QuPath and COCO JSON"
+    parser = add_command(commands, export, summary, example)
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    add_data(parser)
+    add_stage(parser)
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the files")
+
+
+def add_doctor(commands):
+    summary = "look at what a run needs here, and say what mends what is lacking (exit status 1 then)"
+    add_command(commands, doctor, summary, "nuclei doctor")
 
 
 def add_kernel(commands):

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from scipy.stats import bootstrap
 
 from nuclei.config import CONFIG, HELD_OUT, LOG, BadInput, Config
 from nuclei.device import choose_precision
@@ -20,9 +19,9 @@ from nuclei.kinds import KINDS
 from nuclei.main import train_competition
 from nuclei.submission import read_table, write_whole
 from workbench.folders import unfinished
+from workbench.scoring import mean_interval
 
 COLUMNS = ("date", "commit", "recipe", "command", "minutes", "device", "mean", "spread", *KINDS)
-CONFIDENCE = 0.95  # of the interval in which two recipes' true difference lies
 
 
 def change_settings(config, changes):
@@ -145,7 +144,4 @@ def compare_recipes(one, other):
         if ours.keys() != theirs.keys():
             raise BadInput(f"{one / fold} and {other / fold} were scored on different images")
         differences += [ours[image_id][1] - theirs[image_id][1] for image_id in ours]
-    rng = np.random.default_rng(0)
-    resampled = bootstrap((differences,), np.mean, confidence_level=CONFIDENCE, method="percentile", rng=rng)
-    low, high = resampled.confidence_interval
-    return len(differences), float(np.mean(differences)), float(low), float(high)
+    return len(differences), float(np.mean(differences)), *mean_interval(differences)

@@ -8,6 +8,7 @@ import shutil
 from nuclei.config import RUN_FILES, BadInput
 
 KERNEL_LOG = "kernel.log"  # what the kernel said, where it was the kernel that ran
+REPORT = "report.html"
 
 
 @contextlib.contextmanager
@@ -58,6 +59,6 @@ def unfinished(out):
     written = {path.name for path in folder.iterdir()}
     for name in written:
         os.replace(folder / name, out / name)
-    for name in {*RUN_FILES, KERNEL_LOG} - written:
+    for name in {*RUN_FILES, KERNEL_LOG, REPORT} - written:
         (out / name).unlink(missing_ok=True)
     folder.rmdir()

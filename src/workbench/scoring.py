@@ -1,12 +1,15 @@
 """Scoring: what a submission is worth, and whether Kaggle would take it."""
 
 import numpy as np
+from scipy.stats import bootstrap
 
 from nuclei.config import MAX_PIXELS, MAX_SET_PIXELS, BadInput
 from nuclei.data import TEST_NAMES, default_cache, find_set, paint_labels, read_set
 from nuclei.metric import THRESHOLDS, precision_at_thresholds
 from nuclei.rle import decode_rles, parse_runs
 from nuclei.submission import HEADER, check_submission, read_table
+
+CONFIDENCE = 0.95  # of the interval in which a mean difference lies
 
 
 def test_shapes(data, stage):
@@ -95,3 +98,12 @@ def threshold_table(precision):
     head = "".join(f"{threshold:>6.2f}" for threshold in THRESHOLDS)
     body = "".join(f"{value:>6.3f}" for value in precision)
     return f"IoU above{head}    mean\nprecision{body}  {precision.mean():>6.4f}"
+
+
+def mean_interval(differences):
+    """The bounds (low, high) of a mean difference with 95 % confidence, by bootstrap over the images; float (N,)."""
+    if len(differences) < 2:
+        return differences[0], differences[0]
+    rng = np.random.default_rng(0)
+    resampled = bootstrap((differences,), np.mean, confidence_level=CONFIDENCE, method="percentile", rng=rng)
+    return tuple(map(float, resampled.confidence_interval))

@@ -8,6 +8,8 @@ import warnings
 
 from tqdm import tqdm
 
+GREEN, YELLOW, RED, BOLD = 32, 33, 31, 1  # of ANSI terminals
+
 
 class Failed(Exception):
     """What was asked for was tried and went wrong: a sentence, and perhaps the lines that show it. Exit status 1."""
@@ -58,6 +60,13 @@ def start_keras():
         import keras
 
         keras.distribution.list_devices()
+
+
+def paint(text, code):
+    """The text in a colour, where stdout is a terminal and NO_COLOR is not set (https://no-color.org)."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[{code}m{text}\033[0m"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,353 @@
+"""Report: a finished run as one page that opens from disk: its score, training, cost and settings, and every image."""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from string import Template
+
+import cv2
+import numpy as np
+from scipy import ndimage as ndi
+
+from nuclei.config import CONFIG, HELD_OUT, HELD_OUT_NUCLEI, LOG, STAGES, SUBMISSION, BadInput
+from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, list_ids, read_set
+from nuclei.kinds import KINDS
+from nuclei.metric import THRESHOLDS, average_precision, precision_at_thresholds
+from nuclei.rle import decode_rles
+from nuclei.submission import HEADER, check_submission, read_table, write_whole
+from workbench.charts import line_chart
+from workbench.faults import FATES, find_fates
+from workbench.folders import REPORT
+from workbench.pictures import brighten
+from workbench.scoring import mean_interval, read_solution
+
+PAGE = Path(__file__).with_name("page")  # page.html, page.css and page.js
+LONGEST = 1024  # px of the page's copy of an image; a larger one is shrunk
+QUALITY = 90  # of its WebP
+SMOOTH = 0.5  # px by which an outline may stray from the nucleus's edge
+TEST, LEFT_OUT = "test", "held-out"  # which part of the data an image is from
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of a report: `truth` int32 (H, W) or None, `found` int32 (H, W), `precision` float64 (10,) or None."""
+
+    image_id: str
+    part: str
+    kind: str
+    image: np.ndarray
+    truth: np.ndarray | None
+    found: np.ndarray
+    precision: np.ndarray | None
+
+    @property
+    def score(self):
+        return None if self.precision is None else float(self.precision.mean())
+
+
+def write_report(run, data=None, stage=1, solution=None, against=None):
+    """Writes `run`/report.html, a page that needs nothing beside it -> its path.
+
+    Args:
+        run: Path of a finished run's folder.
+        data: the competition's folder; without it the page has no images.
+        stage: 1 or 2, whose test images the run's submission is for.
+        solution: CSV with the test images' true nuclei.
+        against: Path of another run on the same data, to compare with.
+
+    Raises:
+        BadInput: this is no run, the data are not those of the run, or the two runs share no image.
+    """
+    if not any((run / name).is_file() for name in (CONFIG, SUBMISSION)):
+        raise BadInput(
+            f"{run} holds no {CONFIG} and no {SUBMISSION}: name the folder of a run, as nuclei run leaves it"
+        )
+    if data is None and (solution or against):
+        raise BadInput("a report with --solution or --against needs the images: name the competition with --data DIR")
+    cases = gather_cases(run, data, stage, solution) if data else []
+    others = {case.image_id: case for case in gather_cases(against, data, stage, solution)} if against else {}
+    if against and not any(case.image_id in others for case in cases):
+        raise BadInput(f"{run} and {against} share no image: compare runs on the same data")
+    write_whole(run / REPORT, fill_page(run, cases, others, against))
+    return run / REPORT
+
+
+# ---- what a run found --------------------------------------------------------------------------
+
+
+def gather_cases(run, data, stage=1, solution=None):
+    """The images that a run left rows for -> list of Case: those held out, then the test images.
+
+    Raises:
+        BadInput: rows that break a rule, or rows of images that `data` does not hold.
+    """
+    cases = []
+    if (run / HELD_OUT_NUCLEI).is_file():
+        images = _pick_images(find_set(data, (TRAIN,)), run / HELD_OUT_NUCLEI)
+        truths = dict(zip(images.ids, images.labels, strict=True)) if images.labels else {}
+        cases += _read_cases(run / HELD_OUT_NUCLEI, images, LEFT_OUT, truths)
+    if (run / SUBMISSION).is_file():
+        images = read_set(find_set(data, TEST_NAMES[stage]), default_cache())
+        cases += _read_cases(run / SUBMISSION, images, TEST, read_solution(solution) if solution else {})
+    return cases
+
+
+def _pick_images(path, rows):
+    """The images of a set that a file has rows for."""
+    wanted = {row["ImageId"] for row in read_table(rows, HEADER)}
+    strange = wanted - set(list_ids(path))
+    if strange:
+        raise BadInput(f"{rows} is about {min(strange)}, which {path} does not hold: name the run's own data")
+    images = read_set(path, default_cache())
+    return images.subset([i for i, image_id in enumerate(images.ids) if image_id in wanted])
+
+
+def _read_cases(path, images, part, truths):
+    shapes = {image_id: image.shape[:2] for image_id, image in zip(images.ids, images.images, strict=True)}
+    rles = check_submission(path, shapes | dict.fromkeys(images.faults))
+    for image_id, image, kind in zip(images.ids, images.images, images.kinds, strict=True):
+        found, truth = decode_rles(rles[image_id], *image.shape[:2]), truths.get(image_id)
+        if truth is not None and truth.shape != found.shape:
+            raise BadInput(
+                f"the solution's {image_id} is {truth.shape}, the image {found.shape}: name another solution"
+            )
+        precision = None if truth is None else precision_at_thresholds(truth, found)
+        yield Case(image_id, part, kind, image, truth, found, precision)
+
+
+# ---- one image, for the gallery ----------------------------------------------------------------
+
+
+def describe_case(case, other=None):
+    """What the page's script draws of an image -> dict for JSON.
+
+    A nucleus is [fate, IoU, path]: its fate of FATES, or "" where there is no truth, its best IoU or None, its outline
+    in SVG's terms, in px of the image.
+    """
+    height, width = case.found.shape
+    entry = {"id": case.image_id, "part": case.part, "kind": case.kind, "width": width, "height": height}
+    entry |= {"source": encode_image(case.image), "score": case.score, "truth": None}
+    found = outlines(case.found)
+    if case.truth is None:
+        entry["found"] = [["", None, path] for path in found]
+    else:
+        true_fates, found_fates = find_fates(case.truth, case.found)
+        entry["truth"] = _nuclei(true_fates, outlines(case.truth))
+        entry["found"] = _nuclei(found_fates, found)
+    if other is not None:
+        entry["other"] = [["", None, path] for path in outlines(other.found)]
+        entry["difference"] = None if case.score is None else case.score - other.score
+        entry["agreement"] = average_precision(other.found, case.found)
+    return entry
+
+
+def _nuclei(fates, paths):
+    rows = zip(fates.names, fates.ious, paths, strict=True)
+    return [[name, round(iou, 3), path] for name, iou, path in rows]
+
+
+def encode_image(image):
+    """uint8 (H, W, 3) RGB -> a data: address with the brightened image as WebP."""
+    shrink = LONGEST / max(image.shape)
+    bright = brighten(np.asarray(image))
+    if shrink < 1:
+        bright = cv2.resize(bright, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    data = cv2.imencode(".webp", bright[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1].tobytes()
+    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+
+
+def outlines(labels):
+    """The SVG path around each nucleus, by ascending label, through the middles of its outermost pixels."""
+    paths = []
+    for label, box in enumerate(ndi.find_objects(labels), start=1):
+        if box is not None:
+            mask = (labels[box] == label).astype(np.uint8)
+            offset = (box[1].start, box[0].start)
+            contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=offset)
+            paths.append("".join(_path(cv2.approxPolyDP(contour, SMOOTH, True)[:, 0]) for contour in contours))
+    return paths
+
+
+def _path(corners):
+    """int (n, 2) -> "M12.5 3.5l4 0 0 2z"."""
+    (x, y), steps = corners[0] + 0.5, np.diff(corners, axis=0, append=corners[:1])
+    return f"M{x:g} {y:g}l{' '.join(map(str, steps.ravel().tolist()))}z"
+
+
+# ---- the page ----------------------------------------------------------------------------------
+
+
+def fill_page(run, cases, others, against):
+    """The whole page as text. What comes from outside is escaped, and the page's policy runs no script but its own."""
+    entries = [describe_case(case, others.get(case.image_id)) for case in cases]
+    style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    sections = [*_score_sections(run, cases), *_against_section(cases, others, against), *_training_section(run)]
+    sections += [*_cost_section(run), *_settings_section(run)]
+    name = run.resolve().name
+    values = {
+        "policy": policy,
+        "style": style,
+        "script": script,
+        "title": escape(f"{name}: nuclei report"),
+        "name": escape(name),
+        "written": f"{datetime.now():%d %B %Y, %H:%M}",
+        "headline": _headline(run, cases),
+        "sections": "\n".join(sections),
+        "data": json.dumps({"images": entries, "fates": FATES}, separators=(",", ":")).replace("<", "\\u003c"),
+        "hidden": "" if cases else "hidden",
+    }
+    return Template((PAGE / "page.html").read_text(encoding="utf-8")).substitute(values)
+
+
+def _headline(run, cases):
+    """The figures that one wants first."""
+    figures = []
+    for part in (LEFT_OUT, TEST):
+        scores = [case.score for case in cases if case.part == part and case.score is not None]
+        if part == LEFT_OUT and not scores and (run / HELD_OUT).is_file():
+            scores = [float(row["score"]) for row in read_table(run / HELD_OUT, ("score",))]
+        if scores:
+            figures.append((f"{np.mean(scores):.3f}", f"score on {len(scores)} {part} images"))
+    found = [case.found.max(initial=0) for case in cases if case.part == TEST]
+    if found:
+        figures.append((f"{sum(found):,}", f"nuclei found in {len(found)} test images"))
+    if (run / STAGES).is_file():
+        seconds = sum(float(row["seconds"]) for row in _read_stages(run))
+        figures.append((f"{seconds / 60:.1f} min", "from the files to the submission"))
+    return "".join(f"<div><dt>{escape(what)}</dt><dd>{escape(figure)}</dd></div>" for figure, what in figures)
+
+
+def _score_sections(run, cases):
+    sections = []
+    for part in (LEFT_OUT, TEST):
+        scored = [case for case in cases if case.part == part and case.precision is not None]
+        if scored:
+            sections.append(_section(f"Score on the {part} images", _precision_table(scored), "wide"))
+    if not any(case.part == LEFT_OUT for case in cases) and (run / HELD_OUT).is_file():
+        scores = [(row["kind"], float(row["score"])) for row in read_table(run / HELD_OUT, ("kind", "score"))]
+        rows = [
+            (kind, len(here), f"{np.mean(here):.3f}")
+            for kind in (*KINDS, "all")
+            if (here := [score for of, score in scores if kind in (of, "all")])
+        ]
+        sections.append(_section(f"Score on the {LEFT_OUT} images", _table(("kind", "images", "score"), rows)))
+    return sections
+
+
+def _precision_table(scored):
+    """A row a kind: how many images and nuclei of what fate, the score, and the precision at each threshold."""
+    head = ("kind", "images", "score", *(f"{threshold:.2f}" for threshold in THRESHOLDS))
+    rows = []
+    for kind in (*KINDS, "all"):
+        here = [case.precision for case in scored if kind in (case.kind, "all")]
+        if here:
+            each = np.mean(here, axis=0)
+            rows.append((kind, len(here), f"{each.mean():.3f}", *(f"{value:.2f}" for value in each)))
+    note = '<p class="note">0.50 to 0.95: the precision at an IoU above that. Score: the mean of these ten.</p>'
+    return f'<div class="tables"><div>{_table(head, rows)}{note}</div>{_fate_table(scored)}</div>'
+
+
+def _fate_table(scored):
+    """How many nuclei met which fate, the predicted ones and, of the missed, merged and split, the true ones."""
+    sides = {"true": Counter(), "predicted": Counter()}
+    for case in scored:
+        for side, fates in zip(sides.values(), find_fates(case.truth, case.found), strict=True):
+            side.update(fates.names)
+    rows = [(side, f"{counts.total():,}", *(f"{counts[fate]:,}" for fate in FATES)) for side, counts in sides.items()]
+    return _table(("nuclei", "all", *FATES), rows)
+
+
+def _against_section(cases, others, against):
+    if not others:
+        return []
+    pairs = [(case, others[case.image_id]) for case in cases if case.image_id in others]
+    rows = []
+    for kind in (*KINDS, "all"):
+        here = [a.score - b.score for a, b in pairs if a.score is not None and kind in (a.kind, "all")]
+        if here:
+            low, high = mean_interval(here)
+            spread = f"{np.std(here, ddof=1):.3f}" if len(here) > 1 else "-"
+            interval = f"{low:+.3f} … {high:+.3f}" if len(here) > 1 else "-"
+            better, worse = sum(one > 0 for one in here), sum(one < 0 for one in here)
+            rows.append((kind, len(here), f"{np.mean(here):+.3f}", spread, interval, better, worse))
+    name = f"Against {against.resolve().name}"
+    if not rows:
+        return [_section(name, "<p>No truth is known: the gallery has the images that differ most first.</p>")]
+    head = ("kind", "images", "difference", "spread", "95 % of the mean", "better", "worse")
+    note = "<p class=\"note\">Difference: this run's score less the other's, image by image. Spread: its standard "
+    note += "deviation over the images. How much a second training would differ is not in it.</p>"
+    return [_section(name, _table(head, rows) + note, "wide")]
+
+
+def _training_section(run):
+    if not (run / LOG).is_file():
+        return []
+    rows = read_table(run / LOG, ("seconds", "loss", "tuning_score"))
+    charts = []
+    for column, name, dots in (("loss", "loss", False), ("tuning_score", "score on the tuning images", True)):
+        points = [(float(row["seconds"]) / 60, float(row[column])) for row in rows if row[column]]
+        if points:
+            said = f"{name}: {points[0][1]:.3f} at first, {points[-1][1]:.3f} at the end"
+            charts.append(f"<figure>{line_chart(points, said, 'minutes', name, dots)}</figure>")
+    return [_section("Training", f'<div class="charts">{"".join(charts)}</div>')] if charts else []
+
+
+def _read_stages(run):
+    return read_table(run / STAGES, ("stage", "seconds", "images", "peak_gb"))
+
+
+def _cost_section(run):
+    if not (run / STAGES).is_file():
+        return []
+    stages = _read_stages(run)
+    total = sum(float(row["seconds"]) for row in stages) or 1.0
+    rows = []
+    for row in stages:
+        seconds, images = float(row["seconds"]), int(row["images"])
+        rate = f"{images / max(seconds, 1e-9):.1f}" if images else "-"
+        share = f"{seconds / total:.0%}"
+        rows.append((row["stage"], f"{seconds:,.1f}", share, f"{images:,}" if images else "-", rate, row["peak_gb"]))
+    head = ("stage", "seconds", "share", "images", "images/s", "peak memory, GB")
+    note = '<p class="note">Of training, images are crops. Peak memory: the most that the run had held by then.</p>'
+    return [_section("Time and memory", _table(head, rows) + note)]
+
+
+def _settings_section(run):
+    if not (run / CONFIG).is_file():
+        return []
+    try:
+        content = json.loads((run / CONFIG).read_text(encoding="utf-8"))
+        parts = [
+            f"<details{' open' if name == 'versions' else ''}><summary>{escape(name)}</summary>"
+            f"{_table((name, 'value'), [(key, _plain(value)) for key, value in values.items()])}</details>"
+            for name, values in content.items()
+        ]
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{run / CONFIG} is no settings file: take it away, or train again ({error})") from None
+    return [_section("Settings and versions", f'<div class="settings">{"".join(parts)}</div>')]
+
+
+def _plain(value):
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _section(title, content, style=""):
+    return f'<section class="{style}"><h2>{escape(title)}</h2>{content}</section>'
+
+
+def _table(head, rows):
+    """An HTML table; its first column names the rows. It scrolls by itself where the window is narrow."""
+    titles = "".join(f'<th scope="col">{escape(str(title))}</th>' for title in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(str(row[0]))}</th>{"".join(f"<td>{escape(str(x))}</td>" for x in row[1:])}</tr>'
+        for row in rows
+    )
+    frame = f'<div class="scroll" tabindex="0" role="region" aria-label="table by {escape(str(head[0]))}">'
+    return f"{frame}<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
