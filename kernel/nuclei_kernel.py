@@ -1,27 +1,27 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
-#  1  config        line    62  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   195  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   283  Data: read a competition (zips or folders), and decode it once.
-#  4  device        line   627  Device: what the run computes on, and in which precision.
-#  5  folds         line   685  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  6  metric        line   770  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-#  7  parallel      line   846  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-#  8  rle           line   928  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  9  submission    line  1012  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-# 10  augmentation  line  1123  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 11  targets       line  1239  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  batches       line  1334  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 13  tta           line  1408  Test-time augmentation: the eight views of an image, and their inverses.
-# 14  watershed     line  1448  Watershed: from probabilities to instances, by flooding from seeds.
-# 15  inference     line  1521  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 16  loss          line  1631  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 17  model         line  1702  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 18  train         line  1822  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 19  main          line  2057  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 20  __main__      line  2262  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  1  config        line    64  Config: every setting of a run in one flat, frozen dataclass, and the presets.
+#  2  kinds         line   221  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   309  Data: read a competition (zips or folders), and decode it once.
+#  4  device        line   760  Device: what the run computes on, and in which precision.
+#  5  folds         line   818  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  6  metric        line   903  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+#  7  parallel      line   979  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+#  8  rle           line  1061  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  9  submission    line  1147  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+# 10  augmentation  line  1272  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 11  targets       line  1388  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  batches       line  1483  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 13  tta           line  1557  Test-time augmentation: the eight views of an image, and their inverses.
+# 14  watershed     line  1597  Watershed: from probabilities to instances, by flooding from seeds.
+# 15  inference     line  1670  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 16  loss          line  1780  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 17  model         line  1851  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 18  train         line  1971  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 19  main          line  2206  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 20  __main__      line  2411  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources bee93f5307e33a8c, this file f5c7e55181da8e1c
+# sources ad6145d6ddf002d7, this file 08996523c3457d92
 
 import csv
 import hashlib
@@ -33,6 +33,7 @@ import os
 import re
 import resource
 import shutil
+import struct
 import sys
 import tempfile
 import time
@@ -40,9 +41,10 @@ import zipfile
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -56,7 +58,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "bee93f5307e33a8c"
+SOURCE_HASH = "ad6145d6ddf002d7"
 
 
 # ==================================================================================================
@@ -77,6 +79,22 @@ WEIGHTS, CONFIG, LOG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION = RUN_FILES 
     "stages.csv",
     "submission.csv",
 )
+
+# What is taken from outside, at most. More is a mistake or an attack, and would cost memory before it is found out.
+MAX_PIXELS = 2**26  # of a competition's image, 8192 x 8192
+MAX_PIXEL_BYTES = 8  # of a file, unpacked, for each pixel that an image may have: 16 bits of red, green, blue, alpha
+MAX_SET_PIXELS = 2**31  # of all images of a set
+MAX_TABLE_BYTES = 2**28  # of a CSV, unpacked
+MAX_TABLE_ROWS = 2_000_000
+# A run's config.json comes from outside, too, and says how large a network is built.
+MAX_SETTINGS = {
+    "model_width": 512,
+    "model_depth": 8,
+    "train_crop": 4096,
+    "train_batch": 4096,
+    "tile_size": 4096,
+    "tile_batch": 4096,
+}
 
 
 class BadInput(ValueError):
@@ -102,6 +120,7 @@ class Config:
     # Targets and pixel weights
     target_border: float = 5.0  # w0 of the U-Net paper: the weight added between two touching nuclei
     target_sigma: float = 4.0  # px, sigma of the U-Net paper: how far apart nuclei still count as touching
+    target_rare: float = 3.0  # 1.., the most that a pixel of the rarer class weighs, nuclei or background; 1 is no more
     target_core: float = (
         0.45  # 0..1, a nucleus's core is where the distance to its edge exceeds this share of the largest
     )
@@ -129,6 +148,9 @@ class Config:
 
     def __post_init__(self):
         """Refuses what cannot be run, before anything is read or trained."""
+        for name, most in MAX_SETTINGS.items():
+            if getattr(self, name) > most:
+                raise BadInput(f"settings: {name} can be {most} at most")
         for rule, message in (
             (self.train_steps >= 0 and self.train_minutes >= 0, "minutes and steps cannot be negative"),
             (self.train_steps or self.train_minutes, "a budget of 0 trains nothing: give --minutes or --steps above 0"),
@@ -137,6 +159,7 @@ class Config:
             (min(self.model_width, self.model_depth, self.train_batch, self.tile_batch) >= 1, "sizes start at 1"),
             (min(self.train_crop, self.train_checks) >= 1, "train_crop and train_checks start at 1"),
             (min(self.model_diameter, self.target_sigma) > 0, "model_diameter and target_sigma must be above 0"),
+            (self.target_rare >= 1, "target_rare must be 1 or more"),
             (self.target_border >= 0, "target_border cannot be negative: weights are 1 or more"),
             (0 <= self.target_core < 1, "target_core must be in 0..1, 1 excluded"),
             (0 <= self.train_warmup < 1, "train_warmup must be in 0..1, 1 excluded"),
@@ -146,7 +169,10 @@ class Config:
             (self.tile_size % self.divisor == 0, f"tile_size must be a multiple of {self.divisor}"),
             (0 <= self.tile_overlap < self.tile_size, "tile_overlap must be under tile_size"),
             (self.tta_views in (1, 2, 4, 8), "tta_views must be 1, 2, 4 or 8"),
-            (self.tta_zooms and min(self.tta_zooms) > 0, "tta_zooms must be one or more factors above 0"),
+            (
+                self.tta_zooms and 0 < min(self.tta_zooms) <= max(self.tta_zooms) <= 8,
+                "tta_zooms must be factors in 0..8",
+            ),
             (self.tta_minutes > 0, "tta_minutes must be above 0"),
             (self.data_folds == 0 or self.data_folds >= 2, "data_folds must be 0 or at least 2"),
             (0 <= self.data_fold < max(self.data_folds, 1), f"data_fold must be under {max(self.data_folds, 1)}"),
@@ -294,9 +320,24 @@ COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
-CACHE_FORMAT = 1  # raise it when decoding, kinds or the file's layout change
+CACHE_FORMAT = 2  # raise it when decoding, kinds or the file's layout change
 
 _ENTRY = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
+
+# All that Python's zipfile raises on a zip that is broken, on purpose or not.
+BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    OverflowError,
+    UnicodeError,
+)
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # a TIFF's codes for the kinds of number that hold a size
 
 
 @dataclass(frozen=True)
@@ -343,11 +384,13 @@ class _FolderSource:
     def _checksum(self, name):
         try:
             return zlib.crc32(self.read(name))
-        except OSError:
+        except (OSError, BadInput):
             return 0  # its decoding says what is wrong
 
     def read(self, name):
-        return (self.path / name).read_bytes()
+        path = self.path / name
+        check_bytes(path.stat().st_size, MAX_PIXEL_BYTES * MAX_PIXELS, path)
+        return path.read_bytes()
 
 
 class _ZipSource:
@@ -357,7 +400,7 @@ class _ZipSource:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, EOFError) as error:
+        except BROKEN_ZIP as error:
             raise BadInput(f"{path} is truncated or no zip: download it again ({error})") from None
         self.names = sorted(self._zip.namelist())
 
@@ -365,7 +408,28 @@ class _ZipSource:
         return [self._zip.getinfo(name).CRC for name in names]
 
     def read(self, name):
-        return self._zip.read(name)
+        return unpack(self._zip, name, MAX_PIXEL_BYTES * MAX_PIXELS)
+
+
+def unpack(archive, name, most):
+    """The bytes of one file in a ZipFile; what it unpacks to is bounded, whatever the zip claims.
+
+    Raises:
+        BadInput: it has over `most` bytes, or is packed by another method than zip's usual one.
+        BROKEN_ZIP: it cannot be unpacked.
+    """
+    entry = archive.getinfo(name)
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BadInput(f"{archive.filename}: {name} is packed by an unusual method: zip it again with deflate")
+    check_bytes(entry.file_size, most, f"{archive.filename}: {name}")
+    with archive.open(name) as file:
+        return file.read(entry.file_size + 1)  # the one byte more makes zipfile look at the checksum
+
+
+def check_bytes(size, most, name):
+    """Raises BadInput where a file has more bytes than are taken."""
+    if size > most:
+        raise BadInput(f"{name} holds {size:,} bytes, over the {most:,} that are taken: cut it into parts")
 
 
 def holds_set(folder, name):
@@ -409,11 +473,17 @@ def find_set(folder, names):
 
 
 def _group_files(source):
-    """id -> {"images": [names], "masks": [names]}, ids in order."""
+    """id -> {"images": [names], "masks": [names]}, ids in order.
+
+    Raises:
+        BadInput: a name that no CSV and no terminal can show: it has line breaks, control characters or stray bytes.
+    """
     groups = {}
     for name in source.names:
         match = _ENTRY.search(name)
         if match and "__MACOSX" not in name:
+            if not name.isprintable():
+                raise BadInput(f"{source.path} holds {name!a}, a name that cannot be printed: rename it")
             entry = groups.setdefault(match[1], {"images": [], "masks": []})
             entry[match[2].lower()].append(name)
     return dict(sorted(groups.items()))
@@ -422,7 +492,7 @@ def _group_files(source):
 # ---- decoding ----------------------------------------------------------------------------------
 
 
-def decode_image(data, name):
+def decode_image(data, name, most=MAX_PIXELS):
     """The bytes of a PNG or TIFF -> uint8 (H, W, 3) RGB.
 
     Grey, palette, RGB and RGBA are taken (alpha is dropped). uint8 passes as it is; every other depth is stretched
@@ -430,30 +500,73 @@ def decode_image(data, name):
     on any scale, so the type's own range says nothing. NaN becomes black; infinities become black and white.
 
     Raises:
-        BadInput: the bytes are no image that OpenCV can decode.
+        BadInput: the bytes are no PNG or TIFF that OpenCV can decode, or state more than `most` pixels.
     """
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
+    pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most)
     if pixels is None:
         raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
-    if pixels.dtype != np.uint8:
-        pixels = pixels.astype(np.float64)
-        finite = pixels[np.isfinite(pixels)]
-        low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 0.0)
-        pixels = np.nan_to_num(pixels, nan=low, posinf=high, neginf=low)
-        pixels = np.clip((pixels - low) * (255.0 / ((high - low) or 1.0)), 0, 255).round().astype(np.uint8)
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else _stretch_depth(pixels))
+
+
+def _stretch_depth(pixels):
+    """Pixels of any type -> uint8 of the same shape, as `decode_image` says."""
+    finite = pixels[np.isfinite(pixels)]
+    low, high = np.percentile(finite, (0.1, 99.9), method="nearest").tolist() if finite.size else (0.0, 0.0)
+    stretched = np.empty(pixels.shape, np.uint8)
+    for top in range(0, len(pixels), 64):  # in strips: as float64, a whole image would be eight times what comes out
+        strip = np.nan_to_num(pixels[top : top + 64].astype(np.float64), nan=low, posinf=high, neginf=low)
+        stretched[top : top + 64] = np.clip((strip - low) * (255.0 / ((high - low) or 1.0)), 0, 255).round()
+    return stretched
+
+
+def _decode_bytes(data, flags, name, most):
+    """The bytes of a PNG or TIFF -> what OpenCV makes of them; None where it makes nothing, or they are something else.
+
+    Raises:
+        BadInput: the header states more than `most` pixels. OpenCV alone would take the memory for up to 2^30.
+    """
+    try:
+        height, width = _stated_shape(data)
+        if height * width > most:
+            raise BadInput(
+                f"{name} states {height} x {width} pixels, over the {most:,} that are taken: cut it into parts"
+            )
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, struct.error, KeyError):
+        return None
+
+
+def _stated_shape(data):
+    """The height and the width that the header of a PNG, or of a TIFF's first picture, states.
+
+    Raises:
+        KeyError, struct.error: there is no such header.
+    """
+    if data.startswith(_PNG_START):
+        width, height = struct.unpack_from(">II", data, len(_PNG_START) + 8)
+        return height, width
+    order = {b"II": "<", b"MM": ">"}[data[:2]]
+    big = {42: False, 43: True}[struct.unpack_from(f"{order}H", data, 2)[0]]
+    start, number, entry, value = (8, "Q", 20, 12) if big else (4, "I", 12, 8)
+    (directory,) = struct.unpack_from(order + number, data, start)
+    count_format = order + ("Q" if big else "H")
+    (count,) = struct.unpack_from(count_format, data, directory)
+    first, sizes = directory + struct.calcsize(count_format), {}
+    for place in range(first, min(first + count * entry, len(data)), entry):
+        tag, kind = struct.unpack_from(f"{order}HH", data, place)
+        if tag in (256, 257):  # the width, the height; of a tag that comes twice the larger counts
+            (size,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, place + value)
+            sizes[tag] = max(size, sizes.get(tag, 0))
+    return sizes[257], sizes[256]
 
 
 def _decode_mask(data, name, shape):
     """The bytes of one mask -> int (n,), the flat indices of its pixels: a nucleus fills a thousandth of its image."""
     # Any depth: brought down to 8 bits, a 16-bit mask of zeros and ones would be empty.
-    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH) if data else None
+    grey = _decode_bytes(data, cv2.IMREAD_ANYDEPTH, name, MAX_PIXELS)
     if grey is None:
         raise BadInput(f"{name} cannot be decoded as a mask: replace the file by a whole PNG")
     if grey.shape != shape:
@@ -489,7 +602,7 @@ def _read_one(source, image_id, files):
             return image, None, False
         shape = image.shape[:2]
         masks = [_decode_mask(source.read(name), f"{source.path}: {name}", shape) for name in files["masks"]]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+    except BROKEN_ZIP as error:
         raise BadInput(f"{source.path}: {image_id} cannot be read: get the file again ({error})") from None
     labels, shared = paint_labels(masks, shape)
     if shared > MAX_OVERLAP:
@@ -541,7 +654,12 @@ def read_set(path, cache=None):
             return str(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(read, groups.items()))
+        results, pixels = [], 0
+        for result in pool.map(read, groups.items()):
+            results.append(result)
+            pixels += 0 if isinstance(result, str) else result[0].size // 3
+            if pixels > MAX_SET_PIXELS:
+                raise BadInput(f"{path} holds over {MAX_SET_PIXELS:,} pixels, too many at once: split it in two")
     faults = {i: r for i, r in zip(groups, results, strict=True) if isinstance(r, str)}
     ids = [i for i in groups if i not in faults]
     images, labels, overlaps = zip(*(r for r in results if not isinstance(r, str)), strict=True) if ids else ([],) * 3
@@ -590,10 +708,14 @@ def _store_cached(entry, decoded):
     temporary = None
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
+        for left in entry.parent.glob("*.tmp"):  # by a run that was killed while it wrote
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
         np.save(temporary / "images.npy", np.concatenate([image.ravel() for image in decoded.images]))
         np.save(temporary / "labels.npy", np.concatenate([np.empty(0, np.int32), *(x.ravel() for x in decoded.labels)]))
-        (temporary / "index.json").write_text(json.dumps(index))
+        text = json.dumps(index | {"checksums": _checksum_pixels(decoded.images, decoded.labels)})
+        (temporary / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
         if entry.exists():  # torn: it could not be loaded
             shutil.rmtree(entry)
         os.rename(temporary, entry)
@@ -605,12 +727,15 @@ def _store_cached(entry, decoded):
 
 
 def _load_cached(entry):
-    """The set in a cache folder, or None where there is none or it is torn.
+    """The set in a cache folder, or None where there is none, or it is torn or damaged.
 
-    The arrays are mapped, not read: what is never looked at is never loaded. Writing to them changes no file.
+    The arrays are mapped: the system may drop what is not looked at. Writing to them changes no file.
     """
     try:
-        index = json.loads((entry / "index.json").read_text())
+        checksum, text = (entry / "index.json").read_text().split("\n", 1)
+        if int(checksum, 16) != zlib.crc32(text.encode()):
+            return None
+        index = json.loads(text)
         pixels, flat = (np.load(entry / name, mmap_mode="c") for name in ("images.npy", "labels.npy"))
         shapes = [tuple(shape) for shape in index["shapes"]]
         ends = np.cumsum([h * w for h, w in shapes])
@@ -621,7 +746,15 @@ def _load_cached(entry):
     parts = [np.s_[end - h * w : end] for (h, w), end in zip(shapes, ends, strict=True)]
     images = [pixels[3 * p.start : 3 * p.stop].reshape(*shape, 3) for p, shape in zip(parts, shapes, strict=True)]
     labels = [flat[p].reshape(shape) for p, shape in zip(parts, shapes, strict=True)] if len(flat) else []
+    if _checksum_pixels(images, labels) != index["checksums"]:
+        return None
     return ImageSet(index["ids"], images, labels, index["kinds"], overlapping=index["overlapping"])
+
+
+def _checksum_pixels(images, labels):
+    """A checksum of each image and of each image's labels, list of int."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(zlib.crc32, [*images, *labels]))
 
 
 # ==================================================================================================
@@ -935,6 +1068,9 @@ def _share(batch, strategy):
 # (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
 # ==================================================================================================
 
+# Python's int() takes more than Kaggle may: underscores, plus signs, digits of other scripts.
+_RUN_LIST = re.compile(r"\s*(-?[0-9]{1,20}(\s+|\Z))*", re.ASCII)
+
 
 def encode_labels(labels):
     """Return a list of run lists (str), one per nucleus of `labels` (H, W), by ascending label.
@@ -963,10 +1099,9 @@ def parse_runs(rle, height, width):
     the empty run list. Raises BadInput where the competition's rules are broken: the runs of a
     nucleus ascend, don't overlap and stay inside the image.
     """
-    try:
-        numbers = [int(word) for word in rle.split()]
-    except ValueError:
-        raise BadInput(f"run list {rle[:60]!r} holds something that is not a whole number") from None
+    if not _RUN_LIST.fullmatch(rle):
+        raise BadInput(f"run list {rle[:60]!r} holds something that is not a whole number")
+    numbers = [int(word) for word in rle.split()]
     if len(numbers) % 2:
         raise BadInput(f"run list {rle[:60]!r} holds an odd number of numbers ({len(numbers)})")
     starts, lengths = numbers[::2], numbers[1::2]
@@ -1040,27 +1175,39 @@ def write_whole(path, content):
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
+    except OSError as error:  # a full disk gives no name
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even this
+            temporary.unlink(missing_ok=True)
 
 
 def read_table(path, columns):
     """A CSV, plain or zipped -> list of dicts with at least `columns`, in the file's order.
 
     Raises:
-        BadInput: no such file, no CSV, or a column missing.
+        BadInput: no such file, no CSV, one that is too large, or a column missing.
     """
     path = Path(path)
+    csv.field_size_limit(MAX_TABLE_BYTES)  # Python's own, 128 kB, is less than the run list of a large nucleus
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                data = archive.read(archive.namelist()[0])
+                names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+                if len(names) != 1:
+                    raise BadInput(f"{path} cannot be read as a CSV: it holds {len(names)} files, zip the CSV alone")
+                data = unpack(archive, names[0], MAX_TABLE_BYTES)
         else:
+            check_bytes(path.stat().st_size, MAX_TABLE_BYTES, path)
             data = path.read_bytes()
         table = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-        found, rows = table.fieldnames or [], list(table)
-    except (OSError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile, zlib.error, IndexError) as error:
+        found, rows = table.fieldnames or [], list(islice(table, MAX_TABLE_ROWS + 1))
+    except (*BROKEN_ZIP, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as a CSV, plain or zipped: {error}") from None
+    if len(rows) > MAX_TABLE_ROWS:
+        raise BadInput(f"{path} holds over {MAX_TABLE_ROWS:,} rows, more than are taken: write one for each nucleus")
+    if len(set(found)) < len(found):
+        raise BadInput(f"{path} has two columns of one name: keep one of them")
     missing = [column for column in columns if column not in found]
     if missing:
         raise BadInput(f"{path} has no column {missing[0]} (it has {', '.join(found) or 'no header'})")
@@ -1086,7 +1233,7 @@ def check_submission(path, shapes):
             raise BadInput(f"{where}: expected 2 fields: ImageId and EncodedPixels")
         if image_id not in shapes:
             raise BadInput(f"{where}: {image_id!r} is no image of this test set")
-        if image_id in rles and (not rle or "" in rles[image_id]):
+        if image_id in rles and (not rle or rles[image_id][0] == ""):
             raise BadInput(f"{where}: {image_id} has an empty row beside another row: an empty row must stand alone")
         rles.setdefault(image_id, []).append(rle)
         owners.setdefault(image_id, []).append(number)
@@ -1106,6 +1253,8 @@ def _check_image(path, image_id, rles, numbers, shape):
     claimed = []
     for number, rle in zip(numbers, rles, strict=True):
         try:
+            if rle != " ".join(rle.split()):
+                raise BadInput(f"run list {rle[:60]!r} has more than single spaces between its numbers")
             starts, lengths = parse_runs(rle, height, width)
         except BadInput as error:
             raise BadInput(f"{path}, row {number} ({image_id}): {error}") from None
@@ -1293,13 +1442,13 @@ def _touching(labels):
     return (highest > 0) & (highest != lowest)
 
 
-def pixel_weights(labels, border, sigma):
+def pixel_weights(labels, border, sigma, rare=3.0):
     """The U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
 
     w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
     nearest nucleus (Ronneberger et al. 2015, section 3, equation 2; there border = 10 and sigma = 5 px). The class
-    that fills less of the image weighs more, by the square root of the ratio of the two classes, 3 at the most: the
-    whole ratio would let a single small nucleus outweigh its image.
+    that fills less of the image weighs more, by the square root of the ratio of the two classes, `rare` at the most:
+    the whole ratio would let a single small nucleus outweigh its image.
 
     Distances from 3 sigma on add 1 % of `border` at the most and are left out: each nucleus is measured in its own box.
     """
@@ -1307,8 +1456,8 @@ def pixel_weights(labels, border, sigma):
     share = interior.mean()
     weights = np.ones(labels.shape, np.float32)
     if 0 < share < 1:
-        rare = interior if share < 0.5 else ~interior
-        weights[rare] = min(np.sqrt(max(share, 1 - share) / min(share, 1 - share)), 3.0)
+        rarer = interior if share < 0.5 else ~interior
+        weights[rarer] = min(np.sqrt(max(share, 1 - share) / min(share, 1 - share)), rare)
     nearest, second = _two_nearest(labels, reach=int(np.ceil(3 * sigma)))
     near = np.isfinite(second)
     weights[near] += border * np.exp(-((nearest[near] + second[near]) ** 2) / (2 * sigma**2))
@@ -1369,7 +1518,7 @@ class Crops:
             image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
             x[n] = image
             y[n, ..., :3] = make_targets(labels, c.target_core)
-            y[n, ..., 3] = pixel_weights(labels, c.target_border, c.target_sigma)
+            y[n, ..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
         x /= 255
         return x, y
 

@@ -38,6 +38,7 @@ def test_cpu_preset_is_the_default():
         ({"model_diameter": 0.0}, "model_diameter"),
         ({"target_sigma": 0.0}, "target_sigma"),
         ({"target_border": -1.0}, "target_border"),
+        ({"target_rare": 0.5}, "target_rare"),
         ({"target_core": 1.0}, "target_core"),
         ({"train_warmup": 1.0}, "train_warmup"),
         ({"train_balance": 1.5}, "train_balance"),

@@ -131,6 +131,8 @@ def test_the_rarer_class_weighs_more():
     many = draw_discs((40, 40), (20, 20, 19))
     weights = pixel_weights(many, 5, 4)
     assert weights[0, 0] == pytest.approx(np.sqrt((many > 0).sum() / (many == 0).sum())) and weights[20, 20] == 1
+    assert pixel_weights(few, 5, 4, rare=1.2)[20, 20] == pytest.approx(1.2)
+    assert (pixel_weights(many, 5, 4, rare=1.0) == 1).all()
 
 
 def test_the_gap_between_neighbours_weighs_most():

@@ -82,7 +82,6 @@ def test_the_input_is_mounted_in_either_layout(run, data, layout, mount):
     assert (out / "kernel.log").read_text() == f"{sorted(os.listdir(data))}\n"
 
 
-
 def test_the_environment_is_clean(run, monkeypatch):
     monkeypatch.setenv("KAGGLE_KEY", "secret")
     monkeypatch.setenv("NUCLEI_SEED", "99")
@@ -187,7 +186,8 @@ def test_the_kernel_dies_with_the_twin(data, tmp_path, sent):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "drawn.py").write_text(f"{CHILD}\nsubprocess.run(child)\n")
     script = "import signal, sys; from pathlib import Path; from workbench import cli, kernel\n"
-    script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
+    script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it,
+    script += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and nohup this one
     script += f"kernel.build_kernel = lambda: Path({str(tmp_path / 'drawn.py')!r})\n"
     script += f"sys.exit(cli.main(['kernel', 'run', '--data', {str(data)!r}, '--out', {str(tmp_path / 'out')!r}]))"
     process = subprocess.Popen(
@@ -197,7 +197,7 @@ def test_the_kernel_dies_with_the_twin(data, tmp_path, sent):
         wait_until(lambda: len(list_processes(tmp_path / "tmp")) == 2)
     finally:
         process.send_signal(sent)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     wait_until(lambda: not list_processes(tmp_path / "tmp"))
     if sent in (signal.SIGINT, signal.SIGTERM):
         assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 1}[sent]
@@ -205,7 +205,7 @@ def test_the_kernel_dies_with_the_twin(data, tmp_path, sent):
         assert not list((tmp_path / "tmp").iterdir())
 
 
-def wait_until(true, seconds=20):
+def wait_until(true, seconds=60):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

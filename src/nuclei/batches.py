@@ -41,7 +41,7 @@ class Crops:
             image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
             x[n] = image
             y[n, ..., :3] = make_targets(labels, c.target_core)
-            y[n, ..., 3] = pixel_weights(labels, c.target_border, c.target_sigma)
+            y[n, ..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
         x /= 255
         return x, y
 

@@ -16,6 +16,22 @@ WEIGHTS, CONFIG, LOG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION = RUN_FILES 
     "submission.csv",
 )
 
+# What is taken from outside, at most. More is a mistake or an attack, and would cost memory before it is found out.
+MAX_PIXELS = 2**26  # of a competition's image, 8192 x 8192
+MAX_PIXEL_BYTES = 8  # of a file, unpacked, for each pixel that an image may have: 16 bits of red, green, blue, alpha
+MAX_SET_PIXELS = 2**31  # of all images of a set
+MAX_TABLE_BYTES = 2**28  # of a CSV, unpacked
+MAX_TABLE_ROWS = 2_000_000
+# A run's config.json comes from outside, too, and says how large a network is built.
+MAX_SETTINGS = {
+    "model_width": 512,
+    "model_depth": 8,
+    "train_crop": 4096,
+    "train_batch": 4096,
+    "tile_size": 4096,
+    "tile_batch": 4096,
+}
+
 
 class BadInput(ValueError):
     """Something from outside that cannot be used: one sentence, naming the file and what to do."""
@@ -40,6 +56,7 @@ class Config:
     # Targets and pixel weights
     target_border: float = 5.0  # w0 of the U-Net paper: the weight added between two touching nuclei
     target_sigma: float = 4.0  # px, sigma of the U-Net paper: how far apart nuclei still count as touching
+    target_rare: float = 3.0  # 1.., the most that a pixel of the rarer class weighs, nuclei or background; 1 is no more
     target_core: float = (
         0.45  # 0..1, a nucleus's core is where the distance to its edge exceeds this share of the largest
     )
@@ -67,6 +84,9 @@ class Config:
 
     def __post_init__(self):
         """Refuses what cannot be run, before anything is read or trained."""
+        for name, most in MAX_SETTINGS.items():
+            if getattr(self, name) > most:
+                raise BadInput(f"settings: {name} can be {most} at most")
         for rule, message in (
             (self.train_steps >= 0 and self.train_minutes >= 0, "minutes and steps cannot be negative"),
             (self.train_steps or self.train_minutes, "a budget of 0 trains nothing: give --minutes or --steps above 0"),
@@ -75,6 +95,7 @@ class Config:
             (min(self.model_width, self.model_depth, self.train_batch, self.tile_batch) >= 1, "sizes start at 1"),
             (min(self.train_crop, self.train_checks) >= 1, "train_crop and train_checks start at 1"),
             (min(self.model_diameter, self.target_sigma) > 0, "model_diameter and target_sigma must be above 0"),
+            (self.target_rare >= 1, "target_rare must be 1 or more"),
             (self.target_border >= 0, "target_border cannot be negative: weights are 1 or more"),
             (0 <= self.target_core < 1, "target_core must be in 0..1, 1 excluded"),
             (0 <= self.train_warmup < 1, "train_warmup must be in 0..1, 1 excluded"),
@@ -84,7 +105,10 @@ class Config:
             (self.tile_size % self.divisor == 0, f"tile_size must be a multiple of {self.divisor}"),
             (0 <= self.tile_overlap < self.tile_size, "tile_overlap must be under tile_size"),
             (self.tta_views in (1, 2, 4, 8), "tta_views must be 1, 2, 4 or 8"),
-            (self.tta_zooms and min(self.tta_zooms) > 0, "tta_zooms must be one or more factors above 0"),
+            (
+                self.tta_zooms and 0 < min(self.tta_zooms) <= max(self.tta_zooms) <= 8,
+                "tta_zooms must be factors in 0..8",
+            ),
             (self.tta_minutes > 0, "tta_minutes must be above 0"),
             (self.data_folds == 0 or self.data_folds >= 2, "data_folds must be 0 or at least 2"),
             (0 <= self.data_fold < max(self.data_folds, 1), f"data_fold must be under {max(self.data_folds, 1)}"),

@@ -8,7 +8,9 @@ import json
 import os
 import re
 import shutil
+import struct
 import tempfile
+import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nuclei.config import BadInput, log
+from nuclei.config import MAX_PIXEL_BYTES, MAX_PIXELS, MAX_SET_PIXELS, BadInput, log
 from nuclei.kinds import image_kind
 
 TRAIN = "stage1_train"
@@ -27,9 +29,24 @@ COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
-CACHE_FORMAT = 1  # raise it when decoding, kinds or the file's layout change
+CACHE_FORMAT = 2  # raise it when decoding, kinds or the file's layout change
 
 _ENTRY = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
+
+# All that Python's zipfile raises on a zip that is broken, on purpose or not.
+BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    OverflowError,
+    UnicodeError,
+)
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # a TIFF's codes for the kinds of number that hold a size
 
 
 @dataclass(frozen=True)
@@ -76,11 +93,13 @@ class _FolderSource:
     def _checksum(self, name):
         try:
             return zlib.crc32(self.read(name))
-        except OSError:
+        except (OSError, BadInput):
             return 0  # its decoding says what is wrong
 
     def read(self, name):
-        return (self.path / name).read_bytes()
+        path = self.path / name
+        check_bytes(path.stat().st_size, MAX_PIXEL_BYTES * MAX_PIXELS, path)
+        return path.read_bytes()
 
 
 class _ZipSource:
@@ -90,7 +109,7 @@ class _ZipSource:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, EOFError) as error:
+        except BROKEN_ZIP as error:
             raise BadInput(f"{path} is truncated or no zip: download it again ({error})") from None
         self.names = sorted(self._zip.namelist())
 
@@ -98,7 +117,28 @@ class _ZipSource:
         return [self._zip.getinfo(name).CRC for name in names]
 
     def read(self, name):
-        return self._zip.read(name)
+        return unpack(self._zip, name, MAX_PIXEL_BYTES * MAX_PIXELS)
+
+
+def unpack(archive, name, most):
+    """The bytes of one file in a ZipFile; what it unpacks to is bounded, whatever the zip claims.
+
+    Raises:
+        BadInput: it has over `most` bytes, or is packed by another method than zip's usual one.
+        BROKEN_ZIP: it cannot be unpacked.
+    """
+    entry = archive.getinfo(name)
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise BadInput(f"{archive.filename}: {name} is packed by an unusual method: zip it again with deflate")
+    check_bytes(entry.file_size, most, f"{archive.filename}: {name}")
+    with archive.open(name) as file:
+        return file.read(entry.file_size + 1)  # the one byte more makes zipfile look at the checksum
+
+
+def check_bytes(size, most, name):
+    """Raises BadInput where a file has more bytes than are taken."""
+    if size > most:
+        raise BadInput(f"{name} holds {size:,} bytes, over the {most:,} that are taken: cut it into parts")
 
 
 def holds_set(folder, name):
@@ -142,11 +182,17 @@ def find_set(folder, names):
 
 
 def _group_files(source):
-    """id -> {"images": [names], "masks": [names]}, ids in order."""
+    """id -> {"images": [names], "masks": [names]}, ids in order.
+
+    Raises:
+        BadInput: a name that no CSV and no terminal can show: it has line breaks, control characters or stray bytes.
+    """
     groups = {}
     for name in source.names:
         match = _ENTRY.search(name)
         if match and "__MACOSX" not in name:
+            if not name.isprintable():
+                raise BadInput(f"{source.path} holds {name!a}, a name that cannot be printed: rename it")
             entry = groups.setdefault(match[1], {"images": [], "masks": []})
             entry[match[2].lower()].append(name)
     return dict(sorted(groups.items()))
@@ -155,7 +201,7 @@ def _group_files(source):
 # ---- decoding ----------------------------------------------------------------------------------
 
 
-def decode_image(data, name):
+def decode_image(data, name, most=MAX_PIXELS):
     """The bytes of a PNG or TIFF -> uint8 (H, W, 3) RGB.
 
     Grey, palette, RGB and RGBA are taken (alpha is dropped). uint8 passes as it is; every other depth is stretched
@@ -163,30 +209,73 @@ def decode_image(data, name):
     on any scale, so the type's own range says nothing. NaN becomes black; infinities become black and white.
 
     Raises:
-        BadInput: the bytes are no image that OpenCV can decode.
+        BadInput: the bytes are no PNG or TIFF that OpenCV can decode, or state more than `most` pixels.
     """
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        pixels = None
+    pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most)
     if pixels is None:
         raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
-    if pixels.dtype != np.uint8:
-        pixels = pixels.astype(np.float64)
-        finite = pixels[np.isfinite(pixels)]
-        low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 0.0)
-        pixels = np.nan_to_num(pixels, nan=low, posinf=high, neginf=low)
-        pixels = np.clip((pixels - low) * (255.0 / ((high - low) or 1.0)), 0, 255).round().astype(np.uint8)
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else _stretch_depth(pixels))
+
+
+def _stretch_depth(pixels):
+    """Pixels of any type -> uint8 of the same shape, as `decode_image` says."""
+    finite = pixels[np.isfinite(pixels)]
+    low, high = np.percentile(finite, (0.1, 99.9), method="nearest").tolist() if finite.size else (0.0, 0.0)
+    stretched = np.empty(pixels.shape, np.uint8)
+    for top in range(0, len(pixels), 64):  # in strips: as float64, a whole image would be eight times what comes out
+        strip = np.nan_to_num(pixels[top : top + 64].astype(np.float64), nan=low, posinf=high, neginf=low)
+        stretched[top : top + 64] = np.clip((strip - low) * (255.0 / ((high - low) or 1.0)), 0, 255).round()
+    return stretched
+
+
+def _decode_bytes(data, flags, name, most):
+    """The bytes of a PNG or TIFF -> what OpenCV makes of them; None where it makes nothing, or they are something else.
+
+    Raises:
+        BadInput: the header states more than `most` pixels. OpenCV alone would take the memory for up to 2^30.
+    """
+    try:
+        height, width = _stated_shape(data)
+        if height * width > most:
+            raise BadInput(
+                f"{name} states {height} x {width} pixels, over the {most:,} that are taken: cut it into parts"
+            )
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, struct.error, KeyError):
+        return None
+
+
+def _stated_shape(data):
+    """The height and the width that the header of a PNG, or of a TIFF's first picture, states.
+
+    Raises:
+        KeyError, struct.error: there is no such header.
+    """
+    if data.startswith(_PNG_START):
+        width, height = struct.unpack_from(">II", data, len(_PNG_START) + 8)
+        return height, width
+    order = {b"II": "<", b"MM": ">"}[data[:2]]
+    big = {42: False, 43: True}[struct.unpack_from(f"{order}H", data, 2)[0]]
+    start, number, entry, value = (8, "Q", 20, 12) if big else (4, "I", 12, 8)
+    (directory,) = struct.unpack_from(order + number, data, start)
+    count_format = order + ("Q" if big else "H")
+    (count,) = struct.unpack_from(count_format, data, directory)
+    first, sizes = directory + struct.calcsize(count_format), {}
+    for place in range(first, min(first + count * entry, len(data)), entry):
+        tag, kind = struct.unpack_from(f"{order}HH", data, place)
+        if tag in (256, 257):  # the width, the height; of a tag that comes twice the larger counts
+            (size,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, place + value)
+            sizes[tag] = max(size, sizes.get(tag, 0))
+    return sizes[257], sizes[256]
 
 
 def _decode_mask(data, name, shape):
     """The bytes of one mask -> int (n,), the flat indices of its pixels: a nucleus fills a thousandth of its image."""
     # Any depth: brought down to 8 bits, a 16-bit mask of zeros and ones would be empty.
-    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH) if data else None
+    grey = _decode_bytes(data, cv2.IMREAD_ANYDEPTH, name, MAX_PIXELS)
     if grey is None:
         raise BadInput(f"{name} cannot be decoded as a mask: replace the file by a whole PNG")
     if grey.shape != shape:
@@ -222,7 +311,7 @@ def _read_one(source, image_id, files):
             return image, None, False
         shape = image.shape[:2]
         masks = [_decode_mask(source.read(name), f"{source.path}: {name}", shape) for name in files["masks"]]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+    except BROKEN_ZIP as error:
         raise BadInput(f"{source.path}: {image_id} cannot be read: get the file again ({error})") from None
     labels, shared = paint_labels(masks, shape)
     if shared > MAX_OVERLAP:
@@ -274,7 +363,12 @@ def read_set(path, cache=None):
             return str(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(read, groups.items()))
+        results, pixels = [], 0
+        for result in pool.map(read, groups.items()):
+            results.append(result)
+            pixels += 0 if isinstance(result, str) else result[0].size // 3
+            if pixels > MAX_SET_PIXELS:
+                raise BadInput(f"{path} holds over {MAX_SET_PIXELS:,} pixels, too many at once: split it in two")
     faults = {i: r for i, r in zip(groups, results, strict=True) if isinstance(r, str)}
     ids = [i for i in groups if i not in faults]
     images, labels, overlaps = zip(*(r for r in results if not isinstance(r, str)), strict=True) if ids else ([],) * 3
@@ -323,10 +417,14 @@ def _store_cached(entry, decoded):
     temporary = None
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
+        for left in entry.parent.glob("*.tmp"):  # by a run that was killed while it wrote
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
         np.save(temporary / "images.npy", np.concatenate([image.ravel() for image in decoded.images]))
         np.save(temporary / "labels.npy", np.concatenate([np.empty(0, np.int32), *(x.ravel() for x in decoded.labels)]))
-        (temporary / "index.json").write_text(json.dumps(index))
+        text = json.dumps(index | {"checksums": _checksum_pixels(decoded.images, decoded.labels)})
+        (temporary / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
         if entry.exists():  # torn: it could not be loaded
             shutil.rmtree(entry)
         os.rename(temporary, entry)
@@ -338,12 +436,15 @@ def _store_cached(entry, decoded):
 
 
 def _load_cached(entry):
-    """The set in a cache folder, or None where there is none or it is torn.
+    """The set in a cache folder, or None where there is none, or it is torn or damaged.
 
-    The arrays are mapped, not read: what is never looked at is never loaded. Writing to them changes no file.
+    The arrays are mapped: the system may drop what is not looked at. Writing to them changes no file.
     """
     try:
-        index = json.loads((entry / "index.json").read_text())
+        checksum, text = (entry / "index.json").read_text().split("\n", 1)
+        if int(checksum, 16) != zlib.crc32(text.encode()):
+            return None
+        index = json.loads(text)
         pixels, flat = (np.load(entry / name, mmap_mode="c") for name in ("images.npy", "labels.npy"))
         shapes = [tuple(shape) for shape in index["shapes"]]
         ends = np.cumsum([h * w for h, w in shapes])
@@ -354,4 +455,12 @@ def _load_cached(entry):
     parts = [np.s_[end - h * w : end] for (h, w), end in zip(shapes, ends, strict=True)]
     images = [pixels[3 * p.start : 3 * p.stop].reshape(*shape, 3) for p, shape in zip(parts, shapes, strict=True)]
     labels = [flat[p].reshape(shape) for p, shape in zip(parts, shapes, strict=True)] if len(flat) else []
+    if _checksum_pixels(images, labels) != index["checksums"]:
+        return None
     return ImageSet(index["ids"], images, labels, index["kinds"], overlapping=index["overlapping"])
+
+
+def _checksum_pixels(images, labels):
+    """A checksum of each image and of each image's labels, list of int."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(zlib.crc32, [*images, *labels]))

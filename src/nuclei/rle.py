@@ -5,9 +5,14 @@ below it, pixel H + 1 the top of the second column
 (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
 """
 
+import re
+
 import numpy as np
 
 from nuclei.config import BadInput
+
+# Python's int() takes more than Kaggle may: underscores, plus signs, digits of other scripts.
+_RUN_LIST = re.compile(r"\s*(-?[0-9]{1,20}(\s+|\Z))*", re.ASCII)
 
 
 def encode_labels(labels):
@@ -37,10 +42,9 @@ def parse_runs(rle, height, width):
     the empty run list. Raises BadInput where the competition's rules are broken: the runs of a
     nucleus ascend, don't overlap and stay inside the image.
     """
-    try:
-        numbers = [int(word) for word in rle.split()]
-    except ValueError:
-        raise BadInput(f"run list {rle[:60]!r} holds something that is not a whole number") from None
+    if not _RUN_LIST.fullmatch(rle):
+        raise BadInput(f"run list {rle[:60]!r} holds something that is not a whole number")
+    numbers = [int(word) for word in rle.split()]
     if len(numbers) % 2:
         raise BadInput(f"run list {rle[:60]!r} holds an odd number of numbers ({len(numbers)})")
     starts, lengths = numbers[::2], numbers[1::2]

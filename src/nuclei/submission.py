@@ -4,12 +4,14 @@ import csv
 import io
 import os
 import zipfile
-import zlib
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from nuclei.config import BadInput
+from nuclei.config import MAX_TABLE_BYTES, MAX_TABLE_ROWS, BadInput
+from nuclei.data import BROKEN_ZIP, check_bytes, unpack
 from nuclei.rle import encode_labels, parse_runs
 
 HEADER = ["ImageId", "EncodedPixels"]
@@ -37,27 +39,39 @@ def write_whole(path, content):
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
+    except OSError as error:  # a full disk gives no name
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even this
+            temporary.unlink(missing_ok=True)
 
 
 def read_table(path, columns):
     """A CSV, plain or zipped -> list of dicts with at least `columns`, in the file's order.
 
     Raises:
-        BadInput: no such file, no CSV, or a column missing.
+        BadInput: no such file, no CSV, one that is too large, or a column missing.
     """
     path = Path(path)
+    csv.field_size_limit(MAX_TABLE_BYTES)  # Python's own, 128 kB, is less than the run list of a large nucleus
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                data = archive.read(archive.namelist()[0])
+                names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+                if len(names) != 1:
+                    raise BadInput(f"{path} cannot be read as a CSV: it holds {len(names)} files, zip the CSV alone")
+                data = unpack(archive, names[0], MAX_TABLE_BYTES)
         else:
+            check_bytes(path.stat().st_size, MAX_TABLE_BYTES, path)
             data = path.read_bytes()
         table = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-        found, rows = table.fieldnames or [], list(table)
-    except (OSError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile, zlib.error, IndexError) as error:
+        found, rows = table.fieldnames or [], list(islice(table, MAX_TABLE_ROWS + 1))
+    except (*BROKEN_ZIP, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as a CSV, plain or zipped: {error}") from None
+    if len(rows) > MAX_TABLE_ROWS:
+        raise BadInput(f"{path} holds over {MAX_TABLE_ROWS:,} rows, more than are taken: write one for each nucleus")
+    if len(set(found)) < len(found):
+        raise BadInput(f"{path} has two columns of one name: keep one of them")
     missing = [column for column in columns if column not in found]
     if missing:
         raise BadInput(f"{path} has no column {missing[0]} (it has {', '.join(found) or 'no header'})")
@@ -83,7 +97,7 @@ def check_submission(path, shapes):
             raise BadInput(f"{where}: expected 2 fields: ImageId and EncodedPixels")
         if image_id not in shapes:
             raise BadInput(f"{where}: {image_id!r} is no image of this test set")
-        if image_id in rles and (not rle or "" in rles[image_id]):
+        if image_id in rles and (not rle or rles[image_id][0] == ""):
             raise BadInput(f"{where}: {image_id} has an empty row beside another row: an empty row must stand alone")
         rles.setdefault(image_id, []).append(rle)
         owners.setdefault(image_id, []).append(number)
@@ -103,6 +117,8 @@ def _check_image(path, image_id, rles, numbers, shape):
     claimed = []
     for number, rle in zip(numbers, rles, strict=True):
         try:
+            if rle != " ".join(rle.split()):
+                raise BadInput(f"run list {rle[:60]!r} has more than single spaces between its numbers")
             starts, lengths = parse_runs(rle, height, width)
         except BadInput as error:
             raise BadInput(f"{path}, row {number} ({image_id}): {error}") from None

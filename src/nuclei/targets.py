@@ -55,13 +55,13 @@ def _touching(labels):
     return (highest > 0) & (highest != lowest)
 
 
-def pixel_weights(labels, border, sigma):
+def pixel_weights(labels, border, sigma, rare=3.0):
     """The U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
 
     w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
     nearest nucleus (Ronneberger et al. 2015, section 3, equation 2; there border = 10 and sigma = 5 px). The class
-    that fills less of the image weighs more, by the square root of the ratio of the two classes, 3 at the most: the
-    whole ratio would let a single small nucleus outweigh its image.
+    that fills less of the image weighs more, by the square root of the ratio of the two classes, `rare` at the most:
+    the whole ratio would let a single small nucleus outweigh its image.
 
     Distances from 3 sigma on add 1 % of `border` at the most and are left out: each nucleus is measured in its own box.
     """
@@ -69,8 +69,8 @@ def pixel_weights(labels, border, sigma):
     share = interior.mean()
     weights = np.ones(labels.shape, np.float32)
     if 0 < share < 1:
-        rare = interior if share < 0.5 else ~interior
-        weights[rare] = min(np.sqrt(max(share, 1 - share) / min(share, 1 - share)), 3.0)
+        rarer = interior if share < 0.5 else ~interior
+        weights[rarer] = min(np.sqrt(max(share, 1 - share) / min(share, 1 - share)), rare)
     nearest, second = _two_nearest(labels, reach=int(np.ceil(3 * sigma)))
     near = np.isfinite(second)
     weights[near] += border * np.exp(-((nearest[near] + second[near]) ** 2) / (2 * sigma**2))

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from nuclei.config import PRESETS, SUBMISSION, BadInput, Config
-from workbench.folders import unfinished
-from workbench.terminal import BOLD, GREEN, RED, YELLOW, Failed, log_lines, paint, start_keras
+from workbench.folders import in_use, unfinished
+from workbench.terminal import BOLD, GREEN, RED, YELLOW, Failed, log_lines, paint, plain, start_keras
 
 # A command's modules are imported inside its function: those that need no Keras start in a fraction of a second.
 
@@ -30,7 +30,7 @@ def main(arguments=None):
     except BadInput as error:
         return fail(str(error))
     except Failed as error:
-        print(f"nuclei: error: {error}", file=sys.stderr)
+        print(f"nuclei: error: {plain(str(error))}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that is not ours
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
@@ -40,7 +40,7 @@ def main(arguments=None):
 
 
 def fail(sentence):
-    print(f"nuclei: error: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"nuclei: error: {plain(' '.join(sentence.split()))}", file=sys.stderr)
     return 2
 
 
@@ -52,7 +52,7 @@ def run(args):
     start_keras()
     from nuclei.main import run_competition
 
-    with unfinished(args.out) as folder:
+    with in_use(args.out), unfinished(args.out) as folder:
         run_competition(config, data, folder, args.stage)
     report_on(args.out, data, args.stage)
     print_next(args.out / SUBMISSION, data, args.stage)
@@ -63,7 +63,7 @@ def train(args):
     start_keras()
     from nuclei.main import train_competition
 
-    with unfinished(args.out) as folder:
+    with in_use(args.out), unfinished(args.out) as folder:
         train_competition(config, data, folder)
     out = quote(args.out)
     print(f"\nThe run is in {args.out}. Next:\n  nuclei predict --weights {out} --data {quote(data)} --out {out}")
@@ -73,14 +73,14 @@ def predict(args):
     if args.images and args.data:
         raise BadInput("give either image files or --data with a competition, not both")
     data = None if args.images else find_data(args)
-    args.out.mkdir(parents=True, exist_ok=True)
-    start_keras()
-    from workbench.prediction import predict_competition, predict_files
+    with in_use(args.out):
+        start_keras()
+        from workbench.prediction import predict_competition, predict_files
 
-    if args.images:
-        predict_files(args.weights, args.images, args.out)
-    else:
-        print_next(predict_competition(args.weights, data, args.stage, args.out), data, args.stage)
+        if args.images:
+            predict_files(args.weights, args.images, args.out)
+        else:
+            print_next(predict_competition(args.weights, data, args.stage, args.out), data, args.stage)
 
 
 def picture(args):
@@ -135,7 +135,7 @@ def info(args):
     errors = []
     for path in find_sets(args.folder):
         try:
-            print(facts_table(gather_facts(path, default_cache())), end="\n\n")
+            print(plain(facts_table(gather_facts(path, default_cache()))), end="\n\n")
         except BadInput as error:  # the other sets are still worth a look
             errors.append(error)
     if errors:
@@ -328,7 +328,7 @@ def print_next(path, data, stage):
 
 
 def quote(path):
-    return shlex.quote(str(path))
+    return plain(shlex.quote(str(path)))
 
 
 # ---- the parser --------------------------------------------------------------------------------

@@ -1,13 +1,38 @@
 """Folders: what a run writes stays out of sight until the run is done."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 
-from nuclei.config import RUN_FILES
+from nuclei.config import RUN_FILES, BadInput
 
 KERNEL_LOG = "kernel.log"  # what the kernel said, where it was the kernel that ran
 REPORT = "report.html"
+
+
+@contextlib.contextmanager
+def in_use(out):
+    """Keeps the folder `out`, which is made where there is none, for this process as long as the context lasts.
+
+    The lock is the kernel's, on the folder itself: nothing is written, and nothing is left when the process is killed.
+
+    Args:
+        out: Path of the run's folder.
+
+    Raises:
+        BadInput: another process has it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{out} is in use by another run: wait for it to end, or name another folder") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

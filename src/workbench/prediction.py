@@ -1,14 +1,19 @@
 """Prediction: what a trained run finds, in a competition's test images or in anybody's own."""
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
-from nuclei.config import SUBMISSION, BadInput, log
-from nuclei.data import TEST_NAMES, decode_image, default_cache, find_set, read_set
+from nuclei.config import MAX_PIXEL_BYTES, SUBMISSION, BadInput, log
+from nuclei.data import TEST_NAMES, check_bytes, decode_image, default_cache, find_set, read_set
 from nuclei.main import Predictions, progress
+from nuclei.submission import write_whole
 from nuclei.train import segment
 from workbench.pictures import overlay, write_png
 from workbench.runs import load_run
+from workbench.terminal import plain
+
+MAX_OWN_PIXELS = 2**29  # of one's own image: 20,000 x 20,000 and more
 
 
 def predict_competition(weights, data, stage, out):
@@ -32,6 +37,8 @@ def predict_competition(weights, data, stage, out):
 
 def predict_files(weights, paths, out):
     """Writes <stem>.labels.png (uint16, 0 is background) and <stem>.overlay.png into `out` for each image file.
+
+    Labels of 65,536 nuclei and more are <stem>.labels.tif, int32.
 
     An image that cannot be used gets a warning at the end, and the others go on.
 
@@ -73,15 +80,20 @@ def name_outputs(paths, out):
 
 
 def _predict_file(path, trained, labels_path, overlay_path):
+    if path.exists() and not path.is_file():  # a folder, a pipe, a device without an end
+        raise BadInput(f"{path} is no file: name images")
     try:
+        check_bytes(path.stat().st_size, MAX_PIXEL_BYTES * MAX_OWN_PIXELS, path)
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    image = decode_image(data, path)
+    image = decode_image(data, path, MAX_OWN_PIXELS)
     labels = segment(image, *trained)
     count = labels.max(initial=0)
     if count > np.iinfo(np.uint16).max:
-        raise BadInput(f"{path} holds {count} nuclei, too many for a 16-bit PNG: cut it into parts")
-    write_png(labels_path, labels.astype(np.uint16))
+        labels_path = labels_path.with_suffix(".tif")  # PNG has no 32 bits
+        write_whole(labels_path, cv2.imencode(".tif", labels)[1].tobytes())
+    else:
+        write_png(labels_path, labels.astype(np.uint16))
     write_png(overlay_path, overlay(image, labels))
-    tqdm.write(f"{path}: {count} nuclei, in {labels_path} and {overlay_path.name}")  # to stdout, above the bar
+    tqdm.write(plain(f"{path}: {count} nuclei, in {labels_path} and {overlay_path.name}"))  # to stdout, above the bar

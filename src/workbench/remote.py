@@ -22,6 +22,7 @@ from nuclei.submission import write_whole
 from workbench.client import PASSING, ask_patiently, asking, is_page, sign_in
 from workbench.competition import PAGE, check_predicted
 from workbench.kernel import METADATA, ROOT, build_kernel
+from workbench.terminal import plain
 
 PLACEHOLDER = "OWNER"  # in a kernel-metadata.json that nobody made their own
 KERNEL = (ROOT / METADATA).parent
@@ -205,7 +206,7 @@ class LogPrinter:
             for number, record in enumerate(self.api.kernels_logs_stream(self.kernel)):
                 if number >= self.shown:  # Kaggle starts from the beginning each time
                     self.shown = number + 1
-                    print(str(record.get("data", "")).rstrip("\n"), file=self.out, flush=True)
+                    print(plain(str(record.get("data", ""))).rstrip("\n"), file=self.out, flush=True)
 
     def finish(self):
         """Leaves the rest of a log that was followed a moment to come."""

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import h5py
+
 from nuclei.config import CONFIG, WEIGHTS, BadInput, Config
 from nuclei.main import set_up_device
 from nuclei.train import new_model
@@ -23,18 +25,49 @@ def load_run(path):
             raise BadInput(
                 f"{needed} is missing: name the folder of a finished run, as nuclei run or nuclei train leaves it"
             )
+    if not weights.name.endswith(".weights.h5"):  # Keras would take formats that hold more than numbers
+        raise BadInput(f"{weights} is no .weights.h5 file: name the folder of a finished run")
     try:
         content = json.loads(settings.read_text(encoding="utf-8"))
         config = Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()})
         thresholds = Thresholds(**content["thresholds"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadInput(f"{settings} is no settings file of this version of nuclei: train again ({error})") from None
     set_up_device()
-    model = new_model(config)
     try:
+        model = new_model(config)
+        _check_weights(weights, model.count_params())
         model.load_weights(weights)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise BadInput(
             f"{weights} does not fit the network in {settings.name} beside it: {str(error).splitlines()[0]}"
         ) from None
     return model.predict_on_batch, thresholds, config
+
+
+def _check_weights(path, count):
+    """Looks at a weights file without reading its numbers: a small file may promise any amount of them.
+
+    Raises:
+        ValueError: it holds something else than `count` numbers, at most, in itself.
+        OSError, RuntimeError: it is no HDF5 file.
+    """
+    with h5py.File(path, "r") as file:
+        groups, numbers = [file], 0
+        while groups:
+            group = groups.pop()
+            for name in group:
+                link = group.get(name, getlink=True)
+                if not isinstance(link, h5py.HardLink):
+                    raise ValueError(f"{group.name} holds a link to elsewhere, {name!r}")
+                item = group[name]
+                if isinstance(item, h5py.Group):
+                    if item.name.count("/") > 32:  # deeper than any network: a group that holds itself
+                        raise ValueError(f"its groups lie too deep: {item.name[:60]}")
+                    groups.append(item)
+                    continue
+                if item.external or item.is_virtual or item.dtype.kind not in "fiu":
+                    raise ValueError(f"{item.name} is no array of numbers in the file itself")
+                numbers += item.size
+        if numbers > count:
+            raise ValueError(f"it holds more than the network's {count} numbers")

@@ -3,10 +3,10 @@
 import numpy as np
 from scipy.stats import bootstrap
 
-from nuclei.config import BadInput
+from nuclei.config import MAX_PIXELS, MAX_SET_PIXELS, BadInput
 from nuclei.data import TEST_NAMES, default_cache, find_set, paint_labels, read_set
 from nuclei.metric import THRESHOLDS, precision_at_thresholds
-from nuclei.rle import decode_rle, decode_rles
+from nuclei.rle import decode_rles, parse_runs
 from nuclei.submission import HEADER, check_submission, read_table
 
 CONFIDENCE = 0.95  # of the interval in which a mean difference lies
@@ -72,14 +72,25 @@ def read_solution(path):
             if row.get("Usage") != "Ignored":
                 image = row["ImageId"], int(row["Height"]), int(row["Width"])
                 grouped.setdefault(image, []).append(row["EncodedPixels"] or "")
+        areas = [height * width for _, height, width in grouped]
+        if max(areas, default=0) > MAX_PIXELS or sum(areas) > MAX_SET_PIXELS:
+            raise ValueError(f"it speaks of more than {MAX_PIXELS:,} pixels an image, or {MAX_SET_PIXELS:,} in all")
         return {image[0]: _paint(rles, *image[1:]) for image, rles in grouped.items()}
     except (ValueError, TypeError) as error:  # no number, no such run list
         raise BadInput(f"{path} holds a row that is no solution: {error}") from None
 
 
 def _paint(rles, height, width):
-    masks = [np.flatnonzero(decode_rle(rle, height, width)) for rle in rles]
+    masks = [_mask_pixels(rle, height, width) for rle in rles]
     return paint_labels(masks, (height, width))[0]
+
+
+def _mask_pixels(rle, height, width):
+    """The flat indices, by rows, of one run list's pixels, int64 (n,)."""
+    starts, lengths = parse_runs(rle, height, width)
+    before = np.cumsum(lengths) - lengths
+    pixels = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)  # they count down the columns
+    return pixels % height * width + pixels // height
 
 
 def threshold_table(precision):

@@ -15,6 +15,14 @@ class Failed(Exception):
     """What was asked for was tried and went wrong: a sentence, and perhaps the lines that show it. Exit status 1."""
 
 
+def plain(text):
+    """Text that a terminal shows as it is: what would steer the terminal, or is no character, as its escape sequence.
+
+    The names of files and images pass here: one may hold any byte but 0 and "/".
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 class _BesideBars(logging.Handler):
     """Writes plain lines to stderr, above the live bars where there are any."""
 
@@ -22,7 +30,7 @@ class _BesideBars(logging.Handler):
         message = record.getMessage()
         if record.levelno >= logging.WARNING:
             message = f"{record.levelname.lower()}: {message}"
-        tqdm.write(message, file=sys.stderr)
+        tqdm.write(plain(message), file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from nuclei.config import SUBMISSION, BadInput, log
 from nuclei.data import COMPETITION, TEST_NAMES, TRAIN, default_cache, find_set, last_stage, list_ids
-from workbench.folders import KERNEL_LOG, unfinished
+from workbench.folders import KERNEL_LOG, in_use, unfinished
 from workbench.scoring import check_file
-from workbench.terminal import Failed
+from workbench.terminal import Failed, plain
 
 LAUNCHER = Path(__file__).resolve().with_name("launcher.py")
 SESSION_MINUTES = 720.0  # what Kaggle gives a session
@@ -51,7 +51,7 @@ def run_twin(kernel, data, out, settings, limit=SESSION_MINUTES, layout="competi
     command = [find_python(python), "-I", "-u", LAUNCHER]
     shown = ", ".join(f"{name.lower()} {value}" for name, value in settings.items())
     log.info("%s runs as on Kaggle, for %g minutes at most (%s)", kernel, limit, shown or "as it is")
-    with unfinished(out) as working:
+    with in_use(out), unfinished(out) as working:
         with _mounted(kernel, data, layout, working) as (script, home, environ):
             environ |= {f"NUCLEI_{name}": str(value) for name, value in settings.items()}
             status = _run_process([*command, script], home, environ, working / KERNEL_LOG, limit)
@@ -105,7 +105,7 @@ def _run_process(command, cwd, environ, log_file, limit):
         try:
             for line in process.stdout:
                 kept.write(line)
-                print(line, end="", flush=True)
+                print(plain(line), end="", flush=True)
             status = process.wait()
         finally:
             timer.cancel()
