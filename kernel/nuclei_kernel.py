@@ -1,27 +1,28 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
-#  1  config        line    62  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   193  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   281  Data: read a competition (zips or folders), and decode it once.
-#  4  device        line   625  Device: what the run computes on, and in which precision.
-#  5  folds         line   683  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  6  metric        line   768  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-#  7  parallel      line   844  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-#  8  rle           line   926  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  9  submission    line  1010  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-# 10  augmentation  line  1121  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 11  targets       line  1237  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  batches       line  1332  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 13  tta           line  1406  Test-time augmentation: the eight views of an image, and their inverses.
-# 14  watershed     line  1446  Watershed: from probabilities to instances, by flooding from seeds.
-# 15  inference     line  1519  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 16  loss          line  1629  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 17  model         line  1700  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 18  train         line  1820  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 19  main          line  2055  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 20  __main__      line  2250  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  1  config        line    63  Config: every setting of a run in one flat, frozen dataclass, and the presets.
+#  2  rle           line   194  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  3  submission    line   278  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  4  checkpoint    line   389  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  5  kinds         line   479  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  6  data          line   567  Data: read a competition (zips or folders), and decode it once.
+#  7  device        line   911  Device: what the run computes on, and in which precision.
+#  8  folds         line   969  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  metric        line  1054  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 10  parallel      line  1130  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 11  augmentation  line  1230  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 12  targets       line  1346  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 13  batches       line  1441  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 14  tta           line  1543  Test-time augmentation: the eight views of an image, and their inverses.
+# 15  watershed     line  1583  Watershed: from probabilities to instances, by flooding from seeds.
+# 16  inference     line  1656  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 17  loss          line  1766  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  1837  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  train         line  1957  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 20  main          line  2365  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 21  __main__      line  2600  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources d0b66df30a263e85, this file 932f5d078e5f8c3f
+# sources bcf2f1540c7d7e4f, this file f738ce304bc5b656
 
 import csv
 import hashlib
@@ -56,7 +57,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "d0b66df30a263e85"
+SOURCE_HASH = "bcf2f1540c7d7e4f"
 
 
 # ==================================================================================================
@@ -191,7 +192,292 @@ PRESETS = {
 
 
 # ==================================================================================================
-# 2. kinds (src/nuclei/kinds.py)
+# 2. rle (src/nuclei/rle.py)
+#
+# Nuclei to and from Kaggle's run lists, which go down the columns and count pixels from 1.
+#
+# One nucleus is written "start length start length ...": pixel 1 is the top left one, pixel 2 the one
+# below it, pixel H + 1 the top of the second column
+# (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
+# ==================================================================================================
+
+
+def encode_labels(labels):
+    """Return a list of run lists (str), one per nucleus of `labels` (H, W), by ascending label.
+
+    Labels may have gaps; an image without nuclei gives []. Every pixel carries one label, so the
+    run lists can't overlap, which Kaggle would refuse. A boolean mask counts as one nucleus.
+    """
+    flat = labels.ravel(order="F")
+    # All nuclei in one pass: cut where the label changes, drop the background, sort by label.
+    is_start = np.ones(flat.size, bool)
+    is_start[1:] = flat[1:] != flat[:-1]
+    starts = np.flatnonzero(is_start)
+    lengths = np.diff(starts, append=flat.size)
+    nuclei = flat[starts]
+    order = np.argsort(nuclei, kind="stable")  # stable: one nucleus's runs stay ascending
+    order = order[nuclei[order] != 0]
+    runs = np.stack([starts + 1, lengths], axis=1)[order]  # (runs, 2)
+    _, first_run = np.unique(nuclei[order], return_index=True)
+    return [" ".join(map(str, run.ravel().tolist())) for run in np.split(runs, first_run)[1:]]
+
+
+def parse_runs(rle, height, width):
+    """Return the runs of `rle` as `starts` and `lengths`, int64 (runs,) each, in pixels.
+
+    Starts are indices into the column-major image: they count from 0, unlike those in `rle`. "" is
+    the empty run list. Raises BadInput where the competition's rules are broken: the runs of a
+    nucleus ascend, don't overlap and stay inside the image.
+    """
+    try:
+        numbers = [int(word) for word in rle.split()]
+    except ValueError:
+        raise BadInput(f"run list {rle[:60]!r} holds something that is not a whole number") from None
+    if len(numbers) % 2:
+        raise BadInput(f"run list {rle[:60]!r} holds an odd number of numbers ({len(numbers)})")
+    starts, lengths = numbers[::2], numbers[1::2]
+    last_pixel = 0  # of the run before
+    for start, length in zip(starts, lengths, strict=True):
+        run = f"run '{start} {length}'"
+        if start < 1:
+            raise BadInput(f"{run} starts before the first pixel, which is 1")
+        if length < 1:
+            raise BadInput(f"{run} has a length below 1")
+        if start <= last_pixel:
+            raise BadInput(
+                f"{run} starts before the run ahead of it ends, at pixel {last_pixel}: runs must ascend and not overlap"
+            )
+        last_pixel = start + length - 1
+        if last_pixel > height * width:
+            raise BadInput(
+                f"{run} ends past the last pixel, {height * width}, of an image {height} high and {width} wide"
+            )
+    return np.array(starts, np.int64) - 1, np.array(lengths, np.int64)
+
+
+def decode_rle(rle, height, width):
+    """Return the mask, bool (height, width), that one run list stands for."""
+    return decode_rles([rle], height, width).astype(bool)
+
+
+def decode_rles(rles, height, width):
+    """Return `labels` int32 (height, width) in which the k-th run list, from 1, has label k.
+
+    Raises BadInput for a run list that `parse_runs` refuses, and for two that share a pixel.
+    """
+    flat = np.zeros(height * width, np.int32)
+    for label, rle in enumerate(rles, start=1):
+        for start, length in zip(*parse_runs(rle, height, width), strict=True):
+            pixels = flat[start : start + length]
+            if pixels.any():
+                raise BadInput(f"run lists {pixels.max()} and {label} of the image overlap")
+            pixels[:] = label
+    return np.ascontiguousarray(flat.reshape((height, width), order="F"))
+
+
+# ==================================================================================================
+# 3. submission (src/nuclei/submission.py)
+#
+# Submission: label images to the rows of Kaggle's CSV, and the rules that such a file must keep.
+# ==================================================================================================
+
+HEADER = ["ImageId", "EncodedPixels"]
+
+
+def make_rows(image_id, labels):
+    """labels int32 (H, W) -> [(ImageId, EncodedPixels)], one a nucleus; an empty image has one row with no runs."""
+    return [(image_id, rle) for rle in encode_labels(labels) or [""]]
+
+
+def write_submission(path, rows):
+    """Writes the rows under Kaggle's header, whole or not at all."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(HEADER)
+    table.writerows(rows)
+    write_whole(path, text.getvalue())
+
+
+def write_whole(path, content):
+    """Writes a file, text (str) or bytes, so that a reader finds the old one or the new one, never half of either."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_table(path, columns):
+    """A CSV, plain or zipped -> list of dicts with at least `columns`, in the file's order.
+
+    Raises:
+        BadInput: no such file, no CSV, or a column missing.
+    """
+    path = Path(path)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                data = archive.read(archive.namelist()[0])
+        else:
+            data = path.read_bytes()
+        table = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        found, rows = table.fieldnames or [], list(table)
+    except (OSError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile, zlib.error, IndexError) as error:
+        raise BadInput(f"{path} cannot be read as a CSV, plain or zipped: {error}") from None
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise BadInput(f"{path} has no column {missing[0]} (it has {', '.join(found) or 'no header'})")
+    return rows
+
+
+def check_submission(path, shapes):
+    """Checks a submission against the competition's rules -> {image id: [rles]}.
+
+    Args:
+        path: the CSV, plain or zipped.
+        shapes: {image id: (H, W)} of the images that must have a row; a shape of None leaves bounds unchecked.
+
+    Raises:
+        BadInput: names the first rule that is broken, and the row (the header is row 1).
+    """
+    rows = read_table(path, HEADER)
+    rles, owners = {}, {}
+    for number, row in enumerate(rows, start=2):
+        image_id, rle = row["ImageId"], row["EncodedPixels"]
+        where = f"{path}, row {number}"
+        if None in row or rle is None:
+            raise BadInput(f"{where}: expected 2 fields: ImageId and EncodedPixels")
+        if image_id not in shapes:
+            raise BadInput(f"{where}: {image_id!r} is no image of this test set")
+        if image_id in rles and (not rle or "" in rles[image_id]):
+            raise BadInput(f"{where}: {image_id} has an empty row beside another row: an empty row must stand alone")
+        rles.setdefault(image_id, []).append(rle)
+        owners.setdefault(image_id, []).append(number)
+    for image_id, lists in rles.items():
+        _check_image(path, image_id, lists, owners[image_id], shapes[image_id])
+    missing = [image_id for image_id in shapes if image_id not in rles]
+    if missing:
+        raise BadInput(
+            f"{path}: {len(missing)} images have no row, {missing[0]} first: give each an empty row at least"
+        )
+    return rles
+
+
+def _check_image(path, image_id, rles, numbers, shape):
+    """The rules of one image's rows: every run list is well formed, and no two claim a pixel."""
+    height, width = shape or (2**31, 1)
+    claimed = []
+    for number, rle in zip(numbers, rles, strict=True):
+        try:
+            starts, lengths = parse_runs(rle, height, width)
+        except BadInput as error:
+            raise BadInput(f"{path}, row {number} ({image_id}): {error}") from None
+        claimed.append(np.stack([starts, starts + lengths, np.full(len(starts), number)], axis=1))
+    runs = np.concatenate(claimed)
+    runs = runs[np.argsort(runs[:, 0], kind="stable")]
+    clash = np.flatnonzero(runs[1:, 0] < runs[:-1, 1])
+    if clash.size:
+        first, second = sorted((runs[clash[0], 2], runs[clash[0] + 1, 2]))
+        raise BadInput(
+            f"{path}, row {second}: {image_id} has a pixel that row {first} claims too: masks may not overlap"
+        )
+
+
+# ==================================================================================================
+# 4. checkpoint (src/nuclei/checkpoint.py)
+#
+# Checkpoint: what a run needs to go on after it was cut off, written whole, and checked by its hash when read.
+#
+# A checkpoint is one NPZ with the hash of its bytes in its name, so that a torn one gives itself away. The two newest
+# stand; no pickle is written or read.
+# ==================================================================================================
+
+CHECKPOINTS = "checkpoints"  # the folder in a run's folder; whoever takes the finished run over removes it
+CHECKPOINT_SECONDS = 120.0  # between two checkpoints: what a kill can cost
+
+
+def save_checkpoint(folder, settings, state, arrays):
+    """Writes a checkpoint, then removes all but the two newest, and what a kill in the middle of writing left.
+
+    A disk that is full or fails costs a warning, not the run.
+
+    Args:
+        folder: Path, which may not exist yet.
+        settings: dict of what may not change from one checkpoint to the next.
+        state: dict of what JSON holds.
+        arrays: {name: list of arrays}.
+    """
+    text = json.dumps({"settings": settings, "state": state})
+    named = {f"{name}.{i}": array for name, group in arrays.items() for i, array in enumerate(group)}
+    buffer = io.BytesIO()
+    np.savez(buffer, text=np.frombuffer(text.encode(), np.uint8), **named)
+    data = buffer.getbuffer()
+    before = _list_checkpoints(folder)
+    number = int(before[-1].name.partition("-")[0]) + 1 if before else 0
+    path = folder / f"{number:06d}-{hashlib.sha256(data).hexdigest()}.npz"
+    try:
+        write_whole(path, data)
+        for other in set(folder.iterdir()) - {*before[-1:], path}:
+            other.unlink()
+    except OSError as error:
+        log.warning("no checkpoint could be written (%s): a kill would cost more than usual", error)
+
+
+def load_checkpoint(folder, settings):
+    """The newest checkpoint that is whole -> (state, arrays), as they were saved, or None where there is none.
+
+    Raises:
+        BadInput: it was saved with other settings: says which.
+    """
+    for path in reversed(_list_checkpoints(folder)):
+        try:
+            data = path.read_bytes()
+        except OSError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
+            log.warning("%s is torn: the checkpoint before it counts", path)
+            continue
+        arrays = {}
+        with np.load(io.BytesIO(data), allow_pickle=False) as saved:
+            content = json.loads(saved["text"].tobytes())
+            for key in saved.files[1:]:
+                arrays.setdefault(key.partition(".")[0], []).append(saved[key])
+        _refuse_changes(folder, content["settings"], settings)
+        return content["state"], arrays
+    return None
+
+
+def _list_checkpoints(folder):
+    """The paths of a folder's checkpoints, the oldest first."""
+    return sorted(folder.glob("*-*.npz"))
+
+
+def _refuse_changes(folder, old, new):
+    new = json.loads(json.dumps(new))  # as JSON gives it back
+    changes = [f"{key} was {old.get(key)}, is {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
+    if changes:
+        raise BadInput(
+            f"{folder.parent} holds an unfinished run with other settings ({'; '.join(changes)}): name another folder "
+            "for this one, go on with that one by its own settings, or delete it to start afresh"
+        )
+
+
+def digest_images(images):
+    """16 hex digits that change with any id, pixel or label of an ImageSet."""
+    digest = hashlib.sha256()
+    for image_id, image in zip(images.ids, images.images, strict=True):
+        digest.update(f"{image_id} {image.shape} ".encode())
+        digest.update(image)
+    for labels in images.labels:
+        digest.update(labels)
+    return digest.hexdigest()[:16]
+
+
+# ==================================================================================================
+# 5. kinds (src/nuclei/kinds.py)
 #
 # Kinds: what an image shows, told from its pixels: stain and light, and how large its nuclei are.
 # ==================================================================================================
@@ -279,7 +565,7 @@ def nucleus_diameter(labels):
 
 
 # ==================================================================================================
-# 3. data (src/nuclei/data.py)
+# 6. data (src/nuclei/data.py)
 #
 # Data: read a competition (zips or folders), and decode it once.
 #
@@ -623,7 +909,7 @@ def _load_cached(entry):
 
 
 # ==================================================================================================
-# 4. device (src/nuclei/device.py)
+# 7. device (src/nuclei/device.py)
 #
 # Device: what the run computes on, and in which precision.
 # ==================================================================================================
@@ -681,7 +967,7 @@ def peak_memory():
 
 
 # ==================================================================================================
-# 5. folds (src/nuclei/folds.py)
+# 8. folds (src/nuclei/folds.py)
 #
 # Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-duplicates together.
 # ==================================================================================================
@@ -766,7 +1052,7 @@ def split_data(images, config):
 
 
 # ==================================================================================================
-# 6. metric (src/nuclei/metric.py)
+# 9. metric (src/nuclei/metric.py)
 #
 # The competition's score of one image: one overlap matrix, IoU, precision at ten thresholds.
 #
@@ -842,7 +1128,7 @@ def average_precision(truth, predicted):
 
 
 # ==================================================================================================
-# 7. parallel (src/nuclei/parallel.py)
+# 10. parallel (src/nuclei/parallel.py)
 #
 # Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other machine has one copy.
 #
@@ -890,14 +1176,32 @@ def shared_loss(loss):
     return lambda y_true, y_pred: loss(y_true, y_pred) / copies
 
 
-def train_step(model, x, y):
-    """One step of training on a batch -> its loss, float."""
+def count_copies(model):
+    """On how many GPUs a network lives; 1 without a GPU."""
     strategy = _strategy_of(model)
-    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
+    return strategy.num_replicas_in_sync if strategy else 1
+
+
+def train_step(model, x, y, parts=1):
+    """One step of training on a batch -> its loss, float.
+
+    Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
+    compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
+    step has the first part alone.
+    """
+    strategy = _strategy_of(model)
+    pieces = list(zip(np.split(x, parts), np.split(y, parts), strict=True))
     if strategy is None:
-        return float(model.train_on_batch(x, y))
+        return float(np.mean([_train_part(model, *piece) for piece in pieces]))
+    x, y = pieces[0]
+    model.reset_metrics()
     model.make_train_function()  # train_on_batch would show every copy the whole batch
     return float(model.train_function(iter([(_share(x, strategy), _share(y, strategy), None)]))["loss"])
+
+
+def _train_part(model, x, y):
+    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
+    return float(model.train_on_batch(x, y))
 
 
 def predict_step(model, x):
@@ -924,202 +1228,7 @@ def _share(batch, strategy):
 
 
 # ==================================================================================================
-# 8. rle (src/nuclei/rle.py)
-#
-# Nuclei to and from Kaggle's run lists, which go down the columns and count pixels from 1.
-#
-# One nucleus is written "start length start length ...": pixel 1 is the top left one, pixel 2 the one
-# below it, pixel H + 1 the top of the second column
-# (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
-# ==================================================================================================
-
-
-def encode_labels(labels):
-    """Return a list of run lists (str), one per nucleus of `labels` (H, W), by ascending label.
-
-    Labels may have gaps; an image without nuclei gives []. Every pixel carries one label, so the
-    run lists can't overlap, which Kaggle would refuse. A boolean mask counts as one nucleus.
-    """
-    flat = labels.ravel(order="F")
-    # All nuclei in one pass: cut where the label changes, drop the background, sort by label.
-    is_start = np.ones(flat.size, bool)
-    is_start[1:] = flat[1:] != flat[:-1]
-    starts = np.flatnonzero(is_start)
-    lengths = np.diff(starts, append=flat.size)
-    nuclei = flat[starts]
-    order = np.argsort(nuclei, kind="stable")  # stable: one nucleus's runs stay ascending
-    order = order[nuclei[order] != 0]
-    runs = np.stack([starts + 1, lengths], axis=1)[order]  # (runs, 2)
-    _, first_run = np.unique(nuclei[order], return_index=True)
-    return [" ".join(map(str, run.ravel().tolist())) for run in np.split(runs, first_run)[1:]]
-
-
-def parse_runs(rle, height, width):
-    """Return the runs of `rle` as `starts` and `lengths`, int64 (runs,) each, in pixels.
-
-    Starts are indices into the column-major image: they count from 0, unlike those in `rle`. "" is
-    the empty run list. Raises BadInput where the competition's rules are broken: the runs of a
-    nucleus ascend, don't overlap and stay inside the image.
-    """
-    try:
-        numbers = [int(word) for word in rle.split()]
-    except ValueError:
-        raise BadInput(f"run list {rle[:60]!r} holds something that is not a whole number") from None
-    if len(numbers) % 2:
-        raise BadInput(f"run list {rle[:60]!r} holds an odd number of numbers ({len(numbers)})")
-    starts, lengths = numbers[::2], numbers[1::2]
-    last_pixel = 0  # of the run before
-    for start, length in zip(starts, lengths, strict=True):
-        run = f"run '{start} {length}'"
-        if start < 1:
-            raise BadInput(f"{run} starts before the first pixel, which is 1")
-        if length < 1:
-            raise BadInput(f"{run} has a length below 1")
-        if start <= last_pixel:
-            raise BadInput(
-                f"{run} starts before the run ahead of it ends, at pixel {last_pixel}: runs must ascend and not overlap"
-            )
-        last_pixel = start + length - 1
-        if last_pixel > height * width:
-            raise BadInput(
-                f"{run} ends past the last pixel, {height * width}, of an image {height} high and {width} wide"
-            )
-    return np.array(starts, np.int64) - 1, np.array(lengths, np.int64)
-
-
-def decode_rle(rle, height, width):
-    """Return the mask, bool (height, width), that one run list stands for."""
-    return decode_rles([rle], height, width).astype(bool)
-
-
-def decode_rles(rles, height, width):
-    """Return `labels` int32 (height, width) in which the k-th run list, from 1, has label k.
-
-    Raises BadInput for a run list that `parse_runs` refuses, and for two that share a pixel.
-    """
-    flat = np.zeros(height * width, np.int32)
-    for label, rle in enumerate(rles, start=1):
-        for start, length in zip(*parse_runs(rle, height, width), strict=True):
-            pixels = flat[start : start + length]
-            if pixels.any():
-                raise BadInput(f"run lists {pixels.max()} and {label} of the image overlap")
-            pixels[:] = label
-    return np.ascontiguousarray(flat.reshape((height, width), order="F"))
-
-
-# ==================================================================================================
-# 9. submission (src/nuclei/submission.py)
-#
-# Submission: label images to the rows of Kaggle's CSV, and the rules that such a file must keep.
-# ==================================================================================================
-
-HEADER = ["ImageId", "EncodedPixels"]
-
-
-def make_rows(image_id, labels):
-    """labels int32 (H, W) -> [(ImageId, EncodedPixels)], one a nucleus; an empty image has one row with no runs."""
-    return [(image_id, rle) for rle in encode_labels(labels) or [""]]
-
-
-def write_submission(path, rows):
-    """Writes the rows under Kaggle's header, whole or not at all."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(HEADER)
-    table.writerows(rows)
-    write_whole(path, text.getvalue())
-
-
-def write_whole(path, content):
-    """Writes a file, text (str) or bytes, so that a reader finds the old one or the new one, never half of either."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_table(path, columns):
-    """A CSV, plain or zipped -> list of dicts with at least `columns`, in the file's order.
-
-    Raises:
-        BadInput: no such file, no CSV, or a column missing.
-    """
-    path = Path(path)
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                data = archive.read(archive.namelist()[0])
-        else:
-            data = path.read_bytes()
-        table = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-        found, rows = table.fieldnames or [], list(table)
-    except (OSError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile, zlib.error, IndexError) as error:
-        raise BadInput(f"{path} cannot be read as a CSV, plain or zipped: {error}") from None
-    missing = [column for column in columns if column not in found]
-    if missing:
-        raise BadInput(f"{path} has no column {missing[0]} (it has {', '.join(found) or 'no header'})")
-    return rows
-
-
-def check_submission(path, shapes):
-    """Checks a submission against the competition's rules -> {image id: [rles]}.
-
-    Args:
-        path: the CSV, plain or zipped.
-        shapes: {image id: (H, W)} of the images that must have a row; a shape of None leaves bounds unchecked.
-
-    Raises:
-        BadInput: names the first rule that is broken, and the row (the header is row 1).
-    """
-    rows = read_table(path, HEADER)
-    rles, owners = {}, {}
-    for number, row in enumerate(rows, start=2):
-        image_id, rle = row["ImageId"], row["EncodedPixels"]
-        where = f"{path}, row {number}"
-        if None in row or rle is None:
-            raise BadInput(f"{where}: expected 2 fields: ImageId and EncodedPixels")
-        if image_id not in shapes:
-            raise BadInput(f"{where}: {image_id!r} is no image of this test set")
-        if image_id in rles and (not rle or "" in rles[image_id]):
-            raise BadInput(f"{where}: {image_id} has an empty row beside another row: an empty row must stand alone")
-        rles.setdefault(image_id, []).append(rle)
-        owners.setdefault(image_id, []).append(number)
-    for image_id, lists in rles.items():
-        _check_image(path, image_id, lists, owners[image_id], shapes[image_id])
-    missing = [image_id for image_id in shapes if image_id not in rles]
-    if missing:
-        raise BadInput(
-            f"{path}: {len(missing)} images have no row, {missing[0]} first: give each an empty row at least"
-        )
-    return rles
-
-
-def _check_image(path, image_id, rles, numbers, shape):
-    """The rules of one image's rows: every run list is well formed, and no two claim a pixel."""
-    height, width = shape or (2**31, 1)
-    claimed = []
-    for number, rle in zip(numbers, rles, strict=True):
-        try:
-            starts, lengths = parse_runs(rle, height, width)
-        except BadInput as error:
-            raise BadInput(f"{path}, row {number} ({image_id}): {error}") from None
-        claimed.append(np.stack([starts, starts + lengths, np.full(len(starts), number)], axis=1))
-    runs = np.concatenate(claimed)
-    runs = runs[np.argsort(runs[:, 0], kind="stable")]
-    clash = np.flatnonzero(runs[1:, 0] < runs[:-1, 1])
-    if clash.size:
-        first, second = sorted((runs[clash[0], 2], runs[clash[0] + 1, 2]))
-        raise BadInput(
-            f"{path}, row {second}: {image_id} has a pixel that row {first} claims too: masks may not overlap"
-        )
-
-
-# ==================================================================================================
-# 10. augmentation (src/nuclei/augmentation.py)
+# 11. augmentation (src/nuclei/augmentation.py)
 #
 # Augmentation: random crops of an image and its labels, bent alike; then colour, blur and noise on the image.
 #
@@ -1235,7 +1344,7 @@ def _add_noise(image, rng):
 
 
 # ==================================================================================================
-# 11. targets (src/nuclei/targets.py)
+# 12. targets (src/nuclei/targets.py)
 #
 # Targets: what the network learns from a label image, and how much each pixel weighs.
 # ==================================================================================================
@@ -1330,10 +1439,12 @@ def _two_nearest(labels, reach):
 
 
 # ==================================================================================================
-# 12. batches (src/nuclei/batches.py)
+# 13. batches (src/nuclei/batches.py)
 #
 # Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread.
 # ==================================================================================================
+
+MOST_FAULTS = 3  # images from which no crop can be made; more of them are a fault of the program, not of an image
 
 
 class Crops:
@@ -1344,9 +1455,12 @@ class Crops:
         labels: int32 (H, W) each.
         kinds: one of KINDS each.
         config: a Config.
+        ids: the images' names in a warning; without them, their numbers.
     """
 
-    def __init__(self, images, labels, kinds, config):
+    def __init__(self, images, labels, kinds, config, ids=None):
+        self.ids = range(len(images)) if ids is None else ids
+        self.faults = {}  # id: why no crop could be made of it
         self.images = [standardise(image) for image in images]
         self.labels = labels
         self.config = config
@@ -1357,19 +1471,42 @@ class Crops:
 
     def batch(self, index):
         """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, 4): three targets and the
-        weight."""
+        weight. An image of which no crop can be made is left out, with a warning, and another takes its place.
+
+        Raises:
+            BadInput: more than MOST_FAULTS images were left out so far, or all there are.
+        """
         c = self.config
         rng = np.random.default_rng([c.train_seed, index])
         x = np.empty((c.train_batch, c.train_crop, c.train_crop, 3), np.float32)
         y = np.empty((c.train_batch, c.train_crop, c.train_crop, 4), np.float32)
         for n, i in enumerate(rng.choice(len(self.images), c.train_batch, p=self.chances)):
-            zoom = self.zooms[i] * 2.0 ** rng.uniform(-c.train_zoom, c.train_zoom)
-            image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
-            x[n] = image
-            y[n, ..., :3] = make_targets(labels, c.target_core)
-            y[n, ..., 3] = pixel_weights(labels, c.target_border, c.target_sigma)
+            while not self._make_crop(i, rng, x[n], y[n]):
+                i = rng.choice(len(self.images), p=self.chances)
         x /= 255
         return x, y
+
+    def _make_crop(self, i, rng, x, y):
+        """Fills x (S, S, 3) and y (S, S, 4) from image number `i` -> whether that went well."""
+        c = self.config
+        try:
+            zoom = self.zooms[i] * 2.0 ** rng.uniform(-c.train_zoom, c.train_zoom)
+            image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
+            x[:] = image
+            y[..., :3] = make_targets(labels, c.target_core)
+            y[..., 3] = pixel_weights(labels, c.target_border, c.target_sigma)
+        except Exception as error:  # hours of training are worth more than one image
+            self._leave_out(self.ids[i], f"{type(error).__name__}: {error}")
+            return False
+        return True
+
+    def _leave_out(self, image_id, why):
+        if image_id not in self.faults:
+            self.faults[image_id] = why
+            log.warning("training image %s is left out, since no crop can be made of it (%s)", image_id, why)
+        if len(self.faults) > min(MOST_FAULTS, len(self.images) - 1):
+            named = ", ".join(map(str, self.faults))
+            raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
     def stream(self, start=0, ahead=4, workers=2):
         """Batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
@@ -1404,7 +1541,7 @@ def draw_chances(kinds, balance):
 
 
 # ==================================================================================================
-# 13. tta (src/nuclei/tta.py)
+# 14. tta (src/nuclei/tta.py)
 #
 # Test-time augmentation: the eight views of an image, and their inverses.
 #
@@ -1444,7 +1581,7 @@ def unview_probs(probs, view):
 
 
 # ==================================================================================================
-# 14. watershed (src/nuclei/watershed.py)
+# 15. watershed (src/nuclei/watershed.py)
 #
 # Watershed: from probabilities to instances, by flooding from seeds.
 # ==================================================================================================
@@ -1517,7 +1654,7 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
 
 
 # ==================================================================================================
-# 15. inference (src/nuclei/inference.py)
+# 16. inference (src/nuclei/inference.py)
 #
 # Inference: an image of any size through a network of one tile size, at the zoom that fits its nuclei.
 #
@@ -1627,7 +1764,7 @@ def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
 
 
 # ==================================================================================================
-# 16. loss (src/nuclei/loss.py)
+# 17. loss (src/nuclei/loss.py)
 #
 # Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 #
@@ -1698,7 +1835,7 @@ def _dice_mean(targets, probs, weights, smooth):
 
 
 # ==================================================================================================
-# 17. model (src/nuclei/model.py)
+# 18. model (src/nuclei/model.py)
 #
 # Model: the one-hundred-layer network, and a small U-Net for CPUs.
 #
@@ -1818,7 +1955,7 @@ def _probabilities(logits):
 
 
 # ==================================================================================================
-# 18. train (src/nuclei/train.py)
+# 19. train (src/nuclei/train.py)
 #
 # Train: one network inside a time budget, its best weights, and the thresholds that go with them.
 # ==================================================================================================
@@ -1826,6 +1963,8 @@ def _probabilities(logits):
 EPOCH = 64  # steps between two lines of the log
 TRIAL_MINUTES = 10.0  # of training and more: then trying out two ways to compile pays
 TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
+EXPLODED = 5.0  # the loss of a network that knows nothing is about 1.5; after the first epoch, one above this is lost
+HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
 # What `tune_thresholds` tries, field by field, in this order.
 THRESHOLD_CHOICES = {
@@ -1842,8 +1981,10 @@ def new_model(config):
     return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
 
 
-def compile_model(model, config, batch):
+def compile_model(model, config, batch, parts=1):
     """Readies a network for training -> a compiled Model of its layers and weights; its learning rate is 0 so far.
+
+    Where each batch comes in several parts (see `train_step`), the optimiser takes one step along their mean.
 
     Keras compiles with XLA by default, which is the faster way on a CPU with AVX2 and float32; one that multiplies
     bfloat16 may do better without. So where the time is the user's and there is plenty of it, TensorFlow on a CPU tries
@@ -1853,7 +1994,12 @@ def compile_model(model, config, batch):
 
     def compiled(jit):
         one = keras.Model(model.input, model.output, name=model.name)
-        optimizer = keras.optimizers.AdamW(0.0, weight_decay=config.train_decay, global_clipnorm=1.0)
+        optimizer = keras.optimizers.AdamW(
+            0.0,
+            weight_decay=config.train_decay,
+            global_clipnorm=1.0,
+            gradient_accumulation_steps=parts if parts > 1 else None,
+        )
         one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=jit)
         one.optimizer.build(one.trainable_variables)
         return one
@@ -1890,27 +2036,38 @@ class _Schedule:
 
     By the clock, progress counts from the end of the first step, which compiles the network; whatever the speed of
     the machine, and should it change on the way, the rate reaches zero when the time is up.
+
+    Args:
+        seconds: that the training took before it was cut off.
+        start: after how many of them the first step ended.
     """
 
-    def __init__(self, minutes, steps):
+    def __init__(self, minutes, steps, seconds=0.0, start=None):
         self.steps = steps
-        self.deadline = time.monotonic() + minutes * 60 * (1 - TUNING_SHARE)
-        self.start = None
+        self.budget = minutes * 60 * (1 - TUNING_SHARE)
+        self.began = time.monotonic() - seconds
+        self.start = start
+
+    def seconds(self):
+        return time.monotonic() - self.began
 
     def progress(self, step):
         if self.steps:
             return step / self.steps
-        now = time.monotonic()
+        now = self.seconds()
         if self.start is None:
             self.start = now
-        return min((now - self.start) / max(self.deadline - self.start, 1e-9), 1.0)
+        return min((now - self.start) / max(self.budget - self.start, 1e-9), 1.0)
+
+
+# ---- training ----------------------------------------------------------------------------------
 
 
 def train_model(config, train, tuning, folder, on_better):
-    """Trains a new network -> (model with its best weights, Thresholds, how many crops it saw).
+    """Trains a new network, or goes on with one -> (model with its best weights, Thresholds, how many crops it saw).
 
     Writes into `folder` as it goes: model.weights.h5 (the weights that scored best on the tuning images, replaced
-    atomically) and log.csv (a row an epoch).
+    atomically), log.csv (a row an epoch) and the checkpoints from which the same call goes on.
 
     Args:
         config: a Config.
@@ -1919,75 +2076,228 @@ def train_model(config, train, tuning, folder, on_better):
             default thresholds are kept.
         folder: an existing Path.
         on_better: called with (network, Thresholds) on the way, when the weights are the best so far.
+
+    Raises:
+        BadInput: `folder` has checkpoints of other settings or other images, or the training was lost too often.
     """
+    entered = time.monotonic()
     keras.utils.set_random_seed(config.train_seed)
-    schedule = _Schedule(config.train_minutes, config.train_steps)
-    crops = Crops(train.images, train.labels, train.kinds, config)
-    with share_gpus(config.train_batch, config.tile_batch):
-        bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's state
-        model = compile_model(bare, config, crops.batch(0))
-    network = partial(predict_step, model)
-    weights_file = folder / WEIGHTS
+    crops = Crops(train.images, train.labels, train.kinds, config, train.ids)
+    training = _Training(config, crops, folder, {"train": digest_images(train), "tuning": digest_images(tuning)})
+    at, network = training.at, partial(predict_step, training.model)
+    used = at.seconds + time.monotonic() - entered
+    schedule = _Schedule(config.train_minutes, config.train_steps, used, at.start)
     checks = np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
-    best, done = -1.0, 0.0
-    with _Journal(folder / LOG) as journal:
-        for step, (x, y) in enumerate(crops.stream(), start=1):
-            rate = learning_rate(done, config.train_rate, config.train_warmup)
-            model.optimizer.learning_rate = rate
-            loss = train_step(model, x, y)
-            done = schedule.progress(step)
-            score = None
-            if checks.size and done >= checks[0]:
-                checks = checks[checks > done]
+    checks = checks[checks > at.done]
+    with _Journal(folder / LOG, at) as journal:
+        for x, y in crops.stream(at.step) if at.done < 1 else ():
+            rate = learning_rate(at.done, config.train_rate, config.train_warmup) * 0.5**at.halvings
+            loss = training.learn(x, y, rate)
+            at.step += 1
+            at.done, at.start, at.seconds = schedule.progress(at.step), schedule.start, schedule.seconds()
+            score, better = None, False
+            check = checks.size > 0 and at.done >= checks[0]
+            milestone = check or at.done >= 1 or training.save_is_due()
+            if milestone:
+                training.ensure_finite()
+            if check:
+                checks = checks[checks > at.done]
                 score = score_set(tuning, network, Thresholds(), config)
-                if score > best:
-                    best = score
-                    save_weights(bare, weights_file)
-                    if done < 1:
-                        on_better(network, Thresholds())
-            journal.note(step, done, rate, loss, score)
-            if done >= 1:
+                better = score > at.best
+                if better:
+                    training.keep_best(score)
+            journal.note(rate, loss, score)
+            if milestone:
+                at.seconds = schedule.seconds()
+                training.save()
+            if better and at.done < 1:
+                on_better(network, Thresholds())
+            if at.done >= 1:
                 break
-    crops_seen = step * config.train_batch
-    if best < 0:
-        save_weights(bare, weights_file)
-        return model, Thresholds(), crops_seen
-    bare.load_weights(weights_file)
-    return model, tune_thresholds(tuning, network, config), crops_seen
+    if at.thresholds is None:
+        if training.best:
+            training.use_best()
+            at.thresholds = asdict(tune_thresholds(tuning, network, config))
+        else:
+            training.keep_best(at.best)
+            at.thresholds = asdict(Thresholds())
+        training.save()
+    training.use_best()
+    return training.model, Thresholds(**at.thresholds), at.step * config.train_batch
+
+
+@dataclass
+class _Progress:
+    """Where a training is; with the variables of its network and its optimiser, all that it needs to go on."""
+
+    step: int = 0  # that were taken
+    done: float = 0.0  # 0..1 of the schedule
+    seconds: float = 0.0  # of training
+    start: float | None = None  # the seconds at the end of the first step
+    best: float = -1.0  # score on the tuning images
+    halvings: int = 0  # of the learning rate
+    parts: int = 1  # into which each batch is cut, for want of memory
+    losses: list[float] = field(default_factory=list)  # of the steps since the log's last row
+    rows: list[list] = field(default_factory=list)  # of the log
+    thresholds: dict | None = None  # once they are chosen, and the training is over
+
+
+class _Training:
+    """A network in training, its progress and its best weights: cut off, it goes on from its last checkpoint; lost, it
+    goes back to it.
+
+    Args:
+        config: a Config.
+        crops: a Crops.
+        folder: Path of the run's folder.
+        images: dict, the digests of the images; with them the checkpoints of another run are told apart.
+    """
+
+    def __init__(self, config, crops, folder, images):
+        self.config, self.batch = config, crops.batch(0)
+        self.weights_file, self.checkpoints = folder / WEIGHTS, folder / CHECKPOINTS / "training"
+        versions = {"keras": keras.__version__, "backend": keras.backend.backend()}
+        versions["precision"] = keras.mixed_precision.dtype_policy().name
+        self.settings = asdict(config) | images | versions
+        saved = load_checkpoint(self.checkpoints, self.settings)
+        self.at = _Progress(**saved[0]) if saved else _Progress()
+        with share_gpus(config.train_batch, config.tile_batch):
+            self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
+            self.model = compile_model(self.bare, config, self.batch, self.at.parts)
+        if saved:
+            log.info("going on after step %d, with %.0f s of training behind it", self.at.step, self.at.seconds)
+            self.good = saved[1]
+            self.best = self.good.get("best", [])
+            if self.best:  # a kill may have come before the file
+                self.use_best()
+                save_weights(self.bare, self.weights_file)
+            self._restore()
+            self.saved_at = time.monotonic()
+        else:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # torn ones, and predictions that belong to them
+            self.best = []
+            self.save()
+
+    def _variables(self):
+        """The names and the variables of what a checkpoint holds, the random states of dropout included."""
+        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+
+    def save(self):
+        """Takes the variables for good, and writes a checkpoint."""
+        groups = self._variables().items()
+        self.good = {name: [keras.ops.convert_to_numpy(one) for one in group] for name, group in groups}
+        save_checkpoint(self.checkpoints, self.settings, asdict(self.at), self.good | {"best": self.best})
+        self.saved_at = time.monotonic()
+
+    def save_is_due(self):
+        return time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS
+
+    def _restore(self):
+        for name, group in self._variables().items():
+            for variable, value in zip(group, self.good[name], strict=True):
+                variable.assign(value)
+
+    def keep_best(self, score):
+        """The weights as they are now are the best so far."""
+        self.at.best, self.best = score, self.bare.get_weights()
+        save_weights(self.bare, self.weights_file)
+
+    def use_best(self):
+        self.bare.set_weights(self.best)
+
+    def learn(self, x, y, rate):
+        """One step of training -> its loss. A batch that is too large for the memory is cut in parts from then on."""
+        while True:
+            self.model.optimizer.learning_rate = rate
+            try:
+                loss = train_step(self.model, x, y, self.at.parts)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error) or not self._can_cut():
+                    raise
+            self._cut_batches()  # outside the handler, where the error no longer holds what filled the memory
+        if not np.isfinite(loss) or (self.at.rows and loss > EXPLODED):
+            self._go_back(f"the loss of step {self.at.step + 1} was {loss:.3g} at a learning rate of {rate:.2g}")
+        return loss
+
+    def ensure_finite(self):
+        """Goes back where the last step spoilt the weights, which only the loss of the next one would show."""
+        if not all(np.isfinite(one).all() for one in self.bare.get_weights()):
+            self._go_back(f"step {self.at.step} made weights that are no numbers")
+
+    def _go_back(self, why):
+        """The last good weights again, and half the learning rate; the schedule goes on."""
+        if self.at.halvings == HALVINGS:
+            raise BadInput(
+                f"{why}, and going back at half the rate did not help {HALVINGS} times: lower train_rate in "
+                "src/nuclei/config.py"
+            )
+        self.at.halvings += 1
+        log.warning("%s: back to the last good weights, at half the rate", why)
+        self._restore()
+
+    def _can_cut(self):
+        """Whether half of what is computed at once still has a crop for each copy of the network."""
+        return self.config.train_batch % (2 * self.at.parts * count_copies(self.model)) == 0
+
+    def _cut_batches(self):
+        """Half as many crops at once, from the last good weights on."""
+        self.at.parts *= 2
+        crops = self.config.train_batch // self.at.parts
+        if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
+            log.warning("out of memory: a step has %d crops from now on, and the others are left out", crops)
+        else:
+            log.warning("out of memory: a step is computed from %d times %d crops from now on", self.at.parts, crops)
+            # The optimiser starts afresh: memory runs out in the first steps, if ever.
+            self.model = compile_model(self.bare, self.config, self.batch, self.at.parts)
+            self.good["optimizer"] = [keras.ops.convert_to_numpy(one) for one in self.model.optimizer.variables]
+        self._restore()
+        self.save()
+
+
+def is_out_of_memory(error):
+    """Whether an exception of any backend says that the device's memory is full."""
+    text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
+    return "resourceexhausted" in text or "outofmemory" in text
 
 
 class _Journal:
-    """What a training says of itself: log.csv, a live bar in a terminal, and elsewhere one line an epoch."""
+    """What a training says of itself: log.csv, a live bar in a terminal, and elsewhere one line an epoch.
 
-    def __init__(self, path):
-        self.path = path
-        self.losses = []
+    Args:
+        path: of log.csv; what a training wrote there after the checkpoint from which it goes on is written over.
+        at: the training's _Progress.
+    """
+
+    def __init__(self, path, at):
+        self.path, self.at = path, at
 
     def __enter__(self):
-        self.started = time.monotonic()
         self.file = open(self.path, "w", newline="", encoding="utf-8")
         self.table = csv.writer(self.file, lineterminator="\n")
         self.table.writerow(["step", "seconds", "learning_rate", "loss", "tuning_score"])
+        self.table.writerows(self.at.rows)
         line = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
         self.bar = tqdm(total=100, desc="train", disable=None, bar_format=line)
         return self
 
-    def note(self, step, done, rate, loss, score):
+    def note(self, rate, loss, score):
         """Takes one step's figures; every EPOCH steps, at a score and at the end it writes them down."""
-        self.losses.append(loss)
-        self.bar.update(int(100 * done) - self.bar.n)
-        if len(self.losses) < EPOCH and score is None and done < 1:
+        at = self.at
+        at.losses.append(loss)
+        self.bar.update(int(100 * at.done) - self.bar.n)
+        if len(at.losses) < EPOCH and score is None and at.done < 1:
             return
-        seconds = time.monotonic() - self.started
-        mean = np.mean(self.losses)
+        mean = np.mean(at.losses)
         scored = "" if score is None else f"{score:.4f}"
-        self.table.writerow([step, f"{seconds:.1f}", f"{rate:.3g}", f"{mean:.4f}", scored])
+        at.rows.append([at.step, f"{at.seconds:.1f}", f"{rate:.3g}", f"{mean:.4f}", scored])
+        self.table.writerow(at.rows[-1])
         self.file.flush()
         self.bar.set_postfix_str(f"loss {mean:.3f}")
         if self.bar.disable or score is not None:
             note = f", tuning score {scored}" if scored else ""
-            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", seconds, step, 100 * done, mean, note)
-        self.losses = []
+            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", at.seconds, at.step, 100 * at.done, mean, note)
+        at.losses = []
 
     def __exit__(self, *error):
         self.bar.close()
@@ -2053,7 +2363,7 @@ def tune_thresholds(images, network, config):
 
 
 # ==================================================================================================
-# 19. main (src/nuclei/main.py)
+# 20. main (src/nuclei/main.py)
 #
 # Main: the competition's files -> a trained network -> submission.csv, with a table of what it cost.
 # ==================================================================================================
@@ -2095,18 +2405,38 @@ class Predictions:
         self.rows = {image_id: make_rows(image_id, nothing) for image_id in [*test.ids, *test.faults]}
         self.order = list(test.ids)  # whose rows are the oldest comes first
 
-    def improve(self, network, thresholds, config, minutes=math.inf, views=None):
-        """Predicts the images whose rows are the oldest, as many as the minutes allow -> how many. See `segment`."""
+    def improve(self, network, thresholds, config, minutes=math.inf, views=None, keep=None):
+        """Predicts the images whose rows are the oldest, as many as the minutes allow -> how many. See `segment`.
+
+        An image that cannot be predicted keeps the rows that it has, and costs a warning.
+
+        Args:
+            keep: called every CHECKPOINT_SECONDS with the ids that are done.
+        """
         deadline = time.monotonic() + 60 * minutes
-        done = 0
+        done, failed, kept_at = [], 0, time.monotonic()
         for image_id in progress(self.order, "predict"):
             if time.monotonic() >= deadline:
                 break
-            labels = segment(self.images[image_id], network, thresholds, config, views)
-            self.rows[image_id] = make_rows(image_id, labels)
-            done += 1
-        self.order = self.order[done:] + self.order[:done]
-        return done
+            try:
+                labels = segment(self.images[image_id], network, thresholds, config, views)
+                self.rows[image_id] = make_rows(image_id, labels)
+            except Exception as error:
+                failed += 1
+                if failed == len(self.images):  # it is not the images
+                    raise
+                log.warning("%s keeps what was found in it earlier, if anything: %r", image_id, error)
+            done.append(image_id)
+            if keep and time.monotonic() - kept_at >= CHECKPOINT_SECONDS:
+                keep(done)
+                kept_at = time.monotonic()
+        self.order = self.order[len(done) :] + self.order[: len(done)]
+        return len(done)
+
+    def take(self, rows):
+        """Takes over {id: rows} of images that need no prediction any more."""
+        self.rows |= rows
+        self.order = [image_id for image_id in self.order if image_id not in rows]
 
     def write(self, path):
         """Writes the submission, whole or not at all, in the order of the ids."""
@@ -2117,6 +2447,8 @@ def run_competition(config, data, folder, stage=1):
     """Trains on the competition in `data`, predicts its test images and writes into `folder` as it goes.
 
     submission.csv is there as soon as the first weights are, is replaced by better ones, and is whole at any moment.
+    Cut off, the same call goes on where its last checkpoint is. The checkpoints stay until the caller removes them,
+    when the run's files are where they belong.
 
     Args:
         config: a Config.
@@ -2140,14 +2472,32 @@ def run_competition(config, data, folder, stage=1):
 
     network, thresholds, held_out = _train(config, data, folder, watch, predict_early)
     with watch.stage("predict", len(test.ids)):
-        done = predictions.improve(network, thresholds, config, config.tta_minutes)
-    predictions.write(folder / SUBMISSION)
-    if done < len(test.ids):
-        log.warning("%d images keep what was found in them earlier: the time was up", len(test.ids) - done)
+        late = _predict_test(predictions, digest_images(test), network, thresholds, config, folder)
+    if late:
+        log.warning("%d images keep what was found in them earlier: the time was up", late)
     _score_held_out(held_out, network, thresholds, config, folder, watch)
     log.info("%s", watch.table())
     for image_id, why in test.faults.items():
         log.warning("%s was left empty: %s", image_id, why)
+
+
+def _predict_test(predictions, digest, network, thresholds, config, folder):
+    """The last prediction, which goes on where it was cut off -> how many images the time did not reach."""
+    checkpoints = folder / CHECKPOINTS / "prediction"
+    settings = {"test": digest}
+    earlier, _ = load_checkpoint(checkpoints, settings) or ({}, {})
+    if earlier:
+        log.info("going on after %d predicted images", len(earlier))
+    predictions.take(earlier)
+
+    def keep(done):
+        predictions.write(folder / SUBMISSION)
+        rows = {image_id: predictions.rows[image_id] for image_id in [*earlier, *done]}
+        save_checkpoint(checkpoints, settings, rows, {})
+
+    done = predictions.improve(network, thresholds, config, config.tta_minutes, keep=keep)
+    predictions.write(folder / SUBMISSION)
+    return len(predictions.order) - done
 
 
 def train_competition(config, data, folder):
@@ -2248,7 +2598,7 @@ def save_config(path, config, thresholds):
 
 
 # ==================================================================================================
-# 20. __main__ (src/nuclei/__main__.py)
+# 21. __main__ (src/nuclei/__main__.py)
 #
 # Entry: what Kaggle runs, from settings in the environment to a submission.csv in the working folder.
 #
@@ -2282,6 +2632,7 @@ def run_kernel(environ):
     log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
     run_competition(config, data, working, stage)
     rles = check_submission(working / SUBMISSION, dict.fromkeys(ids))
+    shutil.rmtree(working / CHECKPOINTS, ignore_errors=True)
     nuclei = [rle for found in rles.values() for rle in found if rle]
     log.info("%s: %d nuclei in %d images", SUBMISSION, len(nuclei), len(rles))
 

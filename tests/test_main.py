@@ -36,7 +36,7 @@ TINY = Config(
     tile_batch=4,
     tta_views=1,
 )
-FILES = ["config.json", "held_out.csv", "log.csv", "model.weights.h5", "submission.csv"]
+FILES = ["checkpoints", "config.json", "held_out.csv", "log.csv", "model.weights.h5", "submission.csv"]
 
 
 @pytest.fixture(scope="module")

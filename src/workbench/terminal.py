@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 import warnings
 
@@ -11,6 +12,20 @@ from tqdm import tqdm
 
 class Failed(Exception):
     """What was asked for was tried and went wrong: a sentence, and perhaps the lines that show it. Exit status 1."""
+
+
+@contextlib.contextmanager
+def stopping_at_sigterm():
+    """SIGTERM ends what runs in this context as Ctrl-C does, so that it closes what it opened and says what stands."""
+
+    def stop(*_):
+        raise KeyboardInterrupt("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _BesideBars(logging.Handler):
