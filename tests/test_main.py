@@ -230,6 +230,54 @@ def test_images_that_the_time_did_not_reach_are_reported(competition, tmp_path, 
     assert "4 images keep what was found in them earlier" in caplog.text
 
 
+def test_an_image_that_cannot_be_predicted_costs_its_own_nuclei(tmp_path, caplog, monkeypatch):
+    def segment(image, *_):
+        if image.sum() == images.images[1].sum():
+            raise ValueError("odd pixels")
+        return (image[..., 0] > 0).astype(np.int32)
+
+    images = bright_set(3)
+    monkeypatch.setattr(main, "segment", segment)
+    predictions = Predictions(images)
+    assert predictions.improve(bright_found, Thresholds(), TINY) == 3
+    assert found_in(predictions, tmp_path / "s.csv") == {"00": 16**2, "01": 0, "02": 20**2, "zz": 0}
+    assert "01 keeps what was found in it earlier, if anything: ValueError('odd pixels')" in caplog.text
+
+
+def test_where_no_image_can_be_predicted_the_reason_is_raised(monkeypatch):
+    def segment(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(main, "segment", segment)
+    with pytest.raises(RuntimeError, match="no memory"):
+        Predictions(bright_set(3)).improve(bright_found, Thresholds(), TINY)
+
+
+def test_a_prediction_that_is_cut_off_repeats_no_finished_image(competition, tmp_path, monkeypatch):
+    """The third image is being predicted when it is cut off; the training is not what is tested."""
+    seen, original = [], main.segment
+
+    def segment(image, *rest):
+        seen.append(image.shape)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return original(image, *rest)
+
+    monkeypatch.setattr(main, "train_model", fake_training)
+    monkeypatch.setattr(main, "segment", segment)
+    monkeypatch.setattr(main, "CHECKPOINT_SECONDS", 0.0)
+    config = replace(TINY, data_folds=0)
+    with pytest.raises(KeyboardInterrupt):
+        run_competition(config, competition, tmp_path)
+    assert (tmp_path / "submission.csv").is_file()
+    run_competition(config, competition, tmp_path)
+    assert len(seen) == 3 + 2  # of four images
+    with pytest.raises(BadInput, match="unfinished run with other settings .test was"):
+        other = tmp_path / "other"
+        draw_sample(other, n_train=2, n_test=3)
+        run_competition(config, other, tmp_path)
+
+
 # ---- runs that do not go well ------------------------------------------------------------------
 
 
