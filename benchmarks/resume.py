@@ -5,64 +5,51 @@
 On a drawn sample, with a small network and a checkpoint every half second, so that kills fall between, before and into
 them. A run that ends before all kills are spent is followed by another. Each must leave the undisturbed run's
 submission.csv, byte for byte; the exit status says whether all did.
-
-All runs are forks of this process, which imports Keras once and uses it never.
 """
 
 import argparse
 import collections
-import contextlib
 import os
 import random
 import shutil
-import signal
+import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras  # noqa: F401  before the forks
-
-from nuclei import main as science
-from nuclei import train
-from nuclei.config import PRESETS
-from workbench.cli import main as nuclei
 from workbench.sample import draw_sample
 
-PRESETS["sample"] = replace(
-    PRESETS["sample"], model_width=4, model_depth=2, train_crop=64, train_batch=4, tile_size=64, tile_overlap=16
-)
+# nuclei, with checkpoints as frequent and a network as small as kills every few seconds ask for.
+NUCLEI = """
+import sys
+from dataclasses import replace
+from nuclei import main, train
+from nuclei.config import PRESETS
+from workbench.cli import main as nuclei
+
+train.CHECKPOINT_SECONDS = main.CHECKPOINT_SECONDS = 0.5
+small = {"model_width": 4, "model_depth": 2, "train_crop": 64, "train_batch": 4, "tile_size": 64, "tile_overlap": 16}
+PRESETS["sample"] = replace(PRESETS["sample"], **small)
+sys.exit(nuclei())
+"""
 
 
 def start_run(data, out, steps, said):
-    """`nuclei run` in a fork -> its process id."""
-    process = os.fork()
-    if process:
-        return process
-    status = 1
-    try:
-        train.CHECKPOINT_SECONDS = science.CHECKPOINT_SECONDS = 0.5
-        with open(said, "a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-            arguments = ["run", "--data", data, "--preset", "sample", "--steps", steps, "--out", out]
-            status = nuclei([str(argument) for argument in arguments])
-    finally:
-        os._exit(status)
+    """`nuclei run` as a process."""
+    command = [sys.executable, "-c", NUCLEI, "run", "--data", data, "--preset", "sample", "--steps", str(steps)]
+    with open(said, "a") as file:
+        return subprocess.Popen([*command, "--out", out], stdout=file, stderr=subprocess.STDOUT)
 
 
 def wait_for(process, seconds):
     """The exit status of a process, None where it was killed when the seconds were over."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    return None
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
 
 
 def describe_moment(out):
@@ -107,7 +94,9 @@ def main():
                 print(f"kill {moments.total():>3} after {seconds:5.1f} s, {describe_moment(out)}", flush=True)
             ended = status == 0 and (out / "submission.csv").read_bytes() == expected
             same, others = same + ended, others + (not ended)
-            print("a run ended " + ("with the same submission" if ended else f"otherwise\n{said.read_text()}"), flush=True)
+            print(
+                "a run ended " + ("with the same submission" if ended else f"otherwise\n{said.read_text()}"), flush=True
+            )
             shutil.rmtree(out, ignore_errors=True)
     print(f"\nkills: {moments.total()} in {same + others} runs")
     for moment, count in moments.items():

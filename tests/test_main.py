@@ -272,7 +272,7 @@ def test_a_prediction_that_is_cut_off_repeats_no_finished_image(competition, tmp
     assert (tmp_path / "submission.csv").is_file()
     run_competition(config, competition, tmp_path)
     assert len(seen) == 3 + 2  # of four images
-    with pytest.raises(BadInput, match="unfinished run with other settings .test was"):
+    with pytest.raises(BadInput, match=r"unfinished run with other settings \(test was"):
         other = tmp_path / "other"
         draw_sample(other, n_train=2, n_test=3)
         run_competition(config, other, tmp_path)

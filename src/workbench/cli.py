@@ -20,7 +20,8 @@ UPLOAD_PAGE = "https://www.kaggle.com/c/data-science-bowl-2018/submit"
 def main(arguments=None):
     """Runs one command -> exit status.
 
-    0, 1 for a run that did not end well, here or on Kaggle, 2 for bad input (one sentence on stderr), 130 for Ctrl-C, 143 for SIGTERM.
+    0, 1 for a run that did not end well, here or on Kaggle, 2 for bad input (one sentence on stderr), 130 for Ctrl-C,
+    143 for SIGTERM.
     """
     try:
         args = build_parser().parse_args(arguments)
