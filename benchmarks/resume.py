@@ -1,6 +1,6 @@
 """Kill -9 at random moments: nuclei run, killed and started again until it ends, against a run that nobody disturbs.
 
-    .venv/bin/python benchmarks/resume.py [--kills 50] [--steps 120] [--seed 0]
+    .venv/bin/python benchmarks/resume.py [--kills 50] [--steps 300] [--seed 0]
 
 On a drawn sample, with a small network and a checkpoint every half second, so that kills fall between, before and into
 them. A run that ends before all kills are spent is followed by another. Each must leave the undisturbed run's
@@ -55,6 +55,8 @@ def wait_for(process, seconds):
 def describe_moment(out):
     """In which part of its run a killed one was, by what stands in its folder."""
     folder = out / "unfinished"
+    if not folder.exists() and (out / "submission.csv").exists():
+        return "when it was done"
     if list(folder.glob("checkpoints/prediction/*.npz")):
         return "while it predicted"
     if (folder / "config.json").is_file():
@@ -72,14 +74,14 @@ def read_results(out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng, moments, same, others = random.Random(args.seed), collections.Counter(), 0, 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["NUCLEI_CACHE"] = str(folder / "cache")
-        draw_sample(folder / "data", n_train=12, n_test=12)
+        draw_sample(folder / "data", n_train=12, n_test=4)
         start, said = time.monotonic(), folder / "said.txt"
         status = wait_for(start_run(folder / "data", folder / "undisturbed", args.steps, said), 3600)
         whole = time.monotonic() - start
@@ -95,9 +97,12 @@ def main():
                 status = wait_for(start_run(folder / "data", out, args.steps, said), seconds)
                 if status is not None:
                     break
-                moments[describe_moment(out)] += 1
-                print(f"kill {moments.total():>3} after {seconds:5.1f} s, {describe_moment(out)}", flush=True)
-            ended = status == 0 and read_results(out) == expected
+                moment = describe_moment(out)
+                moments[moment] += 1
+                print(f"kill {moments.total():>3} after {seconds:5.1f} s, {moment}", flush=True)
+                if moment == "when it was done":
+                    break
+            ended = not status and read_results(out) == expected
             same, others = same + ended, others + (not ended)
             print("a run ended " + ("with the same results" if ended else f"otherwise\n{said.read_text()}"), flush=True)
             shutil.rmtree(out, ignore_errors=True)

@@ -36,7 +36,7 @@ def main(arguments=None):
     except OSError as error:  # a full disk, a folder that is not ours
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt as stop:
-        print(f"nuclei: stopped by {stop or 'Ctrl-C'}; what earlier runs wrote still stands.", file=sys.stderr)
+        print(f"nuclei: stopped by {str(stop) or 'Ctrl-C'}; what earlier runs wrote still stands.", file=sys.stderr)
         return 143 if str(stop) else 130
 
 
