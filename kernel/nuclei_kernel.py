@@ -1,27 +1,28 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
-#  1  config        line    64  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   221  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   309  Data: read a competition (zips or folders), and decode it once.
-#  4  device        line   760  Device: what the run computes on, and in which precision.
-#  5  folds         line   818  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  6  metric        line   903  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-#  7  parallel      line   979  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-#  8  rle           line  1061  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  9  submission    line  1147  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-# 10  augmentation  line  1272  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 11  targets       line  1388  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  batches       line  1483  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 13  tta           line  1557  Test-time augmentation: the eight views of an image, and their inverses.
-# 14  watershed     line  1597  Watershed: from probabilities to instances, by flooding from seeds.
-# 15  inference     line  1670  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 16  loss          line  1780  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 17  model         line  1851  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 18  train         line  1971  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 19  main          line  2206  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 20  __main__      line  2411  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  1  config        line    65  Config: every setting of a run in one flat, frozen dataclass, and the presets.
+#  2  kinds         line   222  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   310  Data: read a competition (zips or folders), and decode it once.
+#  4  rle           line   761  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  5  submission    line   847  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  6  checkpoint    line   972  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  7  device        line  1062  Device: what the run computes on, and in which precision.
+#  8  folds         line  1120  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  metric        line  1205  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 10  parallel      line  1281  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 11  augmentation  line  1381  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 12  targets       line  1497  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 13  batches       line  1592  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 14  tta           line  1694  Test-time augmentation: the eight views of an image, and their inverses.
+# 15  watershed     line  1734  Watershed: from probabilities to instances, by flooding from seeds.
+# 16  inference     line  1807  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 17  loss          line  1917  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  1988  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  train         line  2108  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 20  main          line  2516  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 21  __main__      line  2761  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources ad6145d6ddf002d7, this file 08996523c3457d92
+# sources 6102d6c0db0775d3, this file 2ad234838a86567f
 
 import csv
 import hashlib
@@ -58,7 +59,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "ad6145d6ddf002d7"
+SOURCE_HASH = "6102d6c0db0775d3"
 
 
 # ==================================================================================================
@@ -758,308 +759,7 @@ def _checksum_pixels(images, labels):
 
 
 # ==================================================================================================
-# 4. device (src/nuclei/device.py)
-#
-# Device: what the run computes on, and in which precision.
-# ==================================================================================================
-
-
-def choose_precision():
-    """The Keras dtype policy that this machine trains fastest in, by name.
-
-    "mixed_bfloat16" where the hardware multiplies bfloat16 (CPUs with AVX512-BF16 or AMX, NVIDIA from compute
-    capability 8.0 on), "mixed_float16" on GPUs from 7.0 on (Kaggle's T4), else "float32": a CPU without bfloat16
-    emulates it ten times slower.
-    """
-    capability = gpu_capability()
-    if capability is not None:
-        return "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
-    return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
-
-
-def gpu_capability():
-    """The compute capability of the first GPU that Keras sees, or None where there is none."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        gpus = tf.config.list_physical_devices("GPU")
-        ask = tf.config.experimental.get_device_details
-        capability = ask(gpus[0]).get("compute_capability", (0, 0)) if gpus else None
-    elif keras.backend.backend() == "jax":
-        import jax
-
-        gpus = [device for device in jax.devices() if device.platform == "gpu"]
-        capability = map(int, gpus[0].compute_capability.split(".")) if gpus else None
-    else:
-        import torch
-
-        capability = torch.cuda.get_device_capability(0) if torch.cuda.is_available() else None
-    if capability is None:
-        return None
-    major, minor = capability
-    return major + minor / 10
-
-
-def _cpu_flags():
-    """The features that Linux lists for the CPU; empty elsewhere."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return set()
-    flags = [line for line in info.read_text().splitlines() if line.startswith("flags")]
-    return set(flags[0].split()) if flags else set()
-
-
-def peak_memory():
-    """The most memory that this process has held so far, in GB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)  # macOS counts bytes, Linux kilobytes
-
-
-# ==================================================================================================
-# 5. folds (src/nuclei/folds.py)
-#
-# Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-duplicates together.
-# ==================================================================================================
-
-NEAR_DUPLICATE = 0.9  # correlation of two images' thumbnails
-
-
-def near_duplicates(images):
-    """Images -> int (N,): one number for all images that are copies of each other up to noise, crop jitter and light.
-
-    Two images are copies when their 32x32 thumbnails, blurred and standardised, correlate above NEAR_DUPLICATE;
-    copies of copies count. Blank images, which have no pattern to compare, stand alone.
-    """
-    thumbs = np.stack([_thumbnail(image) for image in images])
-    group = np.arange(len(images))
-    for a, b in np.argwhere(np.triu(thumbs @ thumbs.T > NEAR_DUPLICATE, 1)):
-        group[group == group[b]] = group[a]
-    return group
-
-
-def _thumbnail(image):
-    """float32 (1024,) of zero mean and unit length."""
-    small = standardise(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)).max(axis=2)
-    flat = cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32).ravel()
-    flat -= flat.mean()
-    length = np.linalg.norm(flat)
-    return flat / length if length > 32 else np.zeros_like(flat)
-
-
-def split_folds(kinds, groups, folds, seed):
-    """Deals images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
-
-    Args:
-        kinds: N strings; the stratum of each image.
-        groups: int (N,), from `near_duplicates`.
-        folds: at least 2.
-        seed: of the shuffle.
-    """
-    kinds, groups = np.asarray(kinds), np.asarray(groups)
-    rng = np.random.default_rng(seed)
-    numbers = rng.permutation(np.unique(groups))
-    sizes = np.array([np.count_nonzero(groups == g) for g in numbers])
-    counts = {kind: np.zeros(folds) for kind in KINDS}
-    fold = np.zeros(len(kinds), np.int64)
-    # Large groups first, while there is room to balance them; the fold with the fewest of the kind takes the next.
-    for number in numbers[np.argsort(-sizes, kind="stable")]:
-        members = groups == number
-        here = counts[kinds[members][0]]
-        total = sum(counts.values())
-        fold[members] = target = np.lexsort((total, here))[0]
-        for kind in kinds[members]:
-            counts[kind][target] += 1
-    return fold
-
-
-def split_data(images, config):
-    """An ImageSet with labels -> ImageSets to train on, to tune on, and held out.
-
-    The config's fold is held out; with data_folds 0 nothing is. The tuning part is cut from the rest, and stays empty
-    where the rest has fewer images than tuning parts. The deal goes by no seed, so that runs compare.
-
-    Raises:
-        BadInput: nothing is left to train on.
-    """
-    groups = near_duplicates(images.images)
-    held_out = np.zeros(len(images.ids), bool)
-    if config.data_folds:
-        held_out = split_folds(images.kinds, groups, config.data_folds, 0) == config.data_fold
-    rest = np.flatnonzero(~held_out)
-    parts = max(2, round(1 / config.data_tuning)) if config.data_tuning else 0
-    if parts and len(rest) >= parts:
-        kinds = [images.kinds[i] for i in rest]
-        tuning = split_folds(kinds, groups[rest], parts, 1) == 0
-    else:
-        tuning = np.zeros(len(rest), bool)
-    if tuning.all():
-        raise BadInput(
-            f"{TRAIN}: its {len(images.ids)} images are too few or too alike to hold some out and train on the rest: "
-            "add images, or use --preset sample, which holds none out"
-        )
-    return images.subset(rest[~tuning]), images.subset(rest[tuning]), images.subset(np.flatnonzero(held_out))
-
-
-# ==================================================================================================
-# 6. metric (src/nuclei/metric.py)
-#
-# The competition's score of one image: one overlap matrix, IoU, precision at ten thresholds.
-#
-# A predicted nucleus is a hit at threshold t if its intersection over union with a true nucleus is
-# greater than t. The score of an image is the mean over t = 0.50, 0.55, ..., 0.95 of
-# tp / (tp + fp + fn); the score of a submission is the mean over its images
-# (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
-# ==================================================================================================
-
-# A hit is strictly above its threshold. An IoU of exactly 3/4 and the threshold 75 / 100 are the
-# same float, because one division rounds equal fractions alike; the sums inside
-# np.arange(0.5, 1, 0.05) drift off (0.6000000000000001).
-THRESHOLDS = np.arange(50, 100, 5) / 100
-
-
-def overlap_matrix(truth, predicted):
-    """Count the pixels each true nucleus shares with each predicted one.
-
-    `truth` and `predicted` are label images (H, W); labels may have gaps. Returns int64
-    (1 + n_truth, 1 + n_predicted), nuclei in ascending order of label. Row 0 and column 0 are the
-    background, so that sums along rows and columns are the areas of the nuclei.
-    Raises ValueError if the shapes differ.
-    """
-    if truth.shape != predicted.shape:
-        raise ValueError(f"truth has shape {truth.shape}, predicted has shape {predicted.shape}")
-    rows, n_rows = _matrix_index(truth)
-    columns, n_columns = _matrix_index(predicted)
-    counts = np.bincount(rows * n_columns + columns, minlength=n_rows * n_columns)
-    return counts.reshape(n_rows, n_columns)
-
-
-def _matrix_index(labels):
-    """Number labels without gaps, background 0: int64 (H * W,), and how many numbers there are."""
-    flat = labels.ravel().astype(np.int64)
-    present = np.bincount(flat) > 0
-    present[0] = True  # an image without background keeps its row 0
-    return (np.cumsum(present) - 1)[flat], np.count_nonzero(present)
-
-
-def iou_matrix(truth, predicted):
-    """Return intersection over union, float64 (n_truth, n_predicted), by ascending label."""
-    overlap = overlap_matrix(truth, predicted)
-    true_areas = overlap.sum(axis=1)[1:, None]  # (n_truth, 1)
-    predicted_areas = overlap.sum(axis=0)[None, 1:]  # (1, n_predicted)
-    intersections = overlap[1:, 1:]
-    return intersections / (true_areas + predicted_areas - intersections)
-
-
-def matches_at_thresholds(truth, predicted):
-    """Count hits, false alarms and misses: `tp`, `fp`, `fn`, each int64 (10,), at THRESHOLDS."""
-    iou = iou_matrix(truth, predicted)
-    n_truth, n_predicted = iou.shape
-    # No assignment problem to solve. If IoU(T, P) > 1/2, T covers more than half of P, and two
-    # nuclei that don't overlap can't both do so, nor the other way round: nobody has two partners.
-    hits = iou > THRESHOLDS[:, None, None]  # (10, n_truth, n_predicted)
-    tp = np.count_nonzero(hits, axis=(1, 2))
-    return tp, n_predicted - tp, n_truth - tp
-
-
-def precision_at_thresholds(truth, predicted):
-    """Return tp / (tp + fp + fn), float64 (10,), at THRESHOLDS.
-
-    With no nuclei on either side there is nothing to get wrong: 1. On one side only: 0.
-    """
-    tp, fp, fn = matches_at_thresholds(truth, predicted)
-    nuclei = tp + fp + fn
-    return np.where(nuclei > 0, tp / np.maximum(nuclei, 1), 1.0)
-
-
-def average_precision(truth, predicted):
-    """Return the competition's score of one image, a float in 0..1."""
-    return float(precision_at_thresholds(truth, predicted).mean())
-
-
-# ==================================================================================================
-# 7. parallel (src/nuclei/parallel.py)
-#
-# Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other machine has one copy.
-#
-# A network that is made in `share_gpus`, and compiled there with a `shared_loss`, is trained by `train_step` and asked
-# by `predict_step`: each copy takes its part of the batch, and all make the same step, along the mean of the gradients.
-# ==================================================================================================
-
-
-def share_gpus(*batches):
-    """Context in which to make and compile a network, so that it lives on as many GPUs as divide all of `batches`.
-
-    Args:
-        batches: the numbers of inputs that the network will be given at a time.
-    """
-    gpus = _tensorflow_gpus()
-    copies = math.gcd(max(len(gpus), 1), *batches)
-    if copies < 2:
-        return nullcontext()
-    import tensorflow as tf
-
-    log.info("one network on %d GPUs", copies)
-    return tf.distribute.MirroredStrategy(gpus[:copies]).scope()
-
-
-def _tensorflow_gpus():
-    """The names of the GPUs that TensorFlow can compute on."""
-    if keras.backend.backend() != "tensorflow":
-        return []
-    import tensorflow as tf
-
-    return [device.name for device in tf.config.list_logical_devices("GPU")]
-
-
-def shared_loss(loss):
-    """A loss to compile with in `share_gpus`: of each copy's part of the batch, its share of the whole batch's loss.
-
-    TensorFlow adds up the gradients of the copies, and Keras divides only such losses by their number as come one an
-    image; ours are means already.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return loss
-    import tensorflow as tf
-
-    copies = tf.distribute.get_strategy().num_replicas_in_sync
-    return lambda y_true, y_pred: loss(y_true, y_pred) / copies
-
-
-def train_step(model, x, y):
-    """One step of training on a batch -> its loss, float."""
-    strategy = _strategy_of(model)
-    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
-    if strategy is None:
-        return float(model.train_on_batch(x, y))
-    model.make_train_function()  # train_on_batch would show every copy the whole batch
-    return float(model.train_function(iter([(_share(x, strategy), _share(y, strategy), None)]))["loss"])
-
-
-def predict_step(model, x):
-    """float32 (N, H, W, 3) -> what the network says of it, (N, H, W, C)."""
-    strategy = _strategy_of(model)
-    if strategy is None:
-        return model.predict_on_batch(x)
-    model.make_predict_function()
-    return model.predict_function([(_share(x, strategy),)])
-
-
-def _strategy_of(model):
-    """TensorFlow's strategy for a network on several GPUs, else None."""
-    strategy = getattr(model, "distribute_strategy", None)
-    return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
-
-
-def _share(batch, strategy):
-    """An array's equal parts, one for each copy of the network."""
-    parts = np.split(batch, strategy.num_replicas_in_sync)
-    return strategy.experimental_distribute_values_from_function(
-        lambda context: keras.ops.convert_to_tensor(parts[context.replica_id_in_sync_group])
-    )
-
-
-# ==================================================================================================
-# 8. rle (src/nuclei/rle.py)
+# 4. rle (src/nuclei/rle.py)
 #
 # Nuclei to and from Kaggle's run lists, which go down the columns and count pixels from 1.
 #
@@ -1145,7 +845,7 @@ def decode_rles(rles, height, width):
 
 
 # ==================================================================================================
-# 9. submission (src/nuclei/submission.py)
+# 5. submission (src/nuclei/submission.py)
 #
 # Submission: label images to the rows of Kaggle's CSV, and the rules that such a file must keep.
 # ==================================================================================================
@@ -1270,7 +970,416 @@ def _check_image(path, image_id, rles, numbers, shape):
 
 
 # ==================================================================================================
-# 10. augmentation (src/nuclei/augmentation.py)
+# 6. checkpoint (src/nuclei/checkpoint.py)
+#
+# Checkpoint: what a run needs to go on after it was cut off, written whole, and checked by its hash when read.
+#
+# A checkpoint is one NPZ with the hash of its bytes in its name, so that a torn one gives itself away. The two newest
+# stand; no pickle is written or read.
+# ==================================================================================================
+
+CHECKPOINTS = "checkpoints"  # the folder in a run's folder; whoever takes the finished run over removes it
+CHECKPOINT_SECONDS = 120.0  # between two checkpoints: what a kill can cost
+
+
+def save_checkpoint(folder, settings, state, arrays):
+    """Writes a checkpoint, then removes all but the two newest, and what a kill in the middle of writing left.
+
+    A disk that is full or fails costs a warning, not the run.
+
+    Args:
+        folder: Path, which may not exist yet.
+        settings: dict of what may not change from one checkpoint to the next.
+        state: dict of what JSON holds.
+        arrays: {name: list of arrays}.
+    """
+    text = json.dumps({"settings": settings, "state": state})
+    named = {f"{name}.{i}": array for name, group in arrays.items() for i, array in enumerate(group)}
+    buffer = io.BytesIO()
+    np.savez(buffer, text=np.frombuffer(text.encode(), np.uint8), **named)
+    data = buffer.getbuffer()
+    before = _list_checkpoints(folder)
+    number = int(before[-1].name.partition("-")[0]) + 1 if before else 0
+    path = folder / f"{number:06d}-{hashlib.sha256(data).hexdigest()}.npz"
+    try:
+        write_whole(path, data)
+        for other in set(folder.iterdir()) - {*before[-1:], path}:
+            other.unlink()
+    except OSError as error:
+        log.warning("no checkpoint could be written (%s): a kill would cost more than usual", error)
+
+
+def load_checkpoint(folder, settings):
+    """The newest checkpoint that is whole -> (state, arrays), as they were saved, or None where there is none.
+
+    Raises:
+        BadInput: it was saved with other settings: says which.
+    """
+    for path in reversed(_list_checkpoints(folder)):
+        try:
+            data = path.read_bytes()
+        except OSError:
+            data = b""
+        if hashlib.sha256(data).hexdigest() != path.stem.partition("-")[2]:
+            log.warning("%s is torn: the checkpoint before it counts", path)
+            continue
+        arrays = {}
+        with np.load(io.BytesIO(data), allow_pickle=False) as saved:
+            content = json.loads(saved["text"].tobytes())
+            for key in saved.files[1:]:
+                arrays.setdefault(key.partition(".")[0], []).append(saved[key])
+        _refuse_changes(folder, content["settings"], settings)
+        return content["state"], arrays
+    return None
+
+
+def _list_checkpoints(folder):
+    """The paths of a folder's checkpoints, the oldest first."""
+    return sorted(folder.glob("*-*.npz"))
+
+
+def _refuse_changes(folder, old, new):
+    new = json.loads(json.dumps(new))  # as JSON gives it back
+    changes = [f"{key} was {old.get(key)}, is {new.get(key)}" for key in old | new if old.get(key) != new.get(key)]
+    if changes:
+        raise BadInput(
+            f"{folder.parent} holds an unfinished run with other settings ({'; '.join(changes)}): name another folder "
+            "for this one, go on with that one by its own settings, or delete it to start afresh"
+        )
+
+
+def digest_images(images):
+    """16 hex digits that change with any id, pixel or label of an ImageSet."""
+    digest = hashlib.sha256()
+    for image_id, image in zip(images.ids, images.images, strict=True):
+        digest.update(f"{image_id} {image.shape} ".encode())
+        digest.update(image)
+    for labels in images.labels:
+        digest.update(labels)
+    return digest.hexdigest()[:16]
+
+
+# ==================================================================================================
+# 7. device (src/nuclei/device.py)
+#
+# Device: what the run computes on, and in which precision.
+# ==================================================================================================
+
+
+def choose_precision():
+    """The Keras dtype policy that this machine trains fastest in, by name.
+
+    "mixed_bfloat16" where the hardware multiplies bfloat16 (CPUs with AVX512-BF16 or AMX, NVIDIA from compute
+    capability 8.0 on), "mixed_float16" on GPUs from 7.0 on (Kaggle's T4), else "float32": a CPU without bfloat16
+    emulates it ten times slower.
+    """
+    capability = gpu_capability()
+    if capability is not None:
+        return "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
+    return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
+
+
+def gpu_capability():
+    """The compute capability of the first GPU that Keras sees, or None where there is none."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        ask = tf.config.experimental.get_device_details
+        capability = ask(gpus[0]).get("compute_capability", (0, 0)) if gpus else None
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        gpus = [device for device in jax.devices() if device.platform == "gpu"]
+        capability = map(int, gpus[0].compute_capability.split(".")) if gpus else None
+    else:
+        import torch
+
+        capability = torch.cuda.get_device_capability(0) if torch.cuda.is_available() else None
+    if capability is None:
+        return None
+    major, minor = capability
+    return major + minor / 10
+
+
+def _cpu_flags():
+    """The features that Linux lists for the CPU; empty elsewhere."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return set()
+    flags = [line for line in info.read_text().splitlines() if line.startswith("flags")]
+    return set(flags[0].split()) if flags else set()
+
+
+def peak_memory():
+    """The most memory that this process has held so far, in GB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)  # macOS counts bytes, Linux kilobytes
+
+
+# ==================================================================================================
+# 8. folds (src/nuclei/folds.py)
+#
+# Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-duplicates together.
+# ==================================================================================================
+
+NEAR_DUPLICATE = 0.9  # correlation of two images' thumbnails
+
+
+def near_duplicates(images):
+    """Images -> int (N,): one number for all images that are copies of each other up to noise, crop jitter and light.
+
+    Two images are copies when their 32x32 thumbnails, blurred and standardised, correlate above NEAR_DUPLICATE;
+    copies of copies count. Blank images, which have no pattern to compare, stand alone.
+    """
+    thumbs = np.stack([_thumbnail(image) for image in images])
+    group = np.arange(len(images))
+    for a, b in np.argwhere(np.triu(thumbs @ thumbs.T > NEAR_DUPLICATE, 1)):
+        group[group == group[b]] = group[a]
+    return group
+
+
+def _thumbnail(image):
+    """float32 (1024,) of zero mean and unit length."""
+    small = standardise(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)).max(axis=2)
+    flat = cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32).ravel()
+    flat -= flat.mean()
+    length = np.linalg.norm(flat)
+    return flat / length if length > 32 else np.zeros_like(flat)
+
+
+def split_folds(kinds, groups, folds, seed):
+    """Deals images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
+
+    Args:
+        kinds: N strings; the stratum of each image.
+        groups: int (N,), from `near_duplicates`.
+        folds: at least 2.
+        seed: of the shuffle.
+    """
+    kinds, groups = np.asarray(kinds), np.asarray(groups)
+    rng = np.random.default_rng(seed)
+    numbers = rng.permutation(np.unique(groups))
+    sizes = np.array([np.count_nonzero(groups == g) for g in numbers])
+    counts = {kind: np.zeros(folds) for kind in KINDS}
+    fold = np.zeros(len(kinds), np.int64)
+    # Large groups first, while there is room to balance them; the fold with the fewest of the kind takes the next.
+    for number in numbers[np.argsort(-sizes, kind="stable")]:
+        members = groups == number
+        here = counts[kinds[members][0]]
+        total = sum(counts.values())
+        fold[members] = target = np.lexsort((total, here))[0]
+        for kind in kinds[members]:
+            counts[kind][target] += 1
+    return fold
+
+
+def split_data(images, config):
+    """An ImageSet with labels -> ImageSets to train on, to tune on, and held out.
+
+    The config's fold is held out; with data_folds 0 nothing is. The tuning part is cut from the rest, and stays empty
+    where the rest has fewer images than tuning parts. The deal goes by no seed, so that runs compare.
+
+    Raises:
+        BadInput: nothing is left to train on.
+    """
+    groups = near_duplicates(images.images)
+    held_out = np.zeros(len(images.ids), bool)
+    if config.data_folds:
+        held_out = split_folds(images.kinds, groups, config.data_folds, 0) == config.data_fold
+    rest = np.flatnonzero(~held_out)
+    parts = max(2, round(1 / config.data_tuning)) if config.data_tuning else 0
+    if parts and len(rest) >= parts:
+        kinds = [images.kinds[i] for i in rest]
+        tuning = split_folds(kinds, groups[rest], parts, 1) == 0
+    else:
+        tuning = np.zeros(len(rest), bool)
+    if tuning.all():
+        raise BadInput(
+            f"{TRAIN}: its {len(images.ids)} images are too few or too alike to hold some out and train on the rest: "
+            "add images, or use --preset sample, which holds none out"
+        )
+    return images.subset(rest[~tuning]), images.subset(rest[tuning]), images.subset(np.flatnonzero(held_out))
+
+
+# ==================================================================================================
+# 9. metric (src/nuclei/metric.py)
+#
+# The competition's score of one image: one overlap matrix, IoU, precision at ten thresholds.
+#
+# A predicted nucleus is a hit at threshold t if its intersection over union with a true nucleus is
+# greater than t. The score of an image is the mean over t = 0.50, 0.55, ..., 0.95 of
+# tp / (tp + fp + fn); the score of a submission is the mean over its images
+# (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
+# ==================================================================================================
+
+# A hit is strictly above its threshold. An IoU of exactly 3/4 and the threshold 75 / 100 are the
+# same float, because one division rounds equal fractions alike; the sums inside
+# np.arange(0.5, 1, 0.05) drift off (0.6000000000000001).
+THRESHOLDS = np.arange(50, 100, 5) / 100
+
+
+def overlap_matrix(truth, predicted):
+    """Count the pixels each true nucleus shares with each predicted one.
+
+    `truth` and `predicted` are label images (H, W); labels may have gaps. Returns int64
+    (1 + n_truth, 1 + n_predicted), nuclei in ascending order of label. Row 0 and column 0 are the
+    background, so that sums along rows and columns are the areas of the nuclei.
+    Raises ValueError if the shapes differ.
+    """
+    if truth.shape != predicted.shape:
+        raise ValueError(f"truth has shape {truth.shape}, predicted has shape {predicted.shape}")
+    rows, n_rows = _matrix_index(truth)
+    columns, n_columns = _matrix_index(predicted)
+    counts = np.bincount(rows * n_columns + columns, minlength=n_rows * n_columns)
+    return counts.reshape(n_rows, n_columns)
+
+
+def _matrix_index(labels):
+    """Number labels without gaps, background 0: int64 (H * W,), and how many numbers there are."""
+    flat = labels.ravel().astype(np.int64)
+    present = np.bincount(flat) > 0
+    present[0] = True  # an image without background keeps its row 0
+    return (np.cumsum(present) - 1)[flat], np.count_nonzero(present)
+
+
+def iou_matrix(truth, predicted):
+    """Return intersection over union, float64 (n_truth, n_predicted), by ascending label."""
+    overlap = overlap_matrix(truth, predicted)
+    true_areas = overlap.sum(axis=1)[1:, None]  # (n_truth, 1)
+    predicted_areas = overlap.sum(axis=0)[None, 1:]  # (1, n_predicted)
+    intersections = overlap[1:, 1:]
+    return intersections / (true_areas + predicted_areas - intersections)
+
+
+def matches_at_thresholds(truth, predicted):
+    """Count hits, false alarms and misses: `tp`, `fp`, `fn`, each int64 (10,), at THRESHOLDS."""
+    iou = iou_matrix(truth, predicted)
+    n_truth, n_predicted = iou.shape
+    # No assignment problem to solve. If IoU(T, P) > 1/2, T covers more than half of P, and two
+    # nuclei that don't overlap can't both do so, nor the other way round: nobody has two partners.
+    hits = iou > THRESHOLDS[:, None, None]  # (10, n_truth, n_predicted)
+    tp = np.count_nonzero(hits, axis=(1, 2))
+    return tp, n_predicted - tp, n_truth - tp
+
+
+def precision_at_thresholds(truth, predicted):
+    """Return tp / (tp + fp + fn), float64 (10,), at THRESHOLDS.
+
+    With no nuclei on either side there is nothing to get wrong: 1. On one side only: 0.
+    """
+    tp, fp, fn = matches_at_thresholds(truth, predicted)
+    nuclei = tp + fp + fn
+    return np.where(nuclei > 0, tp / np.maximum(nuclei, 1), 1.0)
+
+
+def average_precision(truth, predicted):
+    """Return the competition's score of one image, a float in 0..1."""
+    return float(precision_at_thresholds(truth, predicted).mean())
+
+
+# ==================================================================================================
+# 10. parallel (src/nuclei/parallel.py)
+#
+# Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other machine has one copy.
+#
+# A network that is made in `share_gpus`, and compiled there with a `shared_loss`, is trained by `train_step` and asked
+# by `predict_step`: each copy takes its part of the batch, and all make the same step, along the mean of the gradients.
+# ==================================================================================================
+
+
+def share_gpus(*batches):
+    """Context in which to make and compile a network, so that it lives on as many GPUs as divide all of `batches`.
+
+    Args:
+        batches: the numbers of inputs that the network will be given at a time.
+    """
+    gpus = _tensorflow_gpus()
+    copies = math.gcd(max(len(gpus), 1), *batches)
+    if copies < 2:
+        return nullcontext()
+    import tensorflow as tf
+
+    log.info("one network on %d GPUs", copies)
+    return tf.distribute.MirroredStrategy(gpus[:copies]).scope()
+
+
+def _tensorflow_gpus():
+    """The names of the GPUs that TensorFlow can compute on."""
+    if keras.backend.backend() != "tensorflow":
+        return []
+    import tensorflow as tf
+
+    return [device.name for device in tf.config.list_logical_devices("GPU")]
+
+
+def shared_loss(loss):
+    """A loss to compile with in `share_gpus`: of each copy's part of the batch, its share of the whole batch's loss.
+
+    TensorFlow adds up the gradients of the copies, and Keras divides only such losses by their number as come one an
+    image; ours are means already.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return loss
+    import tensorflow as tf
+
+    copies = tf.distribute.get_strategy().num_replicas_in_sync
+    return lambda y_true, y_pred: loss(y_true, y_pred) / copies
+
+
+def count_copies(model):
+    """On how many GPUs a network lives; 1 without a GPU."""
+    strategy = _strategy_of(model)
+    return strategy.num_replicas_in_sync if strategy else 1
+
+
+def train_step(model, x, y, parts=1):
+    """One step of training on a batch -> its loss, float.
+
+    Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
+    compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
+    step has the first part alone.
+    """
+    strategy = _strategy_of(model)
+    pieces = list(zip(np.split(x, parts), np.split(y, parts), strict=True))
+    if strategy is None:
+        return float(np.mean([_train_part(model, *piece) for piece in pieces]))
+    x, y = pieces[0]
+    model.reset_metrics()
+    model.make_train_function()  # train_on_batch would show every copy the whole batch
+    return float(model.train_function(iter([(_share(x, strategy), _share(y, strategy), None)]))["loss"])
+
+
+def _train_part(model, x, y):
+    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
+    return float(model.train_on_batch(x, y))
+
+
+def predict_step(model, x):
+    """float32 (N, H, W, 3) -> what the network says of it, (N, H, W, C)."""
+    strategy = _strategy_of(model)
+    if strategy is None:
+        return model.predict_on_batch(x)
+    model.make_predict_function()
+    return model.predict_function([(_share(x, strategy),)])
+
+
+def _strategy_of(model):
+    """TensorFlow's strategy for a network on several GPUs, else None."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
+
+
+def _share(batch, strategy):
+    """An array's equal parts, one for each copy of the network."""
+    parts = np.split(batch, strategy.num_replicas_in_sync)
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: keras.ops.convert_to_tensor(parts[context.replica_id_in_sync_group])
+    )
+
+
+# ==================================================================================================
+# 11. augmentation (src/nuclei/augmentation.py)
 #
 # Augmentation: random crops of an image and its labels, bent alike; then colour, blur and noise on the image.
 #
@@ -1386,7 +1495,7 @@ def _add_noise(image, rng):
 
 
 # ==================================================================================================
-# 11. targets (src/nuclei/targets.py)
+# 12. targets (src/nuclei/targets.py)
 #
 # Targets: what the network learns from a label image, and how much each pixel weighs.
 # ==================================================================================================
@@ -1481,10 +1590,12 @@ def _two_nearest(labels, reach):
 
 
 # ==================================================================================================
-# 12. batches (src/nuclei/batches.py)
+# 13. batches (src/nuclei/batches.py)
 #
 # Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread.
 # ==================================================================================================
+
+MOST_FAULTS = 3  # images from which no crop can be made; more of them are a fault of the program, not of an image
 
 
 class Crops:
@@ -1495,9 +1606,12 @@ class Crops:
         labels: int32 (H, W) each.
         kinds: one of KINDS each.
         config: a Config.
+        ids: the images' names in a warning; without them, their numbers.
     """
 
-    def __init__(self, images, labels, kinds, config):
+    def __init__(self, images, labels, kinds, config, ids=None):
+        self.ids = range(len(images)) if ids is None else ids
+        self.faults = {}  # id: why no crop could be made of it
         self.images = [standardise(image) for image in images]
         self.labels = labels
         self.config = config
@@ -1508,19 +1622,42 @@ class Crops:
 
     def batch(self, index):
         """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, 4): three targets and the
-        weight."""
+        weight. An image of which no crop can be made is left out, with a warning, and another takes its place.
+
+        Raises:
+            BadInput: more than MOST_FAULTS images were left out so far, or all there are.
+        """
         c = self.config
         rng = np.random.default_rng([c.train_seed, index])
         x = np.empty((c.train_batch, c.train_crop, c.train_crop, 3), np.float32)
         y = np.empty((c.train_batch, c.train_crop, c.train_crop, 4), np.float32)
         for n, i in enumerate(rng.choice(len(self.images), c.train_batch, p=self.chances)):
-            zoom = self.zooms[i] * 2.0 ** rng.uniform(-c.train_zoom, c.train_zoom)
-            image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
-            x[n] = image
-            y[n, ..., :3] = make_targets(labels, c.target_core)
-            y[n, ..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+            while not self._make_crop(i, rng, x[n], y[n]):
+                i = rng.choice(len(self.images), p=self.chances)
         x /= 255
         return x, y
+
+    def _make_crop(self, i, rng, x, y):
+        """Fills x (S, S, 3) and y (S, S, 4) from image number `i` -> whether that went well."""
+        c = self.config
+        try:
+            zoom = self.zooms[i] * 2.0 ** rng.uniform(-c.train_zoom, c.train_zoom)
+            image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
+            x[:] = image
+            y[..., :3] = make_targets(labels, c.target_core)
+            y[..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+        except Exception as error:  # hours of training are worth more than one image
+            self._leave_out(self.ids[i], f"{type(error).__name__}: {error}")
+            return False
+        return True
+
+    def _leave_out(self, image_id, why):
+        if image_id not in self.faults:
+            self.faults[image_id] = why
+            log.warning("training image %s is left out, since no crop can be made of it (%s)", image_id, why)
+        if len(self.faults) > min(MOST_FAULTS, len(self.images) - 1):
+            named = ", ".join(map(str, self.faults))
+            raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
     def stream(self, start=0, ahead=4, workers=2):
         """Batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
@@ -1555,7 +1692,7 @@ def draw_chances(kinds, balance):
 
 
 # ==================================================================================================
-# 13. tta (src/nuclei/tta.py)
+# 14. tta (src/nuclei/tta.py)
 #
 # Test-time augmentation: the eight views of an image, and their inverses.
 #
@@ -1595,7 +1732,7 @@ def unview_probs(probs, view):
 
 
 # ==================================================================================================
-# 14. watershed (src/nuclei/watershed.py)
+# 15. watershed (src/nuclei/watershed.py)
 #
 # Watershed: from probabilities to instances, by flooding from seeds.
 # ==================================================================================================
@@ -1668,7 +1805,7 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
 
 
 # ==================================================================================================
-# 15. inference (src/nuclei/inference.py)
+# 16. inference (src/nuclei/inference.py)
 #
 # Inference: an image of any size through a network of one tile size, at the zoom that fits its nuclei.
 #
@@ -1778,7 +1915,7 @@ def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
 
 
 # ==================================================================================================
-# 16. loss (src/nuclei/loss.py)
+# 17. loss (src/nuclei/loss.py)
 #
 # Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 #
@@ -1849,7 +1986,7 @@ def _dice_mean(targets, probs, weights, smooth):
 
 
 # ==================================================================================================
-# 17. model (src/nuclei/model.py)
+# 18. model (src/nuclei/model.py)
 #
 # Model: the one-hundred-layer network, and a small U-Net for CPUs.
 #
@@ -1969,7 +2106,7 @@ def _probabilities(logits):
 
 
 # ==================================================================================================
-# 18. train (src/nuclei/train.py)
+# 19. train (src/nuclei/train.py)
 #
 # Train: one network inside a time budget, its best weights, and the thresholds that go with them.
 # ==================================================================================================
@@ -1977,6 +2114,8 @@ def _probabilities(logits):
 EPOCH = 64  # steps between two lines of the log
 TRIAL_MINUTES = 10.0  # of training and more: then trying out two ways to compile pays
 TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
+EXPLODED = 5.0  # the loss of a network that knows nothing is about 1.5; after the first epoch, one above this is lost
+HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
 # What `tune_thresholds` tries, field by field, in this order.
 THRESHOLD_CHOICES = {
@@ -1993,8 +2132,10 @@ def new_model(config):
     return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
 
 
-def compile_model(model, config, batch):
+def compile_model(model, config, batch, parts=1):
     """Readies a network for training -> a compiled Model of its layers and weights; its learning rate is 0 so far.
+
+    Where each batch comes in several parts (see `train_step`), the optimiser takes one step along their mean.
 
     Keras compiles with XLA by default, which is the faster way on a CPU with AVX2 and float32; one that multiplies
     bfloat16 may do better without. So where the time is the user's and there is plenty of it, TensorFlow on a CPU tries
@@ -2004,7 +2145,12 @@ def compile_model(model, config, batch):
 
     def compiled(jit):
         one = keras.Model(model.input, model.output, name=model.name)
-        optimizer = keras.optimizers.AdamW(0.0, weight_decay=config.train_decay, global_clipnorm=1.0)
+        optimizer = keras.optimizers.AdamW(
+            0.0,
+            weight_decay=config.train_decay,
+            global_clipnorm=1.0,
+            gradient_accumulation_steps=parts if parts > 1 else None,
+        )
         one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=jit)
         one.optimizer.build(one.trainable_variables)
         return one
@@ -2041,27 +2187,38 @@ class _Schedule:
 
     By the clock, progress counts from the end of the first step, which compiles the network; whatever the speed of
     the machine, and should it change on the way, the rate reaches zero when the time is up.
+
+    Args:
+        seconds: that the training took before it was cut off.
+        start: after how many of them the first step ended.
     """
 
-    def __init__(self, minutes, steps):
+    def __init__(self, minutes, steps, seconds=0.0, start=None):
         self.steps = steps
-        self.deadline = time.monotonic() + minutes * 60 * (1 - TUNING_SHARE)
-        self.start = None
+        self.budget = minutes * 60 * (1 - TUNING_SHARE)
+        self.began = time.monotonic() - seconds
+        self.start = start
+
+    def seconds(self):
+        return time.monotonic() - self.began
 
     def progress(self, step):
         if self.steps:
             return step / self.steps
-        now = time.monotonic()
+        now = self.seconds()
         if self.start is None:
             self.start = now
-        return min((now - self.start) / max(self.deadline - self.start, 1e-9), 1.0)
+        return min((now - self.start) / max(self.budget - self.start, 1e-9), 1.0)
+
+
+# ---- training ----------------------------------------------------------------------------------
 
 
 def train_model(config, train, tuning, folder, on_better):
-    """Trains a new network -> (model with its best weights, Thresholds, how many crops it saw).
+    """Trains a new network, or goes on with one -> (model with its best weights, Thresholds, how many crops it saw).
 
     Writes into `folder` as it goes: model.weights.h5 (the weights that scored best on the tuning images, replaced
-    atomically) and log.csv (a row an epoch).
+    atomically), log.csv (a row an epoch) and the checkpoints from which the same call goes on.
 
     Args:
         config: a Config.
@@ -2070,75 +2227,228 @@ def train_model(config, train, tuning, folder, on_better):
             default thresholds are kept.
         folder: an existing Path.
         on_better: called with (network, Thresholds) on the way, when the weights are the best so far.
+
+    Raises:
+        BadInput: `folder` has checkpoints of other settings or other images, or the training was lost too often.
     """
+    entered = time.monotonic()
     keras.utils.set_random_seed(config.train_seed)
-    schedule = _Schedule(config.train_minutes, config.train_steps)
-    crops = Crops(train.images, train.labels, train.kinds, config)
-    with share_gpus(config.train_batch, config.tile_batch):
-        bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's state
-        model = compile_model(bare, config, crops.batch(0))
-    network = partial(predict_step, model)
-    weights_file = folder / WEIGHTS
+    crops = Crops(train.images, train.labels, train.kinds, config, train.ids)
+    training = _Training(config, crops, folder, {"train": digest_images(train), "tuning": digest_images(tuning)})
+    at, network = training.at, partial(predict_step, training.model)
+    used = at.seconds + time.monotonic() - entered
+    schedule = _Schedule(config.train_minutes, config.train_steps, used, at.start)
     checks = np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
-    best, done = -1.0, 0.0
-    with _Journal(folder / LOG) as journal:
-        for step, (x, y) in enumerate(crops.stream(), start=1):
-            rate = learning_rate(done, config.train_rate, config.train_warmup)
-            model.optimizer.learning_rate = rate
-            loss = train_step(model, x, y)
-            done = schedule.progress(step)
-            score = None
-            if checks.size and done >= checks[0]:
-                checks = checks[checks > done]
+    checks = checks[checks > at.done]
+    with _Journal(folder / LOG, at) as journal:
+        for x, y in crops.stream(at.step) if at.done < 1 else ():
+            rate = learning_rate(at.done, config.train_rate, config.train_warmup) * 0.5**at.halvings
+            loss = training.learn(x, y, rate)
+            at.step += 1
+            at.done, at.start, at.seconds = schedule.progress(at.step), schedule.start, schedule.seconds()
+            score, better = None, False
+            check = checks.size > 0 and at.done >= checks[0]
+            milestone = check or at.done >= 1 or training.save_is_due()
+            if milestone:
+                training.ensure_finite()
+            if check:
+                checks = checks[checks > at.done]
                 score = score_set(tuning, network, Thresholds(), config)
-                if score > best:
-                    best = score
-                    save_weights(bare, weights_file)
-                    if done < 1:
-                        on_better(network, Thresholds())
-            journal.note(step, done, rate, loss, score)
-            if done >= 1:
+                better = score > at.best
+                if better:
+                    training.keep_best(score)
+            journal.note(rate, loss, score)
+            if milestone:
+                at.seconds = schedule.seconds()
+                training.save()
+            if better and at.done < 1:
+                on_better(network, Thresholds())
+            if at.done >= 1:
                 break
-    crops_seen = step * config.train_batch
-    if best < 0:
-        save_weights(bare, weights_file)
-        return model, Thresholds(), crops_seen
-    bare.load_weights(weights_file)
-    return model, tune_thresholds(tuning, network, config), crops_seen
+    if at.thresholds is None:
+        if training.best:
+            training.use_best()
+            at.thresholds = asdict(tune_thresholds(tuning, network, config))
+        else:
+            training.keep_best(at.best)
+            at.thresholds = asdict(Thresholds())
+        training.save()
+    training.use_best()
+    return training.model, Thresholds(**at.thresholds), at.step * config.train_batch
+
+
+@dataclass
+class _Progress:
+    """Where a training is; with the variables of its network and its optimiser, all that it needs to go on."""
+
+    step: int = 0  # that were taken
+    done: float = 0.0  # 0..1 of the schedule
+    seconds: float = 0.0  # of training
+    start: float | None = None  # the seconds at the end of the first step
+    best: float = -1.0  # score on the tuning images
+    halvings: int = 0  # of the learning rate
+    parts: int = 1  # into which each batch is cut, for want of memory
+    losses: list[float] = field(default_factory=list)  # of the steps since the log's last row
+    rows: list[list] = field(default_factory=list)  # of the log
+    thresholds: dict | None = None  # once they are chosen, and the training is over
+
+
+class _Training:
+    """A network in training, its progress and its best weights: cut off, it goes on from its last checkpoint; lost, it
+    goes back to it.
+
+    Args:
+        config: a Config.
+        crops: a Crops.
+        folder: Path of the run's folder.
+        images: dict, the digests of the images; with them the checkpoints of another run are told apart.
+    """
+
+    def __init__(self, config, crops, folder, images):
+        self.config, self.batch = config, crops.batch(0)
+        self.weights_file, self.checkpoints = folder / WEIGHTS, folder / CHECKPOINTS / "training"
+        versions = {"keras": keras.__version__, "backend": keras.backend.backend()}
+        versions["precision"] = keras.mixed_precision.dtype_policy().name
+        self.settings = asdict(config) | images | versions
+        saved = load_checkpoint(self.checkpoints, self.settings)
+        self.at = _Progress(**saved[0]) if saved else _Progress()
+        with share_gpus(config.train_batch, config.tile_batch):
+            self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
+            self.model = compile_model(self.bare, config, self.batch, self.at.parts)
+        if saved:
+            log.info("going on after step %d, with %.0f s of training behind it", self.at.step, self.at.seconds)
+            self.good = saved[1]
+            self.best = self.good.get("best", [])
+            if self.best:  # a kill may have come before the file
+                self.use_best()
+                save_weights(self.bare, self.weights_file)
+            self._restore()
+            self.saved_at = time.monotonic()
+        else:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # torn ones, and predictions that belong to them
+            self.best = []
+            self.save()
+
+    def _variables(self):
+        """The names and the variables of what a checkpoint holds, the random states of dropout included."""
+        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+
+    def save(self):
+        """Takes the variables for good, and writes a checkpoint."""
+        groups = self._variables().items()
+        self.good = {name: [keras.ops.convert_to_numpy(one) for one in group] for name, group in groups}
+        save_checkpoint(self.checkpoints, self.settings, asdict(self.at), self.good | {"best": self.best})
+        self.saved_at = time.monotonic()
+
+    def save_is_due(self):
+        return time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS
+
+    def _restore(self):
+        for name, group in self._variables().items():
+            for variable, value in zip(group, self.good[name], strict=True):
+                variable.assign(value)
+
+    def keep_best(self, score):
+        """The weights as they are now are the best so far."""
+        self.at.best, self.best = score, self.bare.get_weights()
+        save_weights(self.bare, self.weights_file)
+
+    def use_best(self):
+        self.bare.set_weights(self.best)
+
+    def learn(self, x, y, rate):
+        """One step of training -> its loss. A batch that is too large for the memory is cut in parts from then on."""
+        while True:
+            self.model.optimizer.learning_rate = rate
+            try:
+                loss = train_step(self.model, x, y, self.at.parts)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error) or not self._can_cut():
+                    raise
+            self._cut_batches()  # outside the handler, where the error no longer holds what filled the memory
+        if not np.isfinite(loss) or (self.at.rows and loss > EXPLODED):
+            self._go_back(f"the loss of step {self.at.step + 1} was {loss:.3g} at a learning rate of {rate:.2g}")
+        return loss
+
+    def ensure_finite(self):
+        """Goes back where the last step spoilt the weights, which only the loss of the next one would show."""
+        if not all(np.isfinite(one).all() for one in self.bare.get_weights()):
+            self._go_back(f"step {self.at.step} made weights that are no numbers")
+
+    def _go_back(self, why):
+        """The last good weights again, and half the learning rate; the schedule goes on."""
+        if self.at.halvings == HALVINGS:
+            raise BadInput(
+                f"{why}, and going back at half the rate did not help {HALVINGS} times: lower train_rate in "
+                "src/nuclei/config.py"
+            )
+        self.at.halvings += 1
+        log.warning("%s: back to the last good weights, at half the rate", why)
+        self._restore()
+
+    def _can_cut(self):
+        """Whether half of what is computed at once still has a crop for each copy of the network."""
+        return self.config.train_batch % (2 * self.at.parts * count_copies(self.model)) == 0
+
+    def _cut_batches(self):
+        """Half as many crops at once, from the last good weights on."""
+        self.at.parts *= 2
+        crops = self.config.train_batch // self.at.parts
+        if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
+            log.warning("out of memory: a step has %d crops from now on, and the others are left out", crops)
+        else:
+            log.warning("out of memory: a step is computed from %d times %d crops from now on", self.at.parts, crops)
+            # The optimiser starts afresh: memory runs out in the first steps, if ever.
+            self.model = compile_model(self.bare, self.config, self.batch, self.at.parts)
+            self.good["optimizer"] = [keras.ops.convert_to_numpy(one) for one in self.model.optimizer.variables]
+        self._restore()
+        self.save()
+
+
+def is_out_of_memory(error):
+    """Whether an exception of any backend says that the device's memory is full."""
+    text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
+    return "resourceexhausted" in text or "outofmemory" in text
 
 
 class _Journal:
-    """What a training says of itself: log.csv, a live bar in a terminal, and elsewhere one line an epoch."""
+    """What a training says of itself: log.csv, a live bar in a terminal, and elsewhere one line an epoch.
 
-    def __init__(self, path):
-        self.path = path
-        self.losses = []
+    Args:
+        path: of log.csv; what a training wrote there after the checkpoint from which it goes on is written over.
+        at: the training's _Progress.
+    """
+
+    def __init__(self, path, at):
+        self.path, self.at = path, at
 
     def __enter__(self):
-        self.started = time.monotonic()
         self.file = open(self.path, "w", newline="", encoding="utf-8")
         self.table = csv.writer(self.file, lineterminator="\n")
         self.table.writerow(["step", "seconds", "learning_rate", "loss", "tuning_score"])
+        self.table.writerows(self.at.rows)
         line = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
         self.bar = tqdm(total=100, desc="train", disable=None, bar_format=line)
         return self
 
-    def note(self, step, done, rate, loss, score):
+    def note(self, rate, loss, score):
         """Takes one step's figures; every EPOCH steps, at a score and at the end it writes them down."""
-        self.losses.append(loss)
-        self.bar.update(int(100 * done) - self.bar.n)
-        if len(self.losses) < EPOCH and score is None and done < 1:
+        at = self.at
+        at.losses.append(loss)
+        self.bar.update(int(100 * at.done) - self.bar.n)
+        if len(at.losses) < EPOCH and score is None and at.done < 1:
             return
-        seconds = time.monotonic() - self.started
-        mean = np.mean(self.losses)
+        mean = np.mean(at.losses)
         scored = "" if score is None else f"{score:.4f}"
-        self.table.writerow([step, f"{seconds:.1f}", f"{rate:.3g}", f"{mean:.4f}", scored])
+        at.rows.append([at.step, f"{at.seconds:.1f}", f"{rate:.3g}", f"{mean:.4f}", scored])
+        self.table.writerow(at.rows[-1])
         self.file.flush()
         self.bar.set_postfix_str(f"loss {mean:.3f}")
         if self.bar.disable or score is not None:
             note = f", tuning score {scored}" if scored else ""
-            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", seconds, step, 100 * done, mean, note)
-        self.losses = []
+            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", at.seconds, at.step, 100 * at.done, mean, note)
+        at.losses = []
 
     def __exit__(self, *error):
         self.bar.close()
@@ -2204,7 +2514,7 @@ def tune_thresholds(images, network, config):
 
 
 # ==================================================================================================
-# 19. main (src/nuclei/main.py)
+# 20. main (src/nuclei/main.py)
 #
 # Main: the competition's files -> a trained network -> submission.csv, with a table of what it cost.
 # ==================================================================================================
@@ -2256,18 +2566,38 @@ class Predictions:
         self.rows = {image_id: make_rows(image_id, nothing) for image_id in [*test.ids, *test.faults]}
         self.order = list(test.ids)  # whose rows are the oldest comes first
 
-    def improve(self, network, thresholds, config, minutes=math.inf, views=None):
-        """Predicts the images whose rows are the oldest, as many as the minutes allow -> how many. See `segment`."""
+    def improve(self, network, thresholds, config, minutes=math.inf, views=None, keep=None):
+        """Predicts the images whose rows are the oldest, as many as the minutes allow -> how many. See `segment`.
+
+        An image that cannot be predicted keeps the rows that it has, and costs a warning.
+
+        Args:
+            keep: called every CHECKPOINT_SECONDS with the ids that are done.
+        """
         deadline = time.monotonic() + 60 * minutes
-        done = 0
+        done, failed, kept_at = [], 0, time.monotonic()
         for image_id in progress(self.order, "predict"):
             if time.monotonic() >= deadline:
                 break
-            labels = segment(self.images[image_id], network, thresholds, config, views)
-            self.rows[image_id] = make_rows(image_id, labels)
-            done += 1
-        self.order = self.order[done:] + self.order[:done]
-        return done
+            try:
+                labels = segment(self.images[image_id], network, thresholds, config, views)
+                self.rows[image_id] = make_rows(image_id, labels)
+            except Exception as error:
+                failed += 1
+                if failed == len(self.images):  # it is not the images
+                    raise
+                log.warning("%s keeps what was found in it earlier, if anything: %r", image_id, error)
+            done.append(image_id)
+            if keep and time.monotonic() - kept_at >= CHECKPOINT_SECONDS:
+                keep(done)
+                kept_at = time.monotonic()
+        self.order = self.order[len(done) :] + self.order[: len(done)]
+        return len(done)
+
+    def take(self, rows):
+        """Takes over {id: rows} of images that need no prediction any more."""
+        self.rows |= rows
+        self.order = [image_id for image_id in self.order if image_id not in rows]
 
     def write(self, path):
         """Writes the submission, whole or not at all, in the order of the ids."""
@@ -2278,6 +2608,8 @@ def run_competition(config, data, folder, stage=1):
     """Trains on the competition in `data`, predicts its test images and writes into `folder` as it goes.
 
     submission.csv is there as soon as the first weights are, is replaced by better ones, and is whole at any moment.
+    Cut off, the same call goes on where its last checkpoint is. The checkpoints stay until the caller removes them,
+    when the run's files are where they belong.
 
     Args:
         config: a Config.
@@ -2301,15 +2633,33 @@ def run_competition(config, data, folder, stage=1):
 
     network, thresholds, held_out = _train(config, data, folder, watch, predict_early)
     with watch.stage("predict", len(test.ids)):
-        done = predictions.improve(network, thresholds, config, config.tta_minutes)
-    predictions.write(folder / SUBMISSION)
-    if done < len(test.ids):
-        log.warning("%d images keep what was found in them earlier: the time was up", len(test.ids) - done)
+        late = _predict_test(predictions, digest_images(test), network, thresholds, config, folder)
+    if late:
+        log.warning("%d images keep what was found in them earlier: the time was up", late)
     _score_held_out(held_out, network, thresholds, config, folder, watch)
     log.info("%s", watch.table())
     watch.write(folder / STAGES)
     for image_id, why in test.faults.items():
         log.warning("%s was left empty: %s", image_id, why)
+
+
+def _predict_test(predictions, digest, network, thresholds, config, folder):
+    """The last prediction, which goes on where it was cut off -> how many images the time did not reach."""
+    checkpoints = folder / CHECKPOINTS / "prediction"
+    settings = {"test": digest}
+    earlier, _ = load_checkpoint(checkpoints, settings) or ({}, {})
+    if earlier:
+        log.info("going on after %d predicted images", len(earlier))
+    predictions.take(earlier)
+
+    def keep(done):
+        predictions.write(folder / SUBMISSION)
+        rows = {image_id: predictions.rows[image_id] for image_id in [*earlier, *done]}
+        save_checkpoint(checkpoints, settings, rows, {})
+
+    done = predictions.improve(network, thresholds, config, config.tta_minutes, keep=keep)
+    predictions.write(folder / SUBMISSION)
+    return len(predictions.order) - done
 
 
 def train_competition(config, data, folder):
@@ -2409,7 +2759,7 @@ def save_config(path, config, thresholds):
 
 
 # ==================================================================================================
-# 20. __main__ (src/nuclei/__main__.py)
+# 21. __main__ (src/nuclei/__main__.py)
 #
 # Entry: what Kaggle runs, from settings in the environment to a submission.csv in the working folder.
 #
@@ -2443,6 +2793,7 @@ def run_kernel(environ):
     log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
     run_competition(config, data, working, stage)
     rles = check_submission(working / SUBMISSION, dict.fromkeys(ids))
+    shutil.rmtree(working / CHECKPOINTS, ignore_errors=True)
     nuclei = [rle for found in rles.values() for rle in found if rle]
     log.info("%s: %d nuclei in %d images", SUBMISSION, len(nuclei), len(rles))
 

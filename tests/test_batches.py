@@ -10,8 +10,9 @@ from drawn import draw_field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nuclei import batches
 from nuclei.batches import Crops, draw_chances
-from nuclei.config import Config
+from nuclei.config import BadInput, Config
 from nuclei.kinds import KINDS, nucleus_diameter
 from nuclei.targets import INTERIOR
 
@@ -70,11 +71,43 @@ def test_a_closed_stream_leaves_no_thread():
     assert not any(thread.name.startswith("crops") for thread in threading.enumerate())
 
 
-def test_an_error_in_a_batch_reaches_the_training_thread():
-    crops = Crops(*draw_set(), CONFIG)
-    crops.labels = None
-    with pytest.raises(TypeError):
-        next(crops.stream())
+# ---- images of which no crop can be made -------------------------------------------------------
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes the crops of images fail, by number."""
+    augment = batches.augment
+
+    def fail(crops, *numbers):
+        bad = [id(crops.labels[n]) for n in numbers]
+
+        def augment_most(image, labels, *rest):
+            if id(labels) in bad:
+                raise ValueError("a hole in it")
+            return augment(image, labels, *rest)
+
+        monkeypatch.setattr(batches, "augment", augment_most)
+
+    return fail
+
+
+def test_a_bad_image_is_named_once_and_another_takes_its_place(failing, caplog):
+    crops = Crops(*draw_set(), CONFIG, ids="abcd")
+    failing(crops, 2)
+    streamed = list(islice(crops.stream(), 8))
+    (warning,) = caplog.messages
+    assert warning == "training image c is left out, since no crop can be made of it (ValueError: a hole in it)"
+    assert all(np.isfinite(x).all() and y[..., 3].min() >= 1 for x, y in streamed)
+    assert same(streamed[5], crops.batch(5))  # it still depends on its number and the seed alone
+
+
+@pytest.mark.parametrize("count, bad", [(6, range(4)), (3, range(3)), (1, [0])])
+def test_too_many_bad_images_end_the_training_with_the_reason(failing, count, bad):
+    crops = Crops(*draw_set(count), CONFIG)
+    failing(crops, *bad)
+    with pytest.raises(BadInput, match=r"no crop can be made of the training images .*a hole in it"):
+        list(islice(crops.stream(), 20))
     assert not any(thread.name.startswith("crops") for thread in threading.enumerate())
 
 

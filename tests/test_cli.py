@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -277,6 +279,14 @@ def test_ctrl_c_ends_with_a_sentence(drawn, capsys, monkeypatch):
     monkeypatch.setattr("workbench.info.find_sets", interrupt)
     assert main(["info", str(drawn)]) == 130
     assert "Ctrl-C" in capsys.readouterr().err
+
+
+def test_sigterm_ends_as_ctrl_c_does(drawn, capsys, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("workbench.info.find_sets", lambda folder: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["info", str(drawn)]) == 143
+    assert "stopped by SIGTERM; what earlier runs wrote still stands" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_full_disk_is_a_sentence(drawn, capsys, monkeypatch):

@@ -1,5 +1,7 @@
 """A run's folder holds a finished run, whatever becomes of the next one."""
 
+import shutil
+
 import pytest
 
 from nuclei.config import RUN_FILES
@@ -54,3 +56,43 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError), unfinished(tmp_path / "run"):
         raise ValueError
     assert not list(tmp_path.iterdir())
+
+
+# ---- runs that can go on -----------------------------------------------------------------------
+
+
+def cut_off(out, error, *names):
+    """A run that wrote these files and a checkpoint, and was cut off -> its folder."""
+    with pytest.raises(error), unfinished(out) as folder:
+        write(folder, "half", *names)
+        (folder / "checkpoints/training").mkdir(parents=True)
+        raise error
+    return folder
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_run_with_checkpoints_is_kept_to_go_on_from(tmp_path, caplog, error):
+    folder = cut_off(tmp_path, error, "submission.csv", "submission.csv.77.tmp", "writing.weights.h5")
+    assert f"{folder}/submission.csv is what its best weights found so far" in caplog.text
+    assert "the same command goes on" in caplog.text
+    with unfinished(tmp_path) as again:
+        assert contents(again) == {"submission.csv": "half"}
+        assert (again / "checkpoints/training").is_dir()
+        write(again, "new", "config.json")
+    assert contents(tmp_path) == {"submission.csv": "half", "config.json": "new"}
+    assert not folder.exists()
+
+
+def test_without_a_submission_it_says_so(tmp_path, caplog):
+    cut_off(tmp_path, KeyboardInterrupt, "log.csv")
+    assert "no submission yet" in caplog.text
+
+
+def test_the_checkpoints_go_last(tmp_path, monkeypatch):
+    """Killed while its files are moved, a run can still go on."""
+    cut_off(tmp_path, KeyboardInterrupt, *RUN_FILES)
+    monkeypatch.setattr(shutil, "rmtree", lambda folder: None)
+    with unfinished(tmp_path):
+        pass
+    assert contents(tmp_path) == dict.fromkeys(RUN_FILES, "half")
+    assert (tmp_path / "unfinished/checkpoints/training").is_dir()

@@ -36,8 +36,8 @@ TINY = Config(
     tile_batch=4,
     tta_views=1,
 )
-FILES = ["config.json", "held_out.csv", "held_out_nuclei.csv", "log.csv", "model.weights.h5", "stages.csv"]
-FILES += ["submission.csv"]
+FILES = ["checkpoints", "config.json", "held_out.csv", "held_out_nuclei.csv", "log.csv", "model.weights.h5"]
+FILES += ["stages.csv", "submission.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +237,54 @@ def test_images_that_the_time_did_not_reach_are_reported(competition, tmp_path, 
     monkeypatch.setattr(main, "train_model", fake_training)
     run_competition(replace(TINY, tta_minutes=1e-9), competition, tmp_path)
     assert "4 images keep what was found in them earlier" in caplog.text
+
+
+def test_an_image_that_cannot_be_predicted_costs_its_own_nuclei(tmp_path, caplog, monkeypatch):
+    def segment(image, *_):
+        if image.sum() == images.images[1].sum():
+            raise ValueError("odd pixels")
+        return (image[..., 0] > 0).astype(np.int32)
+
+    images = bright_set(3)
+    monkeypatch.setattr(main, "segment", segment)
+    predictions = Predictions(images)
+    assert predictions.improve(bright_found, Thresholds(), TINY) == 3
+    assert found_in(predictions, tmp_path / "s.csv") == {"00": 16**2, "01": 0, "02": 20**2, "zz": 0}
+    assert "01 keeps what was found in it earlier, if anything: ValueError('odd pixels')" in caplog.text
+
+
+def test_where_no_image_can_be_predicted_the_reason_is_raised(monkeypatch):
+    def segment(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(main, "segment", segment)
+    with pytest.raises(RuntimeError, match="no memory"):
+        Predictions(bright_set(3)).improve(bright_found, Thresholds(), TINY)
+
+
+def test_a_prediction_that_is_cut_off_repeats_no_finished_image(competition, tmp_path, monkeypatch):
+    """The third image is being predicted when it is cut off; the training is not what is tested."""
+    seen, original = [], main.segment
+
+    def segment(image, *rest):
+        seen.append(image.shape)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return original(image, *rest)
+
+    monkeypatch.setattr(main, "train_model", fake_training)
+    monkeypatch.setattr(main, "segment", segment)
+    monkeypatch.setattr(main, "CHECKPOINT_SECONDS", 0.0)
+    config = replace(TINY, data_folds=0)
+    with pytest.raises(KeyboardInterrupt):
+        run_competition(config, competition, tmp_path)
+    assert (tmp_path / "submission.csv").is_file()
+    run_competition(config, competition, tmp_path)
+    assert len(seen) == 3 + 2  # of four images
+    with pytest.raises(BadInput, match=r"unfinished run with other settings \(test was"):
+        other = tmp_path / "other"
+        draw_sample(other, n_train=2, n_test=3)
+        run_competition(config, other, tmp_path)
 
 
 # ---- runs that do not go well ------------------------------------------------------------------

@@ -15,6 +15,7 @@ python -m nuclei runs the same from the sources.
 
 import logging
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 import scipy
 import skimage
 
+from nuclei.checkpoint import CHECKPOINTS
 from nuclei.config import PRESETS, SUBMISSION, BadInput, log
 from nuclei.data import COMPETITION, TEST_NAMES, TRAIN, find_set, holds_set, last_stage, list_ids
 from nuclei.main import run_competition
@@ -47,6 +49,7 @@ def run_kernel(environ):
     log.info("data %s, stage %d, output %s; %s", data, stage, working, config)
     run_competition(config, data, working, stage)
     rles = check_submission(working / SUBMISSION, dict.fromkeys(ids))
+    shutil.rmtree(working / CHECKPOINTS, ignore_errors=True)
     nuclei = [rle for found in rles.values() for rle in found if rle]
     log.info("%s: %d nuclei in %d images", SUBMISSION, len(nuclei), len(rles))
 

@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from nuclei.augmentation import augment
+from nuclei.config import BadInput, log
 from nuclei.kinds import KINDS, nucleus_diameter, standardise
 from nuclei.targets import make_targets, pixel_weights
+
+MOST_FAULTS = 3  # images from which no crop can be made; more of them are a fault of the program, not of an image
 
 
 class Crops:
@@ -18,9 +21,12 @@ class Crops:
         labels: int32 (H, W) each.
         kinds: one of KINDS each.
         config: a Config.
+        ids: the images' names in a warning; without them, their numbers.
     """
 
-    def __init__(self, images, labels, kinds, config):
+    def __init__(self, images, labels, kinds, config, ids=None):
+        self.ids = range(len(images)) if ids is None else ids
+        self.faults = {}  # id: why no crop could be made of it
         self.images = [standardise(image) for image in images]
         self.labels = labels
         self.config = config
@@ -31,19 +37,42 @@ class Crops:
 
     def batch(self, index):
         """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, 4): three targets and the
-        weight."""
+        weight. An image of which no crop can be made is left out, with a warning, and another takes its place.
+
+        Raises:
+            BadInput: more than MOST_FAULTS images were left out so far, or all there are.
+        """
         c = self.config
         rng = np.random.default_rng([c.train_seed, index])
         x = np.empty((c.train_batch, c.train_crop, c.train_crop, 3), np.float32)
         y = np.empty((c.train_batch, c.train_crop, c.train_crop, 4), np.float32)
         for n, i in enumerate(rng.choice(len(self.images), c.train_batch, p=self.chances)):
-            zoom = self.zooms[i] * 2.0 ** rng.uniform(-c.train_zoom, c.train_zoom)
-            image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
-            x[n] = image
-            y[n, ..., :3] = make_targets(labels, c.target_core)
-            y[n, ..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+            while not self._make_crop(i, rng, x[n], y[n]):
+                i = rng.choice(len(self.images), p=self.chances)
         x /= 255
         return x, y
+
+    def _make_crop(self, i, rng, x, y):
+        """Fills x (S, S, 3) and y (S, S, 4) from image number `i` -> whether that went well."""
+        c = self.config
+        try:
+            zoom = self.zooms[i] * 2.0 ** rng.uniform(-c.train_zoom, c.train_zoom)
+            image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
+            x[:] = image
+            y[..., :3] = make_targets(labels, c.target_core)
+            y[..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+        except Exception as error:  # hours of training are worth more than one image
+            self._leave_out(self.ids[i], f"{type(error).__name__}: {error}")
+            return False
+        return True
+
+    def _leave_out(self, image_id, why):
+        if image_id not in self.faults:
+            self.faults[image_id] = why
+            log.warning("training image %s is left out, since no crop can be made of it (%s)", image_id, why)
+        if len(self.faults) > min(MOST_FAULTS, len(self.images) - 1):
+            named = ", ".join(map(str, self.faults))
+            raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
     def stream(self, start=0, ahead=4, workers=2):
         """Batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.

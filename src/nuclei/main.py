@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from nuclei.checkpoint import CHECKPOINT_SECONDS, CHECKPOINTS, digest_images, load_checkpoint, save_checkpoint
 from nuclei.config import CONFIG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION, BadInput, log
 from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, read_set
 from nuclei.device import choose_precision, peak_memory
@@ -72,18 +73,38 @@ class Predictions:
         self.rows = {image_id: make_rows(image_id, nothing) for image_id in [*test.ids, *test.faults]}
         self.order = list(test.ids)  # whose rows are the oldest comes first
 
-    def improve(self, network, thresholds, config, minutes=math.inf, views=None):
-        """Predicts the images whose rows are the oldest, as many as the minutes allow -> how many. See `segment`."""
+    def improve(self, network, thresholds, config, minutes=math.inf, views=None, keep=None):
+        """Predicts the images whose rows are the oldest, as many as the minutes allow -> how many. See `segment`.
+
+        An image that cannot be predicted keeps the rows that it has, and costs a warning.
+
+        Args:
+            keep: called every CHECKPOINT_SECONDS with the ids that are done.
+        """
         deadline = time.monotonic() + 60 * minutes
-        done = 0
+        done, failed, kept_at = [], 0, time.monotonic()
         for image_id in progress(self.order, "predict"):
             if time.monotonic() >= deadline:
                 break
-            labels = segment(self.images[image_id], network, thresholds, config, views)
-            self.rows[image_id] = make_rows(image_id, labels)
-            done += 1
-        self.order = self.order[done:] + self.order[:done]
-        return done
+            try:
+                labels = segment(self.images[image_id], network, thresholds, config, views)
+                self.rows[image_id] = make_rows(image_id, labels)
+            except Exception as error:
+                failed += 1
+                if failed == len(self.images):  # it is not the images
+                    raise
+                log.warning("%s keeps what was found in it earlier, if anything: %r", image_id, error)
+            done.append(image_id)
+            if keep and time.monotonic() - kept_at >= CHECKPOINT_SECONDS:
+                keep(done)
+                kept_at = time.monotonic()
+        self.order = self.order[len(done) :] + self.order[: len(done)]
+        return len(done)
+
+    def take(self, rows):
+        """Takes over {id: rows} of images that need no prediction any more."""
+        self.rows |= rows
+        self.order = [image_id for image_id in self.order if image_id not in rows]
 
     def write(self, path):
         """Writes the submission, whole or not at all, in the order of the ids."""
@@ -94,6 +115,8 @@ def run_competition(config, data, folder, stage=1):
     """Trains on the competition in `data`, predicts its test images and writes into `folder` as it goes.
 
     submission.csv is there as soon as the first weights are, is replaced by better ones, and is whole at any moment.
+    Cut off, the same call goes on where its last checkpoint is. The checkpoints stay until the caller removes them,
+    when the run's files are where they belong.
 
     Args:
         config: a Config.
@@ -117,15 +140,33 @@ def run_competition(config, data, folder, stage=1):
 
     network, thresholds, held_out = _train(config, data, folder, watch, predict_early)
     with watch.stage("predict", len(test.ids)):
-        done = predictions.improve(network, thresholds, config, config.tta_minutes)
-    predictions.write(folder / SUBMISSION)
-    if done < len(test.ids):
-        log.warning("%d images keep what was found in them earlier: the time was up", len(test.ids) - done)
+        late = _predict_test(predictions, digest_images(test), network, thresholds, config, folder)
+    if late:
+        log.warning("%d images keep what was found in them earlier: the time was up", late)
     _score_held_out(held_out, network, thresholds, config, folder, watch)
     log.info("%s", watch.table())
     watch.write(folder / STAGES)
     for image_id, why in test.faults.items():
         log.warning("%s was left empty: %s", image_id, why)
+
+
+def _predict_test(predictions, digest, network, thresholds, config, folder):
+    """The last prediction, which goes on where it was cut off -> how many images the time did not reach."""
+    checkpoints = folder / CHECKPOINTS / "prediction"
+    settings = {"test": digest}
+    earlier, _ = load_checkpoint(checkpoints, settings) or ({}, {})
+    if earlier:
+        log.info("going on after %d predicted images", len(earlier))
+    predictions.take(earlier)
+
+    def keep(done):
+        predictions.write(folder / SUBMISSION)
+        rows = {image_id: predictions.rows[image_id] for image_id in [*earlier, *done]}
+        save_checkpoint(checkpoints, settings, rows, {})
+
+    done = predictions.improve(network, thresholds, config, config.tta_minutes, keep=keep)
+    predictions.write(folder / SUBMISSION)
+    return len(predictions.order) - done
 
 
 def train_competition(config, data, folder):

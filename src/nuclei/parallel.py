@@ -52,14 +52,32 @@ def shared_loss(loss):
     return lambda y_true, y_pred: loss(y_true, y_pred) / copies
 
 
-def train_step(model, x, y):
-    """One step of training on a batch -> its loss, float."""
+def count_copies(model):
+    """On how many GPUs a network lives; 1 without a GPU."""
     strategy = _strategy_of(model)
-    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
+    return strategy.num_replicas_in_sync if strategy else 1
+
+
+def train_step(model, x, y, parts=1):
+    """One step of training on a batch -> its loss, float.
+
+    Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
+    compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
+    step has the first part alone.
+    """
+    strategy = _strategy_of(model)
+    pieces = list(zip(np.split(x, parts), np.split(y, parts), strict=True))
     if strategy is None:
-        return float(model.train_on_batch(x, y))
+        return float(np.mean([_train_part(model, *piece) for piece in pieces]))
+    x, y = pieces[0]
+    model.reset_metrics()
     model.make_train_function()  # train_on_batch would show every copy the whole batch
     return float(model.train_function(iter([(_share(x, strategy), _share(y, strategy), None)]))["loss"])
+
+
+def _train_part(model, x, y):
+    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
+    return float(model.train_on_batch(x, y))
 
 
 def predict_step(model, x):

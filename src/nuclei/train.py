@@ -2,9 +2,10 @@
 
 import csv
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import keras
@@ -12,19 +13,22 @@ import numpy as np
 from tqdm import tqdm
 
 from nuclei.batches import Crops
-from nuclei.config import LOG, WEIGHTS, log
+from nuclei.checkpoint import CHECKPOINT_SECONDS, CHECKPOINTS, digest_images, load_checkpoint, save_checkpoint
+from nuclei.config import LOG, WEIGHTS, BadInput, log
 from nuclei.device import gpu_capability
 from nuclei.inference import fit_zoom, predict_probs
 from nuclei.loss import weighted_crossentropy_dice
 from nuclei.metric import average_precision
 from nuclei.model import build_model
-from nuclei.parallel import predict_step, share_gpus, shared_loss, train_step
+from nuclei.parallel import count_copies, predict_step, share_gpus, shared_loss, train_step
 from nuclei.tta import VIEWS
 from nuclei.watershed import Thresholds, find_instances
 
 EPOCH = 64  # steps between two lines of the log
 TRIAL_MINUTES = 10.0  # of training and more: then trying out two ways to compile pays
 TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
+EXPLODED = 5.0  # the loss of a network that knows nothing is about 1.5; after the first epoch, one above this is lost
+HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
 # What `tune_thresholds` tries, field by field, in this order.
 THRESHOLD_CHOICES = {
@@ -41,8 +45,10 @@ def new_model(config):
     return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
 
 
-def compile_model(model, config, batch):
+def compile_model(model, config, batch, parts=1):
     """Readies a network for training -> a compiled Model of its layers and weights; its learning rate is 0 so far.
+
+    Where each batch comes in several parts (see `train_step`), the optimiser takes one step along their mean.
 
     Keras compiles with XLA by default, which is the faster way on a CPU with AVX2 and float32; one that multiplies
     bfloat16 may do better without. So where the time is the user's and there is plenty of it, TensorFlow on a CPU tries
@@ -52,7 +58,12 @@ def compile_model(model, config, batch):
 
     def compiled(jit):
         one = keras.Model(model.input, model.output, name=model.name)
-        optimizer = keras.optimizers.AdamW(0.0, weight_decay=config.train_decay, global_clipnorm=1.0)
+        optimizer = keras.optimizers.AdamW(
+            0.0,
+            weight_decay=config.train_decay,
+            global_clipnorm=1.0,
+            gradient_accumulation_steps=parts if parts > 1 else None,
+        )
         one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=jit)
         one.optimizer.build(one.trainable_variables)
         return one
@@ -89,27 +100,38 @@ class _Schedule:
 
     By the clock, progress counts from the end of the first step, which compiles the network; whatever the speed of
     the machine, and should it change on the way, the rate reaches zero when the time is up.
+
+    Args:
+        seconds: that the training took before it was cut off.
+        start: after how many of them the first step ended.
     """
 
-    def __init__(self, minutes, steps):
+    def __init__(self, minutes, steps, seconds=0.0, start=None):
         self.steps = steps
-        self.deadline = time.monotonic() + minutes * 60 * (1 - TUNING_SHARE)
-        self.start = None
+        self.budget = minutes * 60 * (1 - TUNING_SHARE)
+        self.began = time.monotonic() - seconds
+        self.start = start
+
+    def seconds(self):
+        return time.monotonic() - self.began
 
     def progress(self, step):
         if self.steps:
             return step / self.steps
-        now = time.monotonic()
+        now = self.seconds()
         if self.start is None:
             self.start = now
-        return min((now - self.start) / max(self.deadline - self.start, 1e-9), 1.0)
+        return min((now - self.start) / max(self.budget - self.start, 1e-9), 1.0)
+
+
+# ---- training ----------------------------------------------------------------------------------
 
 
 def train_model(config, train, tuning, folder, on_better):
-    """Trains a new network -> (model with its best weights, Thresholds, how many crops it saw).
+    """Trains a new network, or goes on with one -> (model with its best weights, Thresholds, how many crops it saw).
 
     Writes into `folder` as it goes: model.weights.h5 (the weights that scored best on the tuning images, replaced
-    atomically) and log.csv (a row an epoch).
+    atomically), log.csv (a row an epoch) and the checkpoints from which the same call goes on.
 
     Args:
         config: a Config.
@@ -118,75 +140,228 @@ def train_model(config, train, tuning, folder, on_better):
             default thresholds are kept.
         folder: an existing Path.
         on_better: called with (network, Thresholds) on the way, when the weights are the best so far.
+
+    Raises:
+        BadInput: `folder` has checkpoints of other settings or other images, or the training was lost too often.
     """
+    entered = time.monotonic()
     keras.utils.set_random_seed(config.train_seed)
-    schedule = _Schedule(config.train_minutes, config.train_steps)
-    crops = Crops(train.images, train.labels, train.kinds, config)
-    with share_gpus(config.train_batch, config.tile_batch):
-        bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's state
-        model = compile_model(bare, config, crops.batch(0))
-    network = partial(predict_step, model)
-    weights_file = folder / WEIGHTS
+    crops = Crops(train.images, train.labels, train.kinds, config, train.ids)
+    training = _Training(config, crops, folder, {"train": digest_images(train), "tuning": digest_images(tuning)})
+    at, network = training.at, partial(predict_step, training.model)
+    used = at.seconds + time.monotonic() - entered
+    schedule = _Schedule(config.train_minutes, config.train_steps, used, at.start)
     checks = np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
-    best, done = -1.0, 0.0
-    with _Journal(folder / LOG) as journal:
-        for step, (x, y) in enumerate(crops.stream(), start=1):
-            rate = learning_rate(done, config.train_rate, config.train_warmup)
-            model.optimizer.learning_rate = rate
-            loss = train_step(model, x, y)
-            done = schedule.progress(step)
-            score = None
-            if checks.size and done >= checks[0]:
-                checks = checks[checks > done]
+    checks = checks[checks > at.done]
+    with _Journal(folder / LOG, at) as journal:
+        for x, y in crops.stream(at.step) if at.done < 1 else ():
+            rate = learning_rate(at.done, config.train_rate, config.train_warmup) * 0.5**at.halvings
+            loss = training.learn(x, y, rate)
+            at.step += 1
+            at.done, at.start, at.seconds = schedule.progress(at.step), schedule.start, schedule.seconds()
+            score, better = None, False
+            check = checks.size > 0 and at.done >= checks[0]
+            milestone = check or at.done >= 1 or training.save_is_due()
+            if milestone:
+                training.ensure_finite()
+            if check:
+                checks = checks[checks > at.done]
                 score = score_set(tuning, network, Thresholds(), config)
-                if score > best:
-                    best = score
-                    save_weights(bare, weights_file)
-                    if done < 1:
-                        on_better(network, Thresholds())
-            journal.note(step, done, rate, loss, score)
-            if done >= 1:
+                better = score > at.best
+                if better:
+                    training.keep_best(score)
+            journal.note(rate, loss, score)
+            if milestone:
+                at.seconds = schedule.seconds()
+                training.save()
+            if better and at.done < 1:
+                on_better(network, Thresholds())
+            if at.done >= 1:
                 break
-    crops_seen = step * config.train_batch
-    if best < 0:
-        save_weights(bare, weights_file)
-        return model, Thresholds(), crops_seen
-    bare.load_weights(weights_file)
-    return model, tune_thresholds(tuning, network, config), crops_seen
+    if at.thresholds is None:
+        if training.best:
+            training.use_best()
+            at.thresholds = asdict(tune_thresholds(tuning, network, config))
+        else:
+            training.keep_best(at.best)
+            at.thresholds = asdict(Thresholds())
+        training.save()
+    training.use_best()
+    return training.model, Thresholds(**at.thresholds), at.step * config.train_batch
+
+
+@dataclass
+class _Progress:
+    """Where a training is; with the variables of its network and its optimiser, all that it needs to go on."""
+
+    step: int = 0  # that were taken
+    done: float = 0.0  # 0..1 of the schedule
+    seconds: float = 0.0  # of training
+    start: float | None = None  # the seconds at the end of the first step
+    best: float = -1.0  # score on the tuning images
+    halvings: int = 0  # of the learning rate
+    parts: int = 1  # into which each batch is cut, for want of memory
+    losses: list[float] = field(default_factory=list)  # of the steps since the log's last row
+    rows: list[list] = field(default_factory=list)  # of the log
+    thresholds: dict | None = None  # once they are chosen, and the training is over
+
+
+class _Training:
+    """A network in training, its progress and its best weights: cut off, it goes on from its last checkpoint; lost, it
+    goes back to it.
+
+    Args:
+        config: a Config.
+        crops: a Crops.
+        folder: Path of the run's folder.
+        images: dict, the digests of the images; with them the checkpoints of another run are told apart.
+    """
+
+    def __init__(self, config, crops, folder, images):
+        self.config, self.batch = config, crops.batch(0)
+        self.weights_file, self.checkpoints = folder / WEIGHTS, folder / CHECKPOINTS / "training"
+        versions = {"keras": keras.__version__, "backend": keras.backend.backend()}
+        versions["precision"] = keras.mixed_precision.dtype_policy().name
+        self.settings = asdict(config) | images | versions
+        saved = load_checkpoint(self.checkpoints, self.settings)
+        self.at = _Progress(**saved[0]) if saved else _Progress()
+        with share_gpus(config.train_batch, config.tile_batch):
+            self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
+            self.model = compile_model(self.bare, config, self.batch, self.at.parts)
+        if saved:
+            log.info("going on after step %d, with %.0f s of training behind it", self.at.step, self.at.seconds)
+            self.good = saved[1]
+            self.best = self.good.get("best", [])
+            if self.best:  # a kill may have come before the file
+                self.use_best()
+                save_weights(self.bare, self.weights_file)
+            self._restore()
+            self.saved_at = time.monotonic()
+        else:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # torn ones, and predictions that belong to them
+            self.best = []
+            self.save()
+
+    def _variables(self):
+        """The names and the variables of what a checkpoint holds, the random states of dropout included."""
+        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+
+    def save(self):
+        """Takes the variables for good, and writes a checkpoint."""
+        groups = self._variables().items()
+        self.good = {name: [keras.ops.convert_to_numpy(one) for one in group] for name, group in groups}
+        save_checkpoint(self.checkpoints, self.settings, asdict(self.at), self.good | {"best": self.best})
+        self.saved_at = time.monotonic()
+
+    def save_is_due(self):
+        return time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS
+
+    def _restore(self):
+        for name, group in self._variables().items():
+            for variable, value in zip(group, self.good[name], strict=True):
+                variable.assign(value)
+
+    def keep_best(self, score):
+        """The weights as they are now are the best so far."""
+        self.at.best, self.best = score, self.bare.get_weights()
+        save_weights(self.bare, self.weights_file)
+
+    def use_best(self):
+        self.bare.set_weights(self.best)
+
+    def learn(self, x, y, rate):
+        """One step of training -> its loss. A batch that is too large for the memory is cut in parts from then on."""
+        while True:
+            self.model.optimizer.learning_rate = rate
+            try:
+                loss = train_step(self.model, x, y, self.at.parts)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error) or not self._can_cut():
+                    raise
+            self._cut_batches()  # outside the handler, where the error no longer holds what filled the memory
+        if not np.isfinite(loss) or (self.at.rows and loss > EXPLODED):
+            self._go_back(f"the loss of step {self.at.step + 1} was {loss:.3g} at a learning rate of {rate:.2g}")
+        return loss
+
+    def ensure_finite(self):
+        """Goes back where the last step spoilt the weights, which only the loss of the next one would show."""
+        if not all(np.isfinite(one).all() for one in self.bare.get_weights()):
+            self._go_back(f"step {self.at.step} made weights that are no numbers")
+
+    def _go_back(self, why):
+        """The last good weights again, and half the learning rate; the schedule goes on."""
+        if self.at.halvings == HALVINGS:
+            raise BadInput(
+                f"{why}, and going back at half the rate did not help {HALVINGS} times: lower train_rate in "
+                "src/nuclei/config.py"
+            )
+        self.at.halvings += 1
+        log.warning("%s: back to the last good weights, at half the rate", why)
+        self._restore()
+
+    def _can_cut(self):
+        """Whether half of what is computed at once still has a crop for each copy of the network."""
+        return self.config.train_batch % (2 * self.at.parts * count_copies(self.model)) == 0
+
+    def _cut_batches(self):
+        """Half as many crops at once, from the last good weights on."""
+        self.at.parts *= 2
+        crops = self.config.train_batch // self.at.parts
+        if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
+            log.warning("out of memory: a step has %d crops from now on, and the others are left out", crops)
+        else:
+            log.warning("out of memory: a step is computed from %d times %d crops from now on", self.at.parts, crops)
+            # The optimiser starts afresh: memory runs out in the first steps, if ever.
+            self.model = compile_model(self.bare, self.config, self.batch, self.at.parts)
+            self.good["optimizer"] = [keras.ops.convert_to_numpy(one) for one in self.model.optimizer.variables]
+        self._restore()
+        self.save()
+
+
+def is_out_of_memory(error):
+    """Whether an exception of any backend says that the device's memory is full."""
+    text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
+    return "resourceexhausted" in text or "outofmemory" in text
 
 
 class _Journal:
-    """What a training says of itself: log.csv, a live bar in a terminal, and elsewhere one line an epoch."""
+    """What a training says of itself: log.csv, a live bar in a terminal, and elsewhere one line an epoch.
 
-    def __init__(self, path):
-        self.path = path
-        self.losses = []
+    Args:
+        path: of log.csv; what a training wrote there after the checkpoint from which it goes on is written over.
+        at: the training's _Progress.
+    """
+
+    def __init__(self, path, at):
+        self.path, self.at = path, at
 
     def __enter__(self):
-        self.started = time.monotonic()
         self.file = open(self.path, "w", newline="", encoding="utf-8")
         self.table = csv.writer(self.file, lineterminator="\n")
         self.table.writerow(["step", "seconds", "learning_rate", "loss", "tuning_score"])
+        self.table.writerows(self.at.rows)
         line = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
         self.bar = tqdm(total=100, desc="train", disable=None, bar_format=line)
         return self
 
-    def note(self, step, done, rate, loss, score):
+    def note(self, rate, loss, score):
         """Takes one step's figures; every EPOCH steps, at a score and at the end it writes them down."""
-        self.losses.append(loss)
-        self.bar.update(int(100 * done) - self.bar.n)
-        if len(self.losses) < EPOCH and score is None and done < 1:
+        at = self.at
+        at.losses.append(loss)
+        self.bar.update(int(100 * at.done) - self.bar.n)
+        if len(at.losses) < EPOCH and score is None and at.done < 1:
             return
-        seconds = time.monotonic() - self.started
-        mean = np.mean(self.losses)
+        mean = np.mean(at.losses)
         scored = "" if score is None else f"{score:.4f}"
-        self.table.writerow([step, f"{seconds:.1f}", f"{rate:.3g}", f"{mean:.4f}", scored])
+        at.rows.append([at.step, f"{at.seconds:.1f}", f"{rate:.3g}", f"{mean:.4f}", scored])
+        self.table.writerow(at.rows[-1])
         self.file.flush()
         self.bar.set_postfix_str(f"loss {mean:.3f}")
         if self.bar.disable or score is not None:
             note = f", tuning score {scored}" if scored else ""
-            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", seconds, step, 100 * done, mean, note)
-        self.losses = []
+            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", at.seconds, at.step, 100 * at.done, mean, note)
+        at.losses = []
 
     def __exit__(self, *error):
         self.bar.close()

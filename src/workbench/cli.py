@@ -10,7 +10,18 @@ from pathlib import Path
 
 from nuclei.config import PRESETS, SUBMISSION, BadInput, Config
 from workbench.folders import in_use, unfinished
-from workbench.terminal import BOLD, GREEN, RED, YELLOW, Failed, log_lines, paint, plain, start_keras
+from workbench.terminal import (
+    BOLD,
+    GREEN,
+    RED,
+    YELLOW,
+    Failed,
+    log_lines,
+    paint,
+    plain,
+    start_keras,
+    stopping_at_sigterm,
+)
 
 # A command's modules are imported inside its function: those that need no Keras start in a fraction of a second.
 
@@ -20,12 +31,13 @@ UPLOAD_PAGE = "https://www.kaggle.com/c/data-science-bowl-2018/submit"
 def main(arguments=None):
     """Runs one command -> exit status.
 
-    0, 1 for a run that did not end well, here or on Kaggle, 2 for bad input (one sentence on stderr), 130 for Ctrl-C.
+    0, 1 for a run that did not end well, here or on Kaggle, 2 for bad input (one sentence on stderr), 130 for Ctrl-C,
+    143 for SIGTERM.
     """
     try:
         args = build_parser().parse_args(arguments)
         args.typed = shlex.join(["nuclei", *(sys.argv[1:] if arguments is None else arguments)])
-        with log_lines():
+        with log_lines(), stopping_at_sigterm():
             return args.command(args) or 0
     except BadInput as error:
         return fail(str(error))
@@ -34,9 +46,9 @@ def main(arguments=None):
         return 1
     except OSError as error:  # a full disk, a folder that is not ours
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except KeyboardInterrupt:
-        print("nuclei: stopped by Ctrl-C; what earlier runs wrote still stands.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"nuclei: stopped by {str(stop) or 'Ctrl-C'}; what earlier runs wrote still stands.", file=sys.stderr)
+        return 143 if str(stop) else 130
 
 
 def fail(sentence):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 import warnings
 
@@ -21,6 +22,20 @@ def plain(text):
     The names of files and images pass here: one may hold any byte but 0 and "/".
     """
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+@contextlib.contextmanager
+def stopping_at_sigterm():
+    """SIGTERM ends what runs in this context as Ctrl-C does, so that it closes what it opened and says what stands."""
+
+    def stop(*_):
+        raise KeyboardInterrupt("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _BesideBars(logging.Handler):

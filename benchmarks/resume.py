@@ -1,0 +1,117 @@
+"""Kill -9 at random moments: nuclei run, killed and started again until it ends, against a run that nobody disturbs.
+
+    .venv/bin/python benchmarks/resume.py [--kills 50] [--steps 300] [--seed 0]
+
+On a drawn sample, with a small network and a checkpoint every half second, so that kills fall between, before and into
+them. A run that ends before all kills are spent is followed by another. Each must leave the undisturbed run's
+submission.csv, byte for byte; the exit status says whether all did.
+"""
+
+import argparse
+import collections
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from workbench.sample import draw_sample
+
+# nuclei, with checkpoints as frequent and a network as small as kills every few seconds ask for.
+NUCLEI = """
+import sys
+from dataclasses import replace
+from nuclei import main, train
+from nuclei.config import PRESETS
+from workbench.cli import main as nuclei
+
+train.CHECKPOINT_SECONDS = main.CHECKPOINT_SECONDS = 0.5
+small = {"model_width": 8, "model_depth": 2, "train_crop": 64, "train_rate": 1e-2, "tile_size": 128}
+PRESETS["sample"] = replace(PRESETS["sample"], **small)
+sys.exit(nuclei())
+"""
+
+
+def start_run(data, out, steps, said):
+    """`nuclei run` as a process."""
+    command = [sys.executable, "-c", NUCLEI, "run", "--data", data, "--preset", "sample", "--steps", str(steps)]
+    with open(said, "a") as file:
+        return subprocess.Popen([*command, "--out", out], stdout=file, stderr=subprocess.STDOUT)
+
+
+def wait_for(process, seconds):
+    """The exit status of a process, None where it was killed when the seconds were over."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
+
+
+def describe_moment(out):
+    """In which part of its run a killed one was, by what stands in its folder."""
+    folder = out / "unfinished"
+    if not folder.exists() and (out / "submission.csv").exists():
+        return "when it was done"
+    if list(folder.glob("checkpoints/prediction/*.npz")):
+        return "while it predicted"
+    if (folder / "config.json").is_file():
+        return "after training, before the first prediction was kept"
+    if list(folder.glob("checkpoints/training/*.npz")):
+        return "while it trained"
+    return "before it began to train"
+
+
+def read_results(out):
+    """What a run must leave as the undisturbed one does."""
+    return [(out / name).read_bytes() for name in ("submission.csv", "model.weights.h5")]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rng, moments, same, others = random.Random(args.seed), collections.Counter(), 0, 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        os.environ["NUCLEI_CACHE"] = str(folder / "cache")
+        draw_sample(folder / "data", n_train=12, n_test=4)
+        start, said = time.monotonic(), folder / "said.txt"
+        status = wait_for(start_run(folder / "data", folder / "undisturbed", args.steps, said), 3600)
+        whole = time.monotonic() - start
+        if status:
+            sys.exit(said.read_text())
+        expected = read_results(folder / "undisturbed")
+        print(f"the undisturbed run took {whole:.1f} s, its submission has {len(expected[0])} bytes", flush=True)
+        while moments.total() < args.kills or not same + others:
+            out = folder / "killed"
+            while True:
+                left = args.kills - moments.total()
+                seconds = rng.uniform(0, whole) if left else 3600
+                status = wait_for(start_run(folder / "data", out, args.steps, said), seconds)
+                if status is not None:
+                    break
+                moment = describe_moment(out)
+                moments[moment] += 1
+                print(f"kill {moments.total():>3} after {seconds:5.1f} s, {moment}", flush=True)
+                if moment == "when it was done":
+                    break
+            ended = not status and read_results(out) == expected
+            same, others = same + ended, others + (not ended)
+            print("a run ended " + ("with the same results" if ended else f"otherwise\n{said.read_text()}"), flush=True)
+            shutil.rmtree(out, ignore_errors=True)
+    print(f"\nkills: {moments.total()} in {same + others} runs")
+    for moment, count in moments.items():
+        print(f"  {count:>4} {moment}")
+    print(f"runs that ended with the same results: {same}; otherwise: {others}")
+    return int(others > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""Kill -9: a run that is killed and started again leaves what an undisturbed one leaves; more of it in benchmarks."""
+
+import sys
+
+from benchmarks import resume
+
+
+def test_a_killed_run_goes_on(monkeypatch, capsys):
+    """Two kills; benchmarks/resume.py does fifty."""
+    monkeypatch.setattr(sys, "argv", ["resume.py", "--kills", "2", "--steps", "12"])
+    assert resume.main() == 0
+    assert "kills: 2" in capsys.readouterr().out
