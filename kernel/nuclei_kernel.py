@@ -16,13 +16,13 @@
 # 14  tta           line  1694  Test-time augmentation: the eight views of an image, and their inverses.
 # 15  watershed     line  1734  Watershed: from probabilities to instances, by flooding from seeds.
 # 16  inference     line  1807  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 17  loss          line  1917  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  1988  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  train         line  2108  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 20  main          line  2516  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 21  __main__      line  2761  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 17  loss          line  1919  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  1990  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  train         line  2110  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 20  main          line  2518  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 21  __main__      line  2763  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 6102d6c0db0775d3, this file 2ad234838a86567f
+# sources f001edb3850c2b2f, this file a0ab2e971909b4fc
 
 import csv
 import hashlib
@@ -59,7 +59,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "6102d6c0db0775d3"
+SOURCE_HASH = "f001edb3850c2b2f"
 
 
 # ==================================================================================================
@@ -1891,26 +1891,28 @@ def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
     """The zoom at which the image's typical nucleus is `diameter` px wide, found by looking: float in ZOOM_RANGE.
 
     The image is looked at as it is and at half its size. At the wrong scale the network sees the grains in a large
-    nucleus, or nothing of a small one. So the look that covers more of the image with nuclei is believed, and the size
-    of those says how far it is from the scale that the network knows best. Where that is more than an octave, one more
-    look corrects it. Where nothing is found, twice the size is tried; after that, 1.
+    nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the size
+    of its nuclei says how far it is from the scale that the network knows best. Where that is more than half an octave,
+    one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
     """
     unsure = replace(thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, and its size still tells
 
     def look(zoom):
-        """The share of the image that nuclei cover, weighed by how sure they are, and the zoom that would fit them."""
+        """How sure a look is (the pixels of its nuclei, less those that could be either), and the zoom that fits."""
         probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
         labels = find_instances(probs, unsure, zoom)
         found = nucleus_diameter(labels)
         fitting = float(np.clip(diameter / found, *ZOOM_RANGE)) if found else None
-        return float(probs[..., INTERIOR][labels > 0].sum()), fitting, zoom
+        interior = probs[..., INTERIOR]
+        doubt = 2 * np.minimum(interior, 1 - interior).sum()  # a pixel of p = 0.5 counts as one
+        return float(interior[labels > 0].sum() - doubt), fitting, zoom
 
     _, first, start = max(look(1.0), look(0.5), key=lambda seen: seen[0])
     if first is None:
         _, first, start = look(2.0)
     if first is None:
         return 1.0
-    far = not 0.5 <= first / start <= 2
+    far = abs(np.log2(first / start)) > 0.5
     return (look(first)[1] if far else None) or first
 
 

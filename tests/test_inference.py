@@ -201,6 +201,24 @@ def test_fit_zoom_looks_at_other_scales_where_it_sees_nothing_at_first():
     assert zoom == pytest.approx(24 / 60, rel=0.08)
 
 
+def test_fit_zoom_believes_the_surer_look_not_the_one_that_covers_more():
+    """At half size a network takes a clump of nuclei for one, and is not quite sure of it."""
+    clump = np.zeros((160, 160, 3), np.uint8)
+    for y in range(40, 120, 16):
+        for x in range(40, 120, 16):
+            clump |= np.roll(disc_image(14), (y - 80, x - 80), (0, 1)) // 200 * 200
+
+    def network(x):
+        bright = x[0, ..., 0] > 0.5
+        if nucleus_diameter(ndi.label(bright)[0]) > 10:
+            return disc_network(x)
+        blob = ndi.binary_closing(bright, iterations=3)[None, ..., None]
+        return np.concatenate([0.8 * blob, 0 * blob, 0.8 * blob], axis=-1).astype(np.float32)
+
+    zoom = fit_zoom(clump, network, Thresholds(), 24.0, 256, 16, 1)
+    assert zoom == pytest.approx(24 / 14, rel=0.12)
+
+
 def test_fit_zoom_keeps_its_first_guess_where_the_second_look_finds_nothing():
     zoom = fit_zoom(disc_image(60), choosy_network(40, 90), Thresholds(), 24.0, 256, 16, 1)
     assert zoom == pytest.approx(24 / 60, rel=0.08)

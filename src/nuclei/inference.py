@@ -92,24 +92,26 @@ def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
     """The zoom at which the image's typical nucleus is `diameter` px wide, found by looking: float in ZOOM_RANGE.
 
     The image is looked at as it is and at half its size. At the wrong scale the network sees the grains in a large
-    nucleus, or nothing of a small one. So the look that covers more of the image with nuclei is believed, and the size
-    of those says how far it is from the scale that the network knows best. Where that is more than an octave, one more
-    look corrects it. Where nothing is found, twice the size is tried; after that, 1.
+    nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the size
+    of its nuclei says how far it is from the scale that the network knows best. Where that is more than half an octave,
+    one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
     """
     unsure = replace(thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, and its size still tells
 
     def look(zoom):
-        """The share of the image that nuclei cover, weighed by how sure they are, and the zoom that would fit them."""
+        """How sure a look is (the pixels of its nuclei, less those that could be either), and the zoom that fits."""
         probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
         labels = find_instances(probs, unsure, zoom)
         found = nucleus_diameter(labels)
         fitting = float(np.clip(diameter / found, *ZOOM_RANGE)) if found else None
-        return float(probs[..., INTERIOR][labels > 0].sum()), fitting, zoom
+        interior = probs[..., INTERIOR]
+        doubt = 2 * np.minimum(interior, 1 - interior).sum()  # a pixel of p = 0.5 counts as one
+        return float(interior[labels > 0].sum() - doubt), fitting, zoom
 
     _, first, start = max(look(1.0), look(0.5), key=lambda seen: seen[0])
     if first is None:
         _, first, start = look(2.0)
     if first is None:
         return 1.0
-    far = not 0.5 <= first / start <= 2
+    far = abs(np.log2(first / start)) > 0.5
     return (look(first)[1] if far else None) or first
