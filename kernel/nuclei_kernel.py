@@ -22,7 +22,7 @@
 # 20  main          line  2518  Main: the competition's files -> a trained network -> submission.csv, with a table of...
 # 21  __main__      line  2763  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources f001edb3850c2b2f, this file a0ab2e971909b4fc
+# sources 4f77868e86ce05c8, this file 42460abd75c238ef
 
 import csv
 import hashlib
@@ -59,7 +59,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "f001edb3850c2b2f"
+SOURCE_HASH = "4f77868e86ce05c8"
 
 
 # ==================================================================================================
@@ -199,7 +199,7 @@ PRESETS = {
         data_folds=0,
         model_width=16,
         model_depth=3,
-        train_minutes=1.5,
+        train_minutes=1.2,
         train_crop=128,
         train_batch=8,
         tta_views=4,
