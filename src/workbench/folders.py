@@ -58,7 +58,7 @@ def unfinished(out):
             path.unlink()  # half a file, of a run that was killed while it wrote
     try:
         yield folder
-    except BaseException:
+    except BaseException:  # Ctrl-C and SIGTERM, too; it goes on after the tidying
         if checkpoints.is_dir():
             _tell_what_stands(folder)
         for empty in (folder, out):
