@@ -6,23 +6,23 @@
 #  4  rle           line   761  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
 #  5  submission    line   847  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
 #  6  checkpoint    line   972  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  7  device        line  1062  Device: what the run computes on, and in which precision.
-#  8  folds         line  1120  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  9  metric        line  1205  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 10  parallel      line  1281  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 11  augmentation  line  1381  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 12  targets       line  1497  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 13  batches       line  1592  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 14  tta           line  1694  Test-time augmentation: the eight views of an image, and their inverses.
-# 15  watershed     line  1734  Watershed: from probabilities to instances, by flooding from seeds.
-# 16  inference     line  1807  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 17  loss          line  1919  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  1990  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  train         line  2110  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 20  main          line  2518  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 21  __main__      line  2763  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  7  device        line  1070  Device: what the run computes on, and in which precision.
+#  8  folds         line  1128  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  metric        line  1213  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 10  parallel      line  1289  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 11  augmentation  line  1389  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 12  targets       line  1505  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 13  batches       line  1600  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 14  tta           line  1702  Test-time augmentation: the eight views of an image, and their inverses.
+# 15  watershed     line  1742  Watershed: from probabilities to instances, by flooding from seeds.
+# 16  inference     line  1815  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 17  loss          line  1927  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  1998  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  train         line  2118  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 20  main          line  2533  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 21  __main__      line  2779  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 4f77868e86ce05c8, this file 42460abd75c238ef
+# sources ffe78977e1d58a4d, this file 96c7fdbaa7350584
 
 import csv
 import hashlib
@@ -59,7 +59,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "4f77868e86ce05c8"
+SOURCE_HASH = "ffe78977e1d58a4d"
 
 
 # ==================================================================================================
@@ -1056,6 +1056,14 @@ def digest_images(images):
         digest.update(image)
     for labels in images.labels:
         digest.update(labels)
+    return digest.hexdigest()[:16]
+
+
+def digest_arrays(arrays):
+    """16 hex digits that change with any number of any array."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()[:16]
 
 
@@ -2216,7 +2224,7 @@ class _Schedule:
 # ---- training ----------------------------------------------------------------------------------
 
 
-def train_model(config, train, tuning, folder, on_better):
+def train_model(config, train, tuning, folder, on_better, start=None):
     """Trains a new network, or goes on with one -> (model with its best weights, Thresholds, how many crops it saw).
 
     Writes into `folder` as it goes: model.weights.h5 (the weights that scored best on the tuning images, replaced
@@ -2229,6 +2237,7 @@ def train_model(config, train, tuning, folder, on_better):
             default thresholds are kept.
         folder: an existing Path.
         on_better: called with (network, Thresholds) on the way, when the weights are the best so far.
+        start: the weights to begin with, as get_weights of a Keras Model gives them; None begins with random ones.
 
     Raises:
         BadInput: `folder` has checkpoints of other settings or other images, or the training was lost too often.
@@ -2236,7 +2245,8 @@ def train_model(config, train, tuning, folder, on_better):
     entered = time.monotonic()
     keras.utils.set_random_seed(config.train_seed)
     crops = Crops(train.images, train.labels, train.kinds, config, train.ids)
-    training = _Training(config, crops, folder, {"train": digest_images(train), "tuning": digest_images(tuning)})
+    digests = {"train": digest_images(train), "tuning": digest_images(tuning)}
+    training = _Training(config, crops, folder, digests, start)
     at, network = training.at, partial(predict_step, training.model)
     used = at.seconds + time.monotonic() - entered
     schedule = _Schedule(config.train_minutes, config.train_steps, used, at.start)
@@ -2304,18 +2314,23 @@ class _Training:
         crops: a Crops.
         folder: Path of the run's folder.
         images: dict, the digests of the images; with them the checkpoints of another run are told apart.
+        start: see `train_model`.
     """
 
-    def __init__(self, config, crops, folder, images):
+    def __init__(self, config, crops, folder, images, start=None):
         self.config, self.batch = config, crops.batch(0)
         self.weights_file, self.checkpoints = folder / WEIGHTS, folder / CHECKPOINTS / "training"
         versions = {"keras": keras.__version__, "backend": keras.backend.backend()}
         versions["precision"] = keras.mixed_precision.dtype_policy().name
         self.settings = asdict(config) | images | versions
+        if start is not None:
+            self.settings["start"] = digest_arrays(start)
         saved = load_checkpoint(self.checkpoints, self.settings)
         self.at = _Progress(**saved[0]) if saved else _Progress()
         with share_gpus(config.train_batch, config.tile_batch):
             self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
+            if start is not None:
+                self.bare.set_weights(start)
             self.model = compile_model(self.bare, config, self.batch, self.at.parts)
         if saved:
             log.info("going on after step %d, with %.0f s of training behind it", self.at.step, self.at.seconds)
@@ -2664,16 +2679,17 @@ def _predict_test(predictions, digest, network, thresholds, config, folder):
     return len(predictions.order) - done
 
 
-def train_competition(config, data, folder):
-    """As `run_competition`, without the test images: leaves weights, config and logs in `folder`."""
+def train_competition(config, data, folder, start=None):
+    """As `run_competition`, without the test images: leaves weights, config and logs in `folder`. `start`: the weights
+    to begin with, see `train_model`."""
     watch = Stopwatch()
-    network, thresholds, held_out = _train(config, data, folder, watch, on_better=lambda *_: None)
+    network, thresholds, held_out = _train(config, data, folder, watch, lambda *_: None, start)
     _score_held_out(held_out, network, thresholds, config, folder, watch)
     log.info("%s", watch.table())
     watch.write(folder / STAGES)
 
 
-def _train(config, data, folder, watch, on_better):
+def _train(config, data, folder, watch, on_better, start=None):
     set_up_device()
     with watch.stage("read train"):
         everything = read_set(find_set(data, (TRAIN,)), default_cache())
@@ -2689,7 +2705,7 @@ def _train(config, data, folder, watch, on_better):
         keras.backend.backend(),
     )
     with watch.stage("train"):
-        model, thresholds, crops = train_model(config, train, tuning, folder, on_better)
+        model, thresholds, crops = train_model(config, train, tuning, folder, on_better, start)
     seconds, _ = watch.stages["train"]
     watch.stages["train"] = (seconds, crops)
     save_config(folder / CONFIG, config, thresholds)

@@ -18,7 +18,7 @@ from nuclei.main import Predictions, run_competition, score_table, train_competi
 from nuclei.rle import decode_rles
 from nuclei.submission import check_submission
 from nuclei.watershed import Thresholds
-from workbench.runs import load_run
+from workbench.runs import FINE_TUNING_RATE, fine_tuning, load_model, load_run, ship_run
 from workbench.sample import draw_sample
 
 TINY = Config(
@@ -78,7 +78,7 @@ class FakeModel:
     predict_on_batch = staticmethod(nothing_found)
 
 
-def fake_training(config, train, tuning, folder, on_better):
+def fake_training(config, train, tuning, folder, on_better, start=None):
     """Stands in for train_model where the training is not what is tested."""
     for name in ("model.weights.h5", "log.csv"):
         (folder / name).write_text("new")
@@ -386,6 +386,34 @@ def test_weights_without_settings(run_copy):
     (run_copy / "config.json").unlink()
     with pytest.raises(BadInput, match=r"config\.json is missing"):
         load_run(run_copy / "model.weights.h5")
+
+
+# ---- going on from weights ---------------------------------------------------------------------
+
+
+def test_fine_tuning_begins_with_the_weights_of_a_run(finished, competition, tmp_path):
+    config, weights = fine_tuning(replace(TINY, model_width=8, train_steps=1, train_warmup=0.5), finished)
+    assert (config.model_width, config.train_rate) == (TINY.model_width, TINY.train_rate * FINE_TUNING_RATE)
+    train_competition(replace(config, train_rate=0.0, train_decay=0.0), competition, tmp_path, weights)
+    before, after = (load_model(run)[0].trainable_weights for run in (finished, tmp_path))
+    for one, other in zip(before, after, strict=True):  # at a rate of 0 nothing is learnt, and nothing may be lost
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_fine_tuning_goes_on_from_its_own_weights_alone(finished, competition, tmp_path):
+    config, weights = fine_tuning(TINY, finished)
+    train_competition(config, competition, tmp_path, weights)
+    with pytest.raises(BadInput, match="other settings .*start was"):
+        train_competition(config, competition, tmp_path, [weight + 1 for weight in weights])
+
+
+def test_shipped_weights_answer_as_the_run_does(finished, tmp_path):
+    size = ship_run(finished, tmp_path)
+    assert size == (tmp_path / "model.weights.h5").stat().st_size < (finished / "model.weights.h5").stat().st_size
+    network, *settings = load_run(tmp_path)
+    assert settings == list(load_run(finished)[1:])
+    x = np.random.default_rng(0).random((4, 64, 64, 3), np.float32)
+    np.testing.assert_allclose(network(x), load_run(finished)[0](x), atol=0.01)  # float16 has 11 bits
 
 
 # ---- tables ------------------------------------------------------------------------------------

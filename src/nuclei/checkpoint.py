@@ -92,3 +92,11 @@ def digest_images(images):
     for labels in images.labels:
         digest.update(labels)
     return digest.hexdigest()[:16]
+
+
+def digest_arrays(arrays):
+    """16 hex digits that change with any number of any array."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:16]

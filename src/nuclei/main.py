@@ -169,16 +169,17 @@ def _predict_test(predictions, digest, network, thresholds, config, folder):
     return len(predictions.order) - done
 
 
-def train_competition(config, data, folder):
-    """As `run_competition`, without the test images: leaves weights, config and logs in `folder`."""
+def train_competition(config, data, folder, start=None):
+    """As `run_competition`, without the test images: leaves weights, config and logs in `folder`. `start`: the weights
+    to begin with, see `train_model`."""
     watch = Stopwatch()
-    network, thresholds, held_out = _train(config, data, folder, watch, on_better=lambda *_: None)
+    network, thresholds, held_out = _train(config, data, folder, watch, lambda *_: None, start)
     _score_held_out(held_out, network, thresholds, config, folder, watch)
     log.info("%s", watch.table())
     watch.write(folder / STAGES)
 
 
-def _train(config, data, folder, watch, on_better):
+def _train(config, data, folder, watch, on_better, start=None):
     set_up_device()
     with watch.stage("read train"):
         everything = read_set(find_set(data, (TRAIN,)), default_cache())
@@ -194,7 +195,7 @@ def _train(config, data, folder, watch, on_better):
         keras.backend.backend(),
     )
     with watch.stage("train"):
-        model, thresholds, crops = train_model(config, train, tuning, folder, on_better)
+        model, thresholds, crops = train_model(config, train, tuning, folder, on_better, start)
     seconds, _ = watch.stages["train"]
     watch.stages["train"] = (seconds, crops)
     save_config(folder / CONFIG, config, thresholds)

@@ -13,7 +13,14 @@ import numpy as np
 from tqdm import tqdm
 
 from nuclei.batches import Crops
-from nuclei.checkpoint import CHECKPOINT_SECONDS, CHECKPOINTS, digest_images, load_checkpoint, save_checkpoint
+from nuclei.checkpoint import (
+    CHECKPOINT_SECONDS,
+    CHECKPOINTS,
+    digest_arrays,
+    digest_images,
+    load_checkpoint,
+    save_checkpoint,
+)
 from nuclei.config import LOG, WEIGHTS, BadInput, log
 from nuclei.device import gpu_capability
 from nuclei.inference import fit_zoom, predict_probs
@@ -127,7 +134,7 @@ class _Schedule:
 # ---- training ----------------------------------------------------------------------------------
 
 
-def train_model(config, train, tuning, folder, on_better):
+def train_model(config, train, tuning, folder, on_better, start=None):
     """Trains a new network, or goes on with one -> (model with its best weights, Thresholds, how many crops it saw).
 
     Writes into `folder` as it goes: model.weights.h5 (the weights that scored best on the tuning images, replaced
@@ -140,6 +147,7 @@ def train_model(config, train, tuning, folder, on_better):
             default thresholds are kept.
         folder: an existing Path.
         on_better: called with (network, Thresholds) on the way, when the weights are the best so far.
+        start: the weights to begin with, as get_weights of a Keras Model gives them; None begins with random ones.
 
     Raises:
         BadInput: `folder` has checkpoints of other settings or other images, or the training was lost too often.
@@ -147,7 +155,8 @@ def train_model(config, train, tuning, folder, on_better):
     entered = time.monotonic()
     keras.utils.set_random_seed(config.train_seed)
     crops = Crops(train.images, train.labels, train.kinds, config, train.ids)
-    training = _Training(config, crops, folder, {"train": digest_images(train), "tuning": digest_images(tuning)})
+    digests = {"train": digest_images(train), "tuning": digest_images(tuning)}
+    training = _Training(config, crops, folder, digests, start)
     at, network = training.at, partial(predict_step, training.model)
     used = at.seconds + time.monotonic() - entered
     schedule = _Schedule(config.train_minutes, config.train_steps, used, at.start)
@@ -215,18 +224,23 @@ class _Training:
         crops: a Crops.
         folder: Path of the run's folder.
         images: dict, the digests of the images; with them the checkpoints of another run are told apart.
+        start: see `train_model`.
     """
 
-    def __init__(self, config, crops, folder, images):
+    def __init__(self, config, crops, folder, images, start=None):
         self.config, self.batch = config, crops.batch(0)
         self.weights_file, self.checkpoints = folder / WEIGHTS, folder / CHECKPOINTS / "training"
         versions = {"keras": keras.__version__, "backend": keras.backend.backend()}
         versions["precision"] = keras.mixed_precision.dtype_policy().name
         self.settings = asdict(config) | images | versions
+        if start is not None:
+            self.settings["start"] = digest_arrays(start)
         saved = load_checkpoint(self.checkpoints, self.settings)
         self.at = _Progress(**saved[0]) if saved else _Progress()
         with share_gpus(config.train_batch, config.tile_batch):
             self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
+            if start is not None:
+                self.bare.set_weights(start)
             self.model = compile_model(self.bare, config, self.batch, self.at.parts)
         if saved:
             log.info("going on after step %d, with %.0f s of training behind it", self.at.step, self.at.seconds)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nuclei.config import PRESETS, SUBMISSION, BadInput, Config
-from workbench.folders import in_use, unfinished
+from workbench.folders import SHIPPED, in_use, unfinished
 from workbench.terminal import (
     BOLD,
     GREEN,
@@ -74,9 +74,13 @@ def train(args):
     config, data = make_config(args), find_data(args)
     start_keras()
     from nuclei.main import train_competition
+    from workbench.runs import fine_tuning
 
+    start = None
+    if args.start:
+        config, start = fine_tuning(config, args.start)
     with in_use(args.out), unfinished(args.out) as folder:
-        train_competition(config, data, folder)
+        train_competition(config, data, folder, start)
     out = quote(args.out)
     print(f"\nThe run is in {args.out}. Next:\n  nuclei predict --weights {out} --data {quote(data)} --out {out}")
 
@@ -414,7 +418,10 @@ def add_run(commands):
 
 def add_train(commands):
     example = "nuclei train --data dsb2018 --preset cpu --minutes 25 --out runs/first"
-    add_training(add_command(commands, train, "train a network and leave its weights in a folder", example))
+    parser = add_command(commands, train, "train a network and leave its weights in a folder", example)
+    add_training(parser)
+    text = "begin with the weights of this run (src/workbench/weights are the kit's own), at a quarter of the rate"
+    parser.add_argument("--from", metavar="RUN", type=Path, dest="start", help=text)
 
 
 def add_predict(commands):
@@ -609,8 +616,8 @@ def add_stage(parser):
 
 
 def add_weights(parser):
-    text = "a run's folder, or its weights file"
-    parser.add_argument("--weights", metavar="RUN", type=Path, required=True, help=text)
+    text = "a run's folder, or its weights file (default: the weights that come with the kit)"
+    parser.add_argument("--weights", metavar="RUN", type=Path, default=SHIPPED, help=text)
 
 
 def add_submission(parser):

@@ -4,10 +4,12 @@ import contextlib
 import fcntl
 import os
 import shutil
+from pathlib import Path
 
 from nuclei.checkpoint import CHECKPOINTS
 from nuclei.config import RUN_FILES, SUBMISSION, BadInput, log
 
+SHIPPED = Path(__file__).with_name("weights")  # the run that comes with the kit; its README is the model card
 KERNEL_LOG = "kernel.log"  # what the kernel said, where it was the kernel that ran
 REPORT = "report.html"
 

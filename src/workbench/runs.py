@@ -1,18 +1,33 @@
-"""Runs: a finished run's folder -> its network, ready to predict."""
+"""Runs: a finished run's folder -> its network, to predict with, to train on, or to ship."""
 
+import io
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h5py
 
 from nuclei.config import CONFIG, WEIGHTS, BadInput, Config
 from nuclei.main import set_up_device
+from nuclei.submission import write_whole
 from nuclei.train import new_model
 from nuclei.watershed import Thresholds
+
+FINE_TUNING_RATE = 0.25  # of the preset's peak rate, for weights that have learnt already
 
 
 def load_run(path):
     """A run's folder, or a weights file with config.json beside it -> (network, Thresholds, Config).
+
+    Raises:
+        BadInput: see `load_model`.
+    """
+    model, thresholds, config = load_model(path)
+    return model.predict_on_batch, thresholds, config
+
+
+def load_model(path):
+    """As `load_run`, with the Keras Model itself in place of the network that it stands for.
 
     Raises:
         BadInput: a file is missing, is broken, or the weights belong to another configuration.
@@ -42,7 +57,40 @@ def load_run(path):
         raise BadInput(
             f"{weights} does not fit the network in {settings.name} beside it: {str(error).splitlines()[0]}"
         ) from None
-    return model.predict_on_batch, thresholds, config
+    return model, thresholds, config
+
+
+def fine_tuning(config, path):
+    """Readies another training for the weights of a run -> (Config, its weights, a list of arrays).
+
+    The network and its targets are the run's, all else is `config`'s, and the rate is FINE_TUNING_RATE of its own.
+
+    Raises:
+        BadInput: see `load_model`.
+    """
+    model, _, learnt = load_model(path)
+    same = {name: value for name, value in asdict(learnt).items() if name.startswith(("model_", "target_"))}
+    return replace(config, **same, train_rate=config.train_rate * FINE_TUNING_RATE), model.get_weights()
+
+
+def ship_run(run, folder):
+    """Copies a run's weights, as float16, and its settings into `folder` -> bytes of the weights.
+
+    Raises:
+        BadInput: see `load_model`.
+    """
+    load_model(run)  # refuses what nobody could load
+    buffer = io.BytesIO()
+    with h5py.File(run / WEIGHTS, "r") as whole, h5py.File(buffer, "w") as half:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                half.create_dataset(name, data=item[()].astype("float16"))
+
+        whole.visititems(copy)
+    write_whole(folder / WEIGHTS, buffer.getvalue())
+    write_whole(folder / CONFIG, (run / CONFIG).read_bytes())
+    return len(buffer.getvalue())
 
 
 def _check_weights(path, count):
