@@ -1,28 +1,29 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
-#  1  config        line    65  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   222  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   310  Data: read a competition (zips or folders), and decode it once.
-#  4  rle           line   761  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  5  submission    line   847  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  6  checkpoint    line   972  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  7  device        line  1070  Device: what the run computes on, and in which precision.
-#  8  folds         line  1128  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  9  metric        line  1213  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 10  parallel      line  1289  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 11  augmentation  line  1389  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 12  targets       line  1505  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 13  batches       line  1600  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 14  tta           line  1702  Test-time augmentation: the eight views of an image, and their inverses.
-# 15  watershed     line  1742  Watershed: from probabilities to instances, by flooding from seeds.
-# 16  inference     line  1815  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 17  loss          line  1927  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  1998  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  train         line  2118  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 20  main          line  2533  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 21  __main__      line  2779  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  1  config        line    66  Config: every setting of a run in one flat, frozen dataclass, and the presets.
+#  2  kinds         line   224  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   312  Data: read a competition (zips or folders), and decode it once.
+#  4  rle           line   763  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  5  submission    line   849  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  6  checkpoint    line   974  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  7  device        line  1072  Device: what the run computes on, and in which precision.
+#  8  folds         line  1130  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  metric        line  1215  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 10  parallel      line  1291  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 11  augmentation  line  1391  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 12  targets       line  1507  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 13  batches       line  1602  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 14  tta           line  1704  Test-time augmentation: the eight views of an image, and their inverses.
+# 15  watershed     line  1744  Watershed: from probabilities to instances, by flooding from seeds.
+# 16  inference     line  1817  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 17  loss          line  1929  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  2000  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  optimizer     line  2120  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 20  train         line  2153  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 21  main          line  2557  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 22  __main__      line  2803  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources ffe78977e1d58a4d, this file 96c7fdbaa7350584
+# sources b16a575dfe2d90d6, this file c02614eee5907f2f
 
 import csv
 import hashlib
@@ -59,7 +60,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "ffe78977e1d58a4d"
+SOURCE_HASH = "b16a575dfe2d90d6"
 
 
 # ==================================================================================================
@@ -129,14 +130,14 @@ class Config:
     # Training
     train_minutes: float = 25.0  # of wall clock for the whole training, tuning included
     train_steps: int = 0  # above 0 it counts instead of the minutes
-    train_batch: int = 8  # crops a step
+    train_batch: int = 4  # crops a step
     train_crop: int = 256  # px, a multiple of what the network divides by
-    train_rate: float = 2e-3  # peak learning rate of AdamW
-    train_decay: float = 1e-2  # weight decay of AdamW
+    train_rate: float = 2e-2  # peak learning rate of Muon; AdamW, beside it, has a tenth
+    train_decay: float = 1e-2  # weight decay of both
     train_warmup: float = 0.05  # share of the schedule in which the rate rises
     train_zoom: float = 0.7  # octaves, how far the scale of a crop strays from the typical, both ways
     train_balance: float = 0.6  # 0..1, 0 draws images alike, 1 draws kinds alike
-    train_checks: int = 4  # how often the tuning images are scored, evenly spread over the schedule
+    train_checks: int = 2  # how often the tuning images are scored, evenly spread over the schedule
     train_seed: int = 0
 
     # Prediction
@@ -211,7 +212,8 @@ PRESETS = {
         model_name="one_hundred_layers",
         model_width=16,
         train_minutes=480.0,
-        train_rate=1e-3,
+        train_batch=8,
+        train_rate=1e-2,
         train_checks=8,
         tile_batch=8,
         tta_views=8,
@@ -2116,13 +2118,45 @@ def _probabilities(logits):
 
 
 # ==================================================================================================
-# 19. train (src/nuclei/train.py)
+# 19. optimizer (src/nuclei/optimizer.py)
+#
+# Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# ==================================================================================================
+
+ADAM_SHARE = 0.1  # of Muon's learning rate, which is larger than AdamW can bear
+NEWTON_SCHULZ_STEPS = 4  # of the five that are usual: the last one changes little and costs a twentieth of a CPU's step
+
+
+class ConvMuon(keras.optimizers.Muon):
+    """Keras's Muon, which takes matrices alone, made to take the kernels of convolutions.
+
+    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes the momentum of each matrix orthogonal before it
+    takes the step, so that it learns in all directions alike. A kernel (height, width, in, out) is the matrix (height *
+    width * in, out). As in Liu et al. 2025 (arXiv 2502.16982, section 2.2), the step is scaled to the size of
+    AdamW's; `learning_rate` is Muon's own, times `adam_lr_ratio` it is AdamW's.
+    """
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) != 4
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        """The kernel's momentum x, (height, width, in, out), made orthogonal as a matrix and scaled."""
+        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        step = super().lr_adjust(super().zeropower_via_newtonschulz5(matrix, steps))
+        return ops.reshape(step, x.shape)
+
+    def lr_adjust(self, x):
+        """Nothing more: the scale goes by the matrix, whose shape is gone here."""
+        return x
+
+
+# ==================================================================================================
+# 20. train (src/nuclei/train.py)
 #
 # Train: one network inside a time budget, its best weights, and the thresholds that go with them.
 # ==================================================================================================
 
 EPOCH = 64  # steps between two lines of the log
-TRIAL_MINUTES = 10.0  # of training and more: then trying out two ways to compile pays
 TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
 EXPLODED = 5.0  # the loss of a network that knows nothing is about 1.5; after the first epoch, one above this is lost
 HALVINGS = 3  # of the learning rate, one each time that the training is lost
@@ -2130,10 +2164,10 @@ HALVINGS = 3  # of the learning rate, one each time that the training is lost
 # What `tune_thresholds` tries, field by field, in this order.
 THRESHOLD_CHOICES = {
     "seed": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
-    "interior": (0.4, 0.5, 0.58, 0.66, 0.74),
+    "interior": (0.4, 0.5, 0.54, 0.58, 0.62, 0.66, 0.7, 0.74),
     "area": (16.0, 32.0, 64.0, 96.0, 128.0),
     "seed_area": (4.0, 8.0, 16.0, 32.0, 48.0),
-    "confidence": (0.0, 0.7, 0.8, 0.85, 0.9),
+    "confidence": (0.0, 0.7, 0.8, 0.85, 0.88, 0.9, 0.92),
 }
 
 
@@ -2142,47 +2176,27 @@ def new_model(config):
     return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
 
 
-def compile_model(model, config, batch, parts=1):
+def compile_model(model, config, parts=1):
     """Readies a network for training -> a compiled Model of its layers and weights; its learning rate is 0 so far.
 
     Where each batch comes in several parts (see `train_step`), the optimiser takes one step along their mean.
 
-    Keras compiles with XLA by default, which is the faster way on a CPU with AVX2 and float32; one that multiplies
-    bfloat16 may do better without. So where the time is the user's and there is plenty of it, TensorFlow on a CPU tries
-    both ways on one batch, which at a rate of 0 changes no weight. A run that counts steps tries nothing: it must go
-    the same way each time.
+    On a CPU TensorFlow goes without XLA, whose convolutions are slower than oneDNN's.
     """
-
-    def compiled(jit):
-        one = keras.Model(model.input, model.output, name=model.name)
-        optimizer = keras.optimizers.AdamW(
-            0.0,
-            weight_decay=config.train_decay,
-            global_clipnorm=1.0,
-            gradient_accumulation_steps=parts if parts > 1 else None,
-        )
-        one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=jit)
-        one.optimizer.build(one.trainable_variables)
-        return one
-
+    one = keras.Model(model.input, model.output, name=model.name)
+    optimizer = ConvMuon(
+        0.0,
+        weight_decay=config.train_decay,
+        adam_weight_decay=config.train_decay,
+        adam_lr_ratio=ADAM_SHARE,
+        ns_steps=NEWTON_SCHULZ_STEPS,
+        global_clipnorm=1.0,
+        gradient_accumulation_steps=parts if parts > 1 else None,
+    )
     on_cpu = keras.backend.backend() == "tensorflow" and gpu_capability() is None
-    if config.train_steps or config.train_minutes < TRIAL_MINUTES or not on_cpu:
-        return compiled("auto")
-    ways = [compiled(True), compiled(False)]
-    seconds = [_seconds_per_step(way, batch) for way in ways]
-    log.info("a step takes %.2f s with XLA, %.2f s without", *seconds)
-    return ways[int(np.argmin(seconds))]
-
-
-def _seconds_per_step(model, batch):
-    """The median of three steps of training; a first one compiles."""
-    train_step(model, *batch)
-    times = []
-    for _ in range(3):
-        start = time.monotonic()
-        train_step(model, *batch)
-        times.append(time.monotonic() - start)
-    return float(np.median(times))
+    one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=False if on_cpu else "auto")
+    one.optimizer.build(one.trainable_variables)
+    return one
 
 
 def learning_rate(progress, peak, warmup):
@@ -2246,7 +2260,7 @@ def train_model(config, train, tuning, folder, on_better, start=None):
     keras.utils.set_random_seed(config.train_seed)
     crops = Crops(train.images, train.labels, train.kinds, config, train.ids)
     digests = {"train": digest_images(train), "tuning": digest_images(tuning)}
-    training = _Training(config, crops, folder, digests, start)
+    training = _Training(config, folder, digests, start)
     at, network = training.at, partial(predict_step, training.model)
     used = at.seconds + time.monotonic() - entered
     schedule = _Schedule(config.train_minutes, config.train_steps, used, at.start)
@@ -2311,14 +2325,13 @@ class _Training:
 
     Args:
         config: a Config.
-        crops: a Crops.
         folder: Path of the run's folder.
         images: dict, the digests of the images; with them the checkpoints of another run are told apart.
         start: see `train_model`.
     """
 
-    def __init__(self, config, crops, folder, images, start=None):
-        self.config, self.batch = config, crops.batch(0)
+    def __init__(self, config, folder, images, start=None):
+        self.config = config
         self.weights_file, self.checkpoints = folder / WEIGHTS, folder / CHECKPOINTS / "training"
         versions = {"keras": keras.__version__, "backend": keras.backend.backend()}
         versions["precision"] = keras.mixed_precision.dtype_policy().name
@@ -2331,7 +2344,7 @@ class _Training:
             self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
             if start is not None:
                 self.bare.set_weights(start)
-            self.model = compile_model(self.bare, config, self.batch, self.at.parts)
+            self.model = compile_model(self.bare, config, self.at.parts)
         if saved:
             log.info("going on after step %d, with %.0f s of training behind it", self.at.step, self.at.seconds)
             self.good = saved[1]
@@ -2417,7 +2430,7 @@ class _Training:
         else:
             log.warning("out of memory: a step is computed from %d times %d crops from now on", self.at.parts, crops)
             # The optimiser starts afresh: memory runs out in the first steps, if ever.
-            self.model = compile_model(self.bare, self.config, self.batch, self.at.parts)
+            self.model = compile_model(self.bare, self.config, self.at.parts)
             self.good["optimizer"] = [keras.ops.convert_to_numpy(one) for one in self.model.optimizer.variables]
         self._restore()
         self.save()
@@ -2494,18 +2507,29 @@ def segment_probs(image, network, thresholds, config, views=None):
 
 
 def score_set(images, network, thresholds, config):
-    """The mean average precision over an ImageSet with labels, from a single view: quick, for choosing weights."""
-    scores = [
-        average_precision(truth, segment(image, network, thresholds, config, views=1))
-        for image, truth in zip(images.images, images.labels, strict=True)
-    ]
+    """The mean average precision over an ImageSet with labels, from a single view at the zoom that the labels tell:
+    quick, for choosing weights."""
+    scores = []
+    for image, truth in zip(images.images, images.labels, strict=True):
+        probs, zoom = _probs_at_true_zoom(image, truth, network, config, views=1)
+        scores.append(average_precision(truth, find_instances(probs, thresholds, zoom)))
     return float(np.mean(scores))
+
+
+def _probs_at_true_zoom(image, truth, network, config, views):
+    """As `segment_probs`, at the zoom that fits the true nuclei, which takes no look at the image."""
+    diameter = nucleus_diameter(truth)
+    zoom = float(np.clip(config.model_diameter / diameter, *ZOOM_RANGE)) if diameter else 1.0
+    tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
+    return predict_probs(image, network, *tiles, VIEWS[:views], (zoom,)), zoom
 
 
 def tune_thresholds(images, network, config):
     """The Thresholds that score best on an ImageSet with labels: one field at a time."""
-    predicted = [segment_probs(image, network, Thresholds(), config, views=2) for image in images.images]
-    cases = list(zip(images.labels, predicted, strict=True))
+    cases = [
+        (truth, _probs_at_true_zoom(image, truth, network, config, views=2))
+        for image, truth in zip(images.images, images.labels, strict=True)
+    ]
 
     def score(thresholds):
         def score_one(case):
@@ -2531,7 +2555,7 @@ def tune_thresholds(images, network, config):
 
 
 # ==================================================================================================
-# 20. main (src/nuclei/main.py)
+# 21. main (src/nuclei/main.py)
 #
 # Main: the competition's files -> a trained network -> submission.csv, with a table of what it cost.
 # ==================================================================================================
@@ -2777,7 +2801,7 @@ def save_config(path, config, thresholds):
 
 
 # ==================================================================================================
-# 21. __main__ (src/nuclei/__main__.py)
+# 22. __main__ (src/nuclei/__main__.py)
 #
 # Entry: what Kaggle runs, from settings in the environment to a submission.csv in the working folder.
 #

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command has it
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 

@@ -403,7 +403,7 @@ def test_fine_tuning_begins_with_the_weights_of_a_run(finished, competition, tmp
 def test_a_fine_tuning_goes_on_from_its_own_weights_alone(finished, competition, tmp_path):
     config, weights = fine_tuning(TINY, finished)
     train_competition(config, competition, tmp_path, weights)
-    with pytest.raises(BadInput, match="other settings .*start was"):
+    with pytest.raises(BadInput, match=r"other settings .*start was"):
         train_competition(config, competition, tmp_path, [weight + 1 for weight in weights])
 
 

@@ -34,7 +34,7 @@ def trained(*batches):
     keras.utils.set_random_seed(0)
     with parallel.share_gpus(*batches):
         bare = new_model(config)
-        model = compile_model(bare, config, (x, y))
+        model = compile_model(bare, config)
     model.optimizer.learning_rate = 1e-2
     losses = [parallel.train_step(model, x, y) for _ in range(4)]
     probs = np.asarray(parallel.predict_step(model, x))

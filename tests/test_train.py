@@ -92,21 +92,6 @@ def test_progress_by_steps():
     assert [schedule.progress(step) for step in range(5)] == [0, 0.25, 0.5, 0.75, 1]
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends compile in one way alone")
-@pytest.mark.parametrize(("seconds", "xla"), [([1.0, 2.0], True), ([2.0, 1.0], False)])
-def test_the_faster_way_to_compile_is_chosen_and_the_trial_changes_no_weight(monkeypatch, seconds, xla):
-    config = replace(TINY, model_depth=1, train_crop=16, train_steps=0, train_minutes=train.TRIAL_MINUTES)
-    network = new_model(config)
-    before = [variable.numpy() for variable in network.trainable_variables]
-    measure, given = train._seconds_per_step, iter(seconds)
-    monkeypatch.setattr(train, "_seconds_per_step", lambda *trial: [measure(*trial), next(given)][1])
-    batch = np.zeros((2, 16, 16, 3), np.float32), np.ones((2, 16, 16, 4), np.float32)
-    chosen = train.compile_model(network, config, batch)
-    assert chosen.jit_compile is xla
-    for variable, was in zip(chosen.trainable_variables, before, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), was)
-
-
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that this test sets: clock[0] is the time in seconds."""

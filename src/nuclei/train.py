@@ -23,16 +23,17 @@ from nuclei.checkpoint import (
 )
 from nuclei.config import LOG, WEIGHTS, BadInput, log
 from nuclei.device import gpu_capability
-from nuclei.inference import fit_zoom, predict_probs
+from nuclei.inference import ZOOM_RANGE, fit_zoom, predict_probs
+from nuclei.kinds import nucleus_diameter
 from nuclei.loss import weighted_crossentropy_dice
 from nuclei.metric import average_precision
 from nuclei.model import build_model
+from nuclei.optimizer import ADAM_SHARE, NEWTON_SCHULZ_STEPS, ConvMuon
 from nuclei.parallel import count_copies, predict_step, share_gpus, shared_loss, train_step
 from nuclei.tta import VIEWS
 from nuclei.watershed import Thresholds, find_instances
 
 EPOCH = 64  # steps between two lines of the log
-TRIAL_MINUTES = 10.0  # of training and more: then trying out two ways to compile pays
 TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
 EXPLODED = 5.0  # the loss of a network that knows nothing is about 1.5; after the first epoch, one above this is lost
 HALVINGS = 3  # of the learning rate, one each time that the training is lost
@@ -40,10 +41,10 @@ HALVINGS = 3  # of the learning rate, one each time that the training is lost
 # What `tune_thresholds` tries, field by field, in this order.
 THRESHOLD_CHOICES = {
     "seed": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
-    "interior": (0.4, 0.5, 0.58, 0.66, 0.74),
+    "interior": (0.4, 0.5, 0.54, 0.58, 0.62, 0.66, 0.7, 0.74),
     "area": (16.0, 32.0, 64.0, 96.0, 128.0),
     "seed_area": (4.0, 8.0, 16.0, 32.0, 48.0),
-    "confidence": (0.0, 0.7, 0.8, 0.85, 0.9),
+    "confidence": (0.0, 0.7, 0.8, 0.85, 0.88, 0.9, 0.92),
 }
 
 
@@ -52,47 +53,27 @@ def new_model(config):
     return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
 
 
-def compile_model(model, config, batch, parts=1):
+def compile_model(model, config, parts=1):
     """Readies a network for training -> a compiled Model of its layers and weights; its learning rate is 0 so far.
 
     Where each batch comes in several parts (see `train_step`), the optimiser takes one step along their mean.
 
-    Keras compiles with XLA by default, which is the faster way on a CPU with AVX2 and float32; one that multiplies
-    bfloat16 may do better without. So where the time is the user's and there is plenty of it, TensorFlow on a CPU tries
-    both ways on one batch, which at a rate of 0 changes no weight. A run that counts steps tries nothing: it must go
-    the same way each time.
+    On a CPU TensorFlow goes without XLA, whose convolutions are slower than oneDNN's.
     """
-
-    def compiled(jit):
-        one = keras.Model(model.input, model.output, name=model.name)
-        optimizer = keras.optimizers.AdamW(
-            0.0,
-            weight_decay=config.train_decay,
-            global_clipnorm=1.0,
-            gradient_accumulation_steps=parts if parts > 1 else None,
-        )
-        one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=jit)
-        one.optimizer.build(one.trainable_variables)
-        return one
-
+    one = keras.Model(model.input, model.output, name=model.name)
+    optimizer = ConvMuon(
+        0.0,
+        weight_decay=config.train_decay,
+        adam_weight_decay=config.train_decay,
+        adam_lr_ratio=ADAM_SHARE,
+        ns_steps=NEWTON_SCHULZ_STEPS,
+        global_clipnorm=1.0,
+        gradient_accumulation_steps=parts if parts > 1 else None,
+    )
     on_cpu = keras.backend.backend() == "tensorflow" and gpu_capability() is None
-    if config.train_steps or config.train_minutes < TRIAL_MINUTES or not on_cpu:
-        return compiled("auto")
-    ways = [compiled(True), compiled(False)]
-    seconds = [_seconds_per_step(way, batch) for way in ways]
-    log.info("a step takes %.2f s with XLA, %.2f s without", *seconds)
-    return ways[int(np.argmin(seconds))]
-
-
-def _seconds_per_step(model, batch):
-    """The median of three steps of training; a first one compiles."""
-    train_step(model, *batch)
-    times = []
-    for _ in range(3):
-        start = time.monotonic()
-        train_step(model, *batch)
-        times.append(time.monotonic() - start)
-    return float(np.median(times))
+    one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=False if on_cpu else "auto")
+    one.optimizer.build(one.trainable_variables)
+    return one
 
 
 def learning_rate(progress, peak, warmup):
@@ -156,7 +137,7 @@ def train_model(config, train, tuning, folder, on_better, start=None):
     keras.utils.set_random_seed(config.train_seed)
     crops = Crops(train.images, train.labels, train.kinds, config, train.ids)
     digests = {"train": digest_images(train), "tuning": digest_images(tuning)}
-    training = _Training(config, crops, folder, digests, start)
+    training = _Training(config, folder, digests, start)
     at, network = training.at, partial(predict_step, training.model)
     used = at.seconds + time.monotonic() - entered
     schedule = _Schedule(config.train_minutes, config.train_steps, used, at.start)
@@ -221,14 +202,13 @@ class _Training:
 
     Args:
         config: a Config.
-        crops: a Crops.
         folder: Path of the run's folder.
         images: dict, the digests of the images; with them the checkpoints of another run are told apart.
         start: see `train_model`.
     """
 
-    def __init__(self, config, crops, folder, images, start=None):
-        self.config, self.batch = config, crops.batch(0)
+    def __init__(self, config, folder, images, start=None):
+        self.config = config
         self.weights_file, self.checkpoints = folder / WEIGHTS, folder / CHECKPOINTS / "training"
         versions = {"keras": keras.__version__, "backend": keras.backend.backend()}
         versions["precision"] = keras.mixed_precision.dtype_policy().name
@@ -241,7 +221,7 @@ class _Training:
             self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
             if start is not None:
                 self.bare.set_weights(start)
-            self.model = compile_model(self.bare, config, self.batch, self.at.parts)
+            self.model = compile_model(self.bare, config, self.at.parts)
         if saved:
             log.info("going on after step %d, with %.0f s of training behind it", self.at.step, self.at.seconds)
             self.good = saved[1]
@@ -327,7 +307,7 @@ class _Training:
         else:
             log.warning("out of memory: a step is computed from %d times %d crops from now on", self.at.parts, crops)
             # The optimiser starts afresh: memory runs out in the first steps, if ever.
-            self.model = compile_model(self.bare, self.config, self.batch, self.at.parts)
+            self.model = compile_model(self.bare, self.config, self.at.parts)
             self.good["optimizer"] = [keras.ops.convert_to_numpy(one) for one in self.model.optimizer.variables]
         self._restore()
         self.save()
@@ -404,18 +384,29 @@ def segment_probs(image, network, thresholds, config, views=None):
 
 
 def score_set(images, network, thresholds, config):
-    """The mean average precision over an ImageSet with labels, from a single view: quick, for choosing weights."""
-    scores = [
-        average_precision(truth, segment(image, network, thresholds, config, views=1))
-        for image, truth in zip(images.images, images.labels, strict=True)
-    ]
+    """The mean average precision over an ImageSet with labels, from a single view at the zoom that the labels tell:
+    quick, for choosing weights."""
+    scores = []
+    for image, truth in zip(images.images, images.labels, strict=True):
+        probs, zoom = _probs_at_true_zoom(image, truth, network, config, views=1)
+        scores.append(average_precision(truth, find_instances(probs, thresholds, zoom)))
     return float(np.mean(scores))
+
+
+def _probs_at_true_zoom(image, truth, network, config, views):
+    """As `segment_probs`, at the zoom that fits the true nuclei, which takes no look at the image."""
+    diameter = nucleus_diameter(truth)
+    zoom = float(np.clip(config.model_diameter / diameter, *ZOOM_RANGE)) if diameter else 1.0
+    tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
+    return predict_probs(image, network, *tiles, VIEWS[:views], (zoom,)), zoom
 
 
 def tune_thresholds(images, network, config):
     """The Thresholds that score best on an ImageSet with labels: one field at a time."""
-    predicted = [segment_probs(image, network, Thresholds(), config, views=2) for image in images.images]
-    cases = list(zip(images.labels, predicted, strict=True))
+    cases = [
+        (truth, _probs_at_true_zoom(image, truth, network, config, views=2))
+        for image, truth in zip(images.images, images.labels, strict=True)
+    ]
 
     def score(thresholds):
         def score_one(case):

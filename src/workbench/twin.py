@@ -83,6 +83,7 @@ def _mounted(kernel, data, layout, working):
         environ = {name: os.environ[name] for name in KEPT if name in os.environ}
         environ |= {"HOME": str(home), "LANG": "C.UTF-8", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
         environ["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
+        environ["TF_ENABLE_ONEDNN_OPTS"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")  # as in start_keras
         environ |= {"NUCLEI_INPUT": str(kaggle / "input"), "NUCLEI_WORKING": str(kaggle / "working")}
         # The images were decoded for other runs, too: the cache goes by content.
         environ["NUCLEI_CACHE"] = os.path.abspath(default_cache())
