@@ -22,6 +22,7 @@ from nuclei.config import PRESETS
 from nuclei.data import TRAIN, default_cache, find_set, read_set
 from nuclei.device import choose_precision, peak_memory
 from nuclei.loss import weighted_crossentropy_dice
+from nuclei.optimizer import ADAM_SHARE, ConvMuon
 from nuclei.train import new_model
 
 
@@ -38,7 +39,7 @@ def main():
         config = replace(PRESETS[preset], train_batch=args.batch, train_crop=args.crop)
         keras.utils.set_random_seed(config.train_seed)
         model = new_model(config)
-        optimizer = keras.optimizers.AdamW(config.train_rate, global_clipnorm=1.0)
+        optimizer = ConvMuon(config.train_rate, adam_lr_ratio=ADAM_SHARE, global_clipnorm=1.0)
         # Eagerly: to compile a hundred layers for a CPU takes longer than these steps.
         model.compile(optimizer, weighted_crossentropy_dice, run_eagerly=True)
         crops, losses, seconds = Crops(images.images, images.labels, images.kinds, config), [], []

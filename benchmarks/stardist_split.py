@@ -1,0 +1,72 @@
+"""The score on StarDist's split of the fluorescence images, where other methods' figures are published.
+
+    .venv/bin/python benchmarks/stardist_split.py DIR [--preset kaggle] [--minutes 25 | --steps N] [--out DIR]
+
+DIR holds stage1_train.zip and splits/stardist_dsb2018_{train447,test50}.txt: 446 and 49 of these images are in the
+fixed set. Trains on the former, a tenth of them set aside for thresholds, and prints what the network finds in the
+latter: precision at each IoU, its mean, and the best published mean (micro-SAM APG, 0.665). Same command for a GPU, with
+KERAS_BACKEND=jax or torch, or for a few steps on a CPU.
+"""
+
+import argparse
+import logging
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+import numpy as np
+
+from nuclei.config import PRESETS
+from nuclei.data import TRAIN, default_cache, find_set, read_set
+from nuclei.device import peak_memory
+from nuclei.folds import split_data
+from nuclei.main import progress, save_config, set_up_device
+from nuclei.metric import precision_at_thresholds
+from nuclei.parallel import predict_step
+from nuclei.train import segment, train_model
+from workbench.scoring import threshold_table
+
+PUBLISHED = 0.665  # micro-SAM APG
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--preset", choices=PRESETS, default="kaggle")
+    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="folder for the weights and the log (default: a temporary one)")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_up_device()
+    config = replace(PRESETS[args.preset], data_folds=0, train_minutes=args.minutes, train_steps=args.steps)
+    everything = read_set(find_set(args.data, (TRAIN,)), default_cache())
+    train, tuning, _ = split_data(pick(everything, args.data, "train447"), config)
+    test = pick(everything, args.data, "test50")
+    with tempfile.TemporaryDirectory() as temporary:
+        out = args.out or Path(temporary)
+        out.mkdir(parents=True, exist_ok=True)
+        model, thresholds, crops = train_model(config, train, tuning, out, lambda *_: None)
+        save_config(out / "config.json", config, thresholds)
+    found = [
+        segment(image, lambda x: predict_step(model, x), thresholds, config) for image in progress(test.images, "")
+    ]
+    precision = [precision_at_thresholds(*pair) for pair in zip(test.labels, found, strict=True)]
+    print(f"{len(train.ids)} images to train on, {len(tuning.ids)} to tune on, {len(test.ids)} to test on")
+    print(f"{crops} crops; peak memory of this process {peak_memory():.1f} GB")
+    print(threshold_table(np.mean(precision, axis=0)))
+    print(f"best published: {PUBLISHED}")
+
+
+def pick(images, data, name):
+    """The images of an ImageSet whose ids splits/stardist_dsb2018_<name>.txt lists."""
+    ids = set((data / "splits" / f"stardist_dsb2018_{name}.txt").read_text().split())
+    return images.subset([index for index, image_id in enumerate(images.ids) if image_id in ids])
+
+
+if __name__ == "__main__":
+    main()
