@@ -4,8 +4,8 @@
 
 DIR holds stage1_train.zip and splits/stardist_dsb2018_{train447,test50}.txt: 446 and 49 of these images are in the
 fixed set. Trains on the former, a tenth of them set aside for thresholds, and prints what the network finds in the
-latter: precision at each IoU, its mean, and the best published mean (micro-SAM APG, 0.665). Same command for a GPU, with
-KERAS_BACKEND=jax or torch, or for a few steps on a CPU.
+latter: precision at each IoU, its mean, and the best published mean (micro-SAM APG, 0.665). KERAS_BACKEND=jax or torch
+runs the same on another backend.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import logging
 import os
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
