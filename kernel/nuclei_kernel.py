@@ -2,28 +2,28 @@
 #
 #  1  config        line    66  Config: every setting of a run in one flat, frozen dataclass, and the presets.
 #  2  kinds         line   224  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   312  Data: read a competition (zips or folders), and decode it once.
-#  4  rle           line   763  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  5  submission    line   849  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  6  checkpoint    line   974  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  7  device        line  1072  Device: what the run computes on, and in which precision.
-#  8  folds         line  1130  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  9  metric        line  1215  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 10  parallel      line  1291  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 11  augmentation  line  1391  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 12  targets       line  1507  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 13  batches       line  1602  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 14  tta           line  1704  Test-time augmentation: the eight views of an image, and their inverses.
-# 15  watershed     line  1744  Watershed: from probabilities to instances, by flooding from seeds.
-# 16  inference     line  1817  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 17  loss          line  1929  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  2000  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  optimizer     line  2120  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 20  train         line  2153  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 21  main          line  2557  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 22  __main__      line  2803  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  3  data          line   317  Data: read a competition (zips or folders), and decode it once.
+#  4  rle           line   768  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  5  submission    line   854  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  6  checkpoint    line   979  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  7  device        line  1077  Device: what the run computes on, and in which precision.
+#  8  folds         line  1135  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  metric        line  1220  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 10  parallel      line  1296  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 11  augmentation  line  1396  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 12  targets       line  1512  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 13  batches       line  1607  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 14  tta           line  1709  Test-time augmentation: the eight views of an image, and their inverses.
+# 15  watershed     line  1749  Watershed: from probabilities to instances, by flooding from seeds.
+# 16  inference     line  1822  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 17  loss          line  1935  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  2006  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  optimizer     line  2126  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 20  train         line  2159  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 21  main          line  2563  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 22  __main__      line  2813  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources b16a575dfe2d90d6, this file c02614eee5907f2f
+# sources 46a4b72aff248a33, this file e44be0c24bf3a287
 
 import csv
 import hashlib
@@ -60,7 +60,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "b16a575dfe2d90d6"
+SOURCE_HASH = "46a4b72aff248a33"
 
 
 # ==================================================================================================
@@ -246,13 +246,18 @@ def standardise(image):
     are stretched by one factor, so that the 99.8th percentile of the whole is white and hues survive. The factor is
     at most 12, which keeps the noise of an empty field dim.
     """
-    sparse = _sparse(image)
+    return cv2.LUT(image, standard_table(image))
+
+
+def standard_table(image):
+    """uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
+    sparse, levels = _sparse(image), np.arange(256)
     if np.median(sparse) > 127:
-        image, sparse = 255 - image, 255 - sparse
+        sparse, levels = 255 - sparse, 255 - levels
     black = np.percentile(sparse, 2, axis=(0, 1))
     white = max(np.percentile((sparse - black).max(axis=2), 99.8), 255 / 12)
-    ramp = (np.arange(256)[:, None] - black) * (255.0 / white)
-    return cv2.LUT(image, np.clip(ramp, 0, 255).round().astype(np.uint8)[None])
+    ramp = (levels[:, None] - black) * (255.0 / white)
+    return np.clip(ramp, 0, 255).round().astype(np.uint8)[None]
 
 
 def _sparse(image):
@@ -1826,7 +1831,7 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
 ZOOM_RANGE = (0.25, 3.0)  # of what `fit_zoom` answers: nuclei 8 to 96 px wide, where the network's are 24
 
 
-def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,)):
+def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,), table=None):
     """uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views and zooms.
 
     Args:
@@ -1836,8 +1841,9 @@ def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,)
         batch: tiles in one call.
         views: some of tta.VIEWS.
         zooms: factors by which the image is enlarged for the network; probs come back at the image's own size.
+        table: `standard_table` of the image that this one is a part of; None takes its own.
     """
-    seen = standardise(image)
+    seen = cv2.LUT(image, standard_table(image) if table is None else table)
     height, width = image.shape[:2]
     total = 0.0
     for zoom in zooms:
@@ -2613,10 +2619,10 @@ class Predictions:
         An image that cannot be predicted keeps the rows that it has, and costs a warning.
 
         Args:
-            keep: called every CHECKPOINT_SECONDS with the ids that are done.
+            keep: called with the id of each image that got its rows.
         """
         deadline = time.monotonic() + 60 * minutes
-        done, failed, kept_at = [], 0, time.monotonic()
+        done, failed = 0, 0
         for image_id in progress(self.order, "predict"):
             if time.monotonic() >= deadline:
                 break
@@ -2628,12 +2634,12 @@ class Predictions:
                 if failed == len(self.images):  # it is not the images
                     raise
                 log.warning("%s keeps what was found in it earlier, if anything: %r", image_id, error)
-            done.append(image_id)
-            if keep and time.monotonic() - kept_at >= CHECKPOINT_SECONDS:
-                keep(done)
-                kept_at = time.monotonic()
-        self.order = self.order[len(done) :] + self.order[: len(done)]
-        return len(done)
+            else:
+                if keep:
+                    keep(image_id)
+            done += 1
+        self.order = self.order[done:] + self.order[:done]
+        return done
 
     def take(self, rows):
         """Takes over {id: rows} of images that need no prediction any more."""
@@ -2688,15 +2694,19 @@ def _predict_test(predictions, digest, network, thresholds, config, folder):
     """The last prediction, which goes on where it was cut off -> how many images the time did not reach."""
     checkpoints = folder / CHECKPOINTS / "prediction"
     settings = {"test": digest}
-    earlier, _ = load_checkpoint(checkpoints, settings) or ({}, {})
-    if earlier:
-        log.info("going on after %d predicted images", len(earlier))
-    predictions.take(earlier)
+    rows, _ = load_checkpoint(checkpoints, settings) or ({}, {})
+    if rows:
+        log.info("going on after %d predicted images", len(rows))
+    predictions.take(rows)
+    kept_at = time.monotonic()
 
-    def keep(done):
-        predictions.write(folder / SUBMISSION)
-        rows = {image_id: predictions.rows[image_id] for image_id in [*earlier, *done]}
-        save_checkpoint(checkpoints, settings, rows, {})
+    def keep(image_id):
+        nonlocal kept_at
+        rows[image_id] = predictions.rows[image_id]
+        if time.monotonic() - kept_at >= CHECKPOINT_SECONDS:
+            predictions.write(folder / SUBMISSION)
+            save_checkpoint(checkpoints, settings, rows, {})
+            kept_at = time.monotonic()
 
     done = predictions.improve(network, thresholds, config, config.tta_minutes, keep=keep)
     predictions.write(folder / SUBMISSION)

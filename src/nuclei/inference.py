@@ -9,7 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from nuclei.kinds import nucleus_diameter, standardise
+from nuclei.kinds import nucleus_diameter, standard_table
 from nuclei.targets import INTERIOR
 from nuclei.tta import unview_probs, view_image
 from nuclei.watershed import find_instances
@@ -17,7 +17,7 @@ from nuclei.watershed import find_instances
 ZOOM_RANGE = (0.25, 3.0)  # of what `fit_zoom` answers: nuclei 8 to 96 px wide, where the network's are 24
 
 
-def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,)):
+def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,), table=None):
     """uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views and zooms.
 
     Args:
@@ -27,8 +27,9 @@ def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,)
         batch: tiles in one call.
         views: some of tta.VIEWS.
         zooms: factors by which the image is enlarged for the network; probs come back at the image's own size.
+        table: `standard_table` of the image that this one is a part of; None takes its own.
     """
-    seen = standardise(image)
+    seen = cv2.LUT(image, standard_table(image) if table is None else table)
     height, width = image.shape[:2]
     total = 0.0
     for zoom in zooms:

@@ -22,13 +22,18 @@ def standardise(image):
     are stretched by one factor, so that the 99.8th percentile of the whole is white and hues survive. The factor is
     at most 12, which keeps the noise of an empty field dim.
     """
-    sparse = _sparse(image)
+    return cv2.LUT(image, standard_table(image))
+
+
+def standard_table(image):
+    """uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
+    sparse, levels = _sparse(image), np.arange(256)
     if np.median(sparse) > 127:
-        image, sparse = 255 - image, 255 - sparse
+        sparse, levels = 255 - sparse, 255 - levels
     black = np.percentile(sparse, 2, axis=(0, 1))
     white = max(np.percentile((sparse - black).max(axis=2), 99.8), 255 / 12)
-    ramp = (np.arange(256)[:, None] - black) * (255.0 / white)
-    return cv2.LUT(image, np.clip(ramp, 0, 255).round().astype(np.uint8)[None])
+    ramp = (levels[:, None] - black) * (255.0 / white)
+    return np.clip(ramp, 0, 255).round().astype(np.uint8)[None]
 
 
 def _sparse(image):

@@ -79,10 +79,10 @@ class Predictions:
         An image that cannot be predicted keeps the rows that it has, and costs a warning.
 
         Args:
-            keep: called every CHECKPOINT_SECONDS with the ids that are done.
+            keep: called with the id of each image that got its rows.
         """
         deadline = time.monotonic() + 60 * minutes
-        done, failed, kept_at = [], 0, time.monotonic()
+        done, failed = 0, 0
         for image_id in progress(self.order, "predict"):
             if time.monotonic() >= deadline:
                 break
@@ -94,12 +94,12 @@ class Predictions:
                 if failed == len(self.images):  # it is not the images
                     raise
                 log.warning("%s keeps what was found in it earlier, if anything: %r", image_id, error)
-            done.append(image_id)
-            if keep and time.monotonic() - kept_at >= CHECKPOINT_SECONDS:
-                keep(done)
-                kept_at = time.monotonic()
-        self.order = self.order[len(done) :] + self.order[: len(done)]
-        return len(done)
+            else:
+                if keep:
+                    keep(image_id)
+            done += 1
+        self.order = self.order[done:] + self.order[:done]
+        return done
 
     def take(self, rows):
         """Takes over {id: rows} of images that need no prediction any more."""
@@ -154,15 +154,19 @@ def _predict_test(predictions, digest, network, thresholds, config, folder):
     """The last prediction, which goes on where it was cut off -> how many images the time did not reach."""
     checkpoints = folder / CHECKPOINTS / "prediction"
     settings = {"test": digest}
-    earlier, _ = load_checkpoint(checkpoints, settings) or ({}, {})
-    if earlier:
-        log.info("going on after %d predicted images", len(earlier))
-    predictions.take(earlier)
+    rows, _ = load_checkpoint(checkpoints, settings) or ({}, {})
+    if rows:
+        log.info("going on after %d predicted images", len(rows))
+    predictions.take(rows)
+    kept_at = time.monotonic()
 
-    def keep(done):
-        predictions.write(folder / SUBMISSION)
-        rows = {image_id: predictions.rows[image_id] for image_id in [*earlier, *done]}
-        save_checkpoint(checkpoints, settings, rows, {})
+    def keep(image_id):
+        nonlocal kept_at
+        rows[image_id] = predictions.rows[image_id]
+        if time.monotonic() - kept_at >= CHECKPOINT_SECONDS:
+            predictions.write(folder / SUBMISSION)
+            save_checkpoint(checkpoints, settings, rows, {})
+            kept_at = time.monotonic()
 
     done = predictions.improve(network, thresholds, config, config.tta_minutes, keep=keep)
     predictions.write(folder / SUBMISSION)

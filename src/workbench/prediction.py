@@ -1,35 +1,52 @@
 """Prediction: what a trained run finds, in a competition's test images or in anybody's own."""
 
+import hashlib
+import time
+import zlib
+
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from nuclei.config import MAX_PIXEL_BYTES, SUBMISSION, BadInput, log
 from nuclei.data import TEST_NAMES, check_bytes, decode_image, default_cache, find_set, read_set
+from nuclei.device import peak_memory
 from nuclei.main import Predictions, progress
 from nuclei.submission import write_whole
 from nuclei.train import segment
+from workbench.blocks import segment_blocks
+from workbench.journal import Journal, unfinished_prediction
 from workbench.pictures import overlay, write_png
-from workbench.runs import load_run
+from workbench.runs import digest_run, load_run
 from workbench.terminal import plain
 
 MAX_OWN_PIXELS = 2**29  # of one's own image: 20,000 x 20,000 and more
+MAX_WHOLE_PIXELS = 2**22  # of an image that is segmented at once; a larger one is segmented by blocks
+MAX_OVERLAY_PIXELS = 2**24  # a larger image's overlay is reduced to fewer
 
 
 def predict_competition(weights, data, stage, out):
     """Writes `out`/submission.csv for the test images of a stage -> its path.
 
-    An image that cannot be read gets its empty row, and a warning.
+    An image that cannot be read gets its empty row, and a warning. Cut off, the same call goes on after the last image
+    that was done.
 
     Raises:
-        BadInput: about the weights or the competition.
+        BadInput: about the weights or the competition, or `out` holds an unfinished prediction by other weights.
     """
     path = find_set(data, TEST_NAMES[stage])
     trained = load_run(weights)
     test = read_set(path, default_cache())
     predictions = Predictions(test)
-    predictions.improve(*trained)
-    predictions.write(out / SUBMISSION)
+    keys = {i: f"{i} {zlib.crc32(image):08x}" for i, image in predictions.images.items()}
+    with unfinished_prediction(out, digest_run(weights)) as journal:
+        earlier = {i: journal.done[key] for i, key in keys.items() if key in journal.done}
+        predictions.take(earlier)
+        pixels = sum(predictions.images[i].size // 3 for i in predictions.order)
+        start = time.monotonic()
+        predictions.improve(*trained, keep=lambda i: journal.add(keys[i], predictions.rows[i]))
+        _print_cost(len(keys) - len(earlier), pixels, time.monotonic() - start)
+        predictions.write(out / SUBMISSION)
     for image_id, why in test.faults.items():
         log.warning("%s was left empty: %s", image_id, why)
     return out / SUBMISSION
@@ -38,21 +55,27 @@ def predict_competition(weights, data, stage, out):
 def predict_files(weights, paths, out):
     """Writes <stem>.labels.png (uint16, 0 is background) and <stem>.overlay.png into `out` for each image file.
 
-    Labels of 65,536 nuclei and more are <stem>.labels.tif, int32.
+    Labels of 65,536 nuclei and more are <stem>.labels.tif, int32. An image of over MAX_WHOLE_PIXELS is segmented by
+    blocks; the overlay of one over MAX_OVERLAY_PIXELS is smaller than it.
 
-    An image that cannot be used gets a warning at the end, and the others go on.
+    An image that cannot be used gets a warning at the end, and the others go on. Cut off, the same call goes on after
+    the last image, or block of a large one, that was done.
 
     Raises:
-        BadInput: about the weights, the names, or where no image could be used.
+        BadInput: about the weights, the names, or where no image could be used, or `out` holds an unfinished
+            prediction by other weights.
     """
     outputs = name_outputs(paths, out)
     trained = load_run(weights)
     faults = []
-    for path in progress(paths, "predict"):
-        try:
-            _predict_file(path, trained, *outputs[path])
-        except BadInput as error:
-            faults.append(str(error))
+    with unfinished_prediction(out, digest_run(weights)) as journal:
+        done = []
+        for path in progress(paths, "predict"):
+            try:
+                done.append(_predict_file(path, trained, *outputs[path], journal))
+            except BadInput as error:
+                faults.append(str(error))
+        _print_cost(len(done), sum(one["pixels"] for one in done), sum(one["seconds"] for one in done))
     if len(faults) == len(paths):
         raise BadInput(faults[0] if len(faults) == 1 else f"none of {len(faults)} images could be used: {faults[0]}")
     for fault in faults:
@@ -79,21 +102,53 @@ def name_outputs(paths, out):
     return outputs
 
 
-def _predict_file(path, trained, labels_path, overlay_path):
-    if path.exists() and not path.is_file():  # a folder, a pipe, a device without an end
-        raise BadInput(f"{path} is no file: name images")
-    try:
-        check_bytes(path.stat().st_size, MAX_PIXEL_BYTES * MAX_OWN_PIXELS, path)
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+def _predict_file(path, trained, labels_path, overlay_path, journal):
+    """Finds an image's nuclei and writes them, unless the journal has it -> {"pixels", "seconds"} that it cost."""
+    data = _read_file(path)
+    digest = hashlib.sha256(data).hexdigest()
+    key = f"{path} {digest}"
+    if key in journal.done:
+        return journal.done[key]
     image = decode_image(data, path, MAX_OWN_PIXELS)
-    labels = segment(image, *trained)
+    del data  # a gigabyte, of a large image
+    pixels = image.shape[0] * image.shape[1]
+    blocks = Journal(journal.path.with_name(f"{digest[:16]}.journal"))
+    if pixels > MAX_WHOLE_PIXELS:
+        labels, seconds = segment_blocks(image, *trained, blocks, path.name)
+    else:
+        start = time.monotonic()
+        labels = segment(image, *trained)
+        seconds = time.monotonic() - start
     count = labels.max(initial=0)
     if count > np.iinfo(np.uint16).max:
         labels_path = labels_path.with_suffix(".tif")  # PNG has no 32 bits
         write_whole(labels_path, cv2.imencode(".tif", labels)[1].tobytes())
     else:
         write_png(labels_path, labels.astype(np.uint16))
-    write_png(overlay_path, overlay(image, labels))
-    tqdm.write(plain(f"{path}: {count} nuclei, in {labels_path} and {overlay_path.name}"))  # to stdout, above the bar
+    step = int(np.ceil(np.sqrt(pixels / MAX_OVERLAY_PIXELS)))
+    write_png(overlay_path, overlay(*(np.ascontiguousarray(one[::step, ::step]) for one in (image, labels))))
+    journal.add(key, {"pixels": pixels, "seconds": seconds})
+    blocks.path.unlink(missing_ok=True)
+    cost = _describe_cost(pixels, seconds)
+    # To stdout, above the bar.
+    tqdm.write(plain(f"{path}: {count} nuclei, in {labels_path} and {overlay_path.name} ({cost})"))
+    return journal.done[key]
+
+
+def _read_file(path):
+    if path.exists() and not path.is_file():  # a folder, a pipe, a device without an end
+        raise BadInput(f"{path} is no file: name images")
+    try:
+        check_bytes(path.stat().st_size, MAX_PIXEL_BYTES * MAX_OWN_PIXELS, path)
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _describe_cost(pixels, seconds):
+    megapixels = pixels / 1e6
+    return f"{megapixels:.2f} megapixels, {seconds / max(megapixels, 1e-9):.2f} s each"
+
+
+def _print_cost(images, pixels, seconds):
+    print(f"{images} images, {_describe_cost(pixels, seconds)}; peak memory {peak_memory():.1f} GB")

@@ -1,5 +1,6 @@
 """Runs: a finished run's folder -> its network, to predict with, to train on, or to ship."""
 
+import hashlib
 import io
 import json
 from dataclasses import asdict, replace
@@ -32,9 +33,7 @@ def load_model(path):
     Raises:
         BadInput: a file is missing, is broken, or the weights belong to another configuration.
     """
-    path = Path(path)
-    weights = path / WEIGHTS if path.is_dir() else path
-    settings = weights.with_name(CONFIG)
+    weights, settings = _run_files(path)
     for needed in (weights, settings):
         if not needed.is_file():
             raise BadInput(
@@ -91,6 +90,17 @@ def ship_run(run, folder):
     write_whole(folder / WEIGHTS, buffer.getvalue())
     write_whole(folder / CONFIG, (run / CONFIG).read_bytes())
     return len(buffer.getvalue())
+
+
+def digest_run(path):
+    """16 hex digits that change with anything that a run's predictions come from. `path`: as for `load_run`."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in _run_files(path))).hexdigest()[:16]
+
+
+def _run_files(path):
+    """(weights, settings) of what `load_run` takes, there or not."""
+    weights = Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)
+    return weights, weights.with_name(CONFIG)
 
 
 def _check_weights(path, count):
