@@ -3,27 +3,27 @@
 #  1  config        line    66  Config: every setting of a run in one flat, frozen dataclass, and the presets.
 #  2  kinds         line   224  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
 #  3  data          line   317  Data: read a competition (zips or folders), and decode it once.
-#  4  rle           line   768  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  5  submission    line   854  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  6  checkpoint    line   979  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  7  device        line  1077  Device: what the run computes on, and in which precision.
-#  8  folds         line  1135  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  9  metric        line  1220  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 10  parallel      line  1296  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 11  augmentation  line  1396  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 12  targets       line  1512  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 13  batches       line  1607  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 14  tta           line  1709  Test-time augmentation: the eight views of an image, and their inverses.
-# 15  watershed     line  1749  Watershed: from probabilities to instances, by flooding from seeds.
-# 16  inference     line  1822  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 17  loss          line  1935  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  2006  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  optimizer     line  2126  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 20  train         line  2159  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 21  main          line  2563  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 22  __main__      line  2813  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  4  rle           line   781  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  5  submission    line   867  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  6  checkpoint    line   992  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  7  device        line  1090  Device: what the run computes on, and in which precision.
+#  8  folds         line  1148  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  metric        line  1233  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 10  parallel      line  1309  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 11  augmentation  line  1409  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 12  targets       line  1525  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 13  batches       line  1620  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 14  tta           line  1722  Test-time augmentation: the eight views of an image, and their inverses.
+# 15  watershed     line  1762  Watershed: from probabilities to instances, by flooding from seeds.
+# 16  inference     line  1835  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 17  loss          line  1948  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  2019  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  optimizer     line  2139  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 20  train         line  2172  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 21  main          line  2576  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 22  __main__      line  2826  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 46a4b72aff248a33, this file e44be0c24bf3a287
+# sources c3871b76acde68f5, this file ece076519742dcec
 
 import csv
 import hashlib
@@ -60,7 +60,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "46a4b72aff248a33"
+SOURCE_HASH = "c3871b76acde68f5"
 
 
 # ==================================================================================================
@@ -328,7 +328,8 @@ COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
-CACHE_FORMAT = 2  # raise it when decoding, kinds or the file's layout change
+MAX_SORTED = 2**24  # numbers, to find percentiles: of a larger image every n-th row and column
+CACHE_FORMAT = 3  # raise it when decoding, kinds or the file's layout change
 
 _ENTRY = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
@@ -513,15 +514,18 @@ def decode_image(data, name, most=MAX_PIXELS):
     pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most)
     if pixels is None:
         raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
-    pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
-    return np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else _stretch_depth(pixels))
+    if pixels.ndim == 3:
+        pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
+    if pixels.dtype != np.uint8:
+        pixels = _stretch_depth(pixels)
+    return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
 
 
 def _stretch_depth(pixels):
     """Pixels of any type -> uint8 of the same shape, as `decode_image` says."""
-    finite = pixels[np.isfinite(pixels)]
+    step = math.ceil(math.sqrt(pixels.size / MAX_SORTED))
+    sparse = pixels[::step, ::step]
+    finite = sparse[np.isfinite(sparse)]
     low, high = np.percentile(finite, (0.1, 99.9), method="nearest").tolist() if finite.size else (0.0, 0.0)
     stretched = np.empty(pixels.shape, np.uint8)
     for top in range(0, len(pixels), 64):  # in strips: as float64, a whole image would be eight times what comes out
@@ -720,8 +724,8 @@ def _store_cached(entry, decoded):
             if time.time() - left.stat().st_mtime > 86400:
                 shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
-        np.save(temporary / "images.npy", np.concatenate([image.ravel() for image in decoded.images]))
-        np.save(temporary / "labels.npy", np.concatenate([np.empty(0, np.int32), *(x.ravel() for x in decoded.labels)]))
+        _save_flat(temporary / "images.npy", decoded.images, np.uint8)
+        _save_flat(temporary / "labels.npy", decoded.labels, np.int32)
         text = json.dumps(index | {"checksums": _checksum_pixels(decoded.images, decoded.labels)})
         (temporary / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
         if entry.exists():  # torn: it could not be loaded
@@ -732,6 +736,15 @@ def _store_cached(entry, decoded):
             log.warning("the cache %s cannot be written (%s): going on without it", entry.parent, error)
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save_flat(path, arrays, kind):
+    """Writes arrays of one type end to end as one NPY; np.save would take their concatenation, a second copy of all."""
+    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (sum(array.size for array in arrays),)}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for array in arrays:
+            file.write(np.ascontiguousarray(array, kind))
 
 
 def _load_cached(entry):

@@ -86,6 +86,15 @@ def test_sixteen_bits_are_stretched_over_what_they_hold(ending, channels, low, h
     np.testing.assert_allclose(image, np.repeat(expected[..., None], 3, axis=2), atol=1.5)
 
 
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_large_image_is_stretched_by_some_of_its_pixels(monkeypatch, channels):
+    small = np.random.default_rng(0).integers(0, 2**16, (20, 30, *channels), np.uint16)
+    large = small.repeat(7, axis=0).repeat(7, axis=1)
+    expected = decode_image(encode(small), "file").repeat(7, axis=0).repeat(7, axis=1)
+    monkeypatch.setattr(data, "MAX_SORTED", small.size)
+    assert np.array_equal(decode_image(encode(large), "file"), expected)
+
+
 @given(st.integers(-20, 20), st.floats(-1e3, 1e3), st.booleans())
 @settings(deadline=None, max_examples=40)
 def test_floats_of_any_scale_give_the_same_image(exponent, offset, negate):

@@ -5,6 +5,7 @@ Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`,
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -29,7 +30,8 @@ COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
-CACHE_FORMAT = 2  # raise it when decoding, kinds or the file's layout change
+MAX_SORTED = 2**24  # numbers, to find percentiles: of a larger image every n-th row and column
+CACHE_FORMAT = 3  # raise it when decoding, kinds or the file's layout change
 
 _ENTRY = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
@@ -214,15 +216,18 @@ def decode_image(data, name, most=MAX_PIXELS):
     pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most)
     if pixels is None:
         raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
-    pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
-    return np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else _stretch_depth(pixels))
+    if pixels.ndim == 3:
+        pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
+    if pixels.dtype != np.uint8:
+        pixels = _stretch_depth(pixels)
+    return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
 
 
 def _stretch_depth(pixels):
     """Pixels of any type -> uint8 of the same shape, as `decode_image` says."""
-    finite = pixels[np.isfinite(pixels)]
+    step = math.ceil(math.sqrt(pixels.size / MAX_SORTED))
+    sparse = pixels[::step, ::step]
+    finite = sparse[np.isfinite(sparse)]
     low, high = np.percentile(finite, (0.1, 99.9), method="nearest").tolist() if finite.size else (0.0, 0.0)
     stretched = np.empty(pixels.shape, np.uint8)
     for top in range(0, len(pixels), 64):  # in strips: as float64, a whole image would be eight times what comes out
@@ -421,8 +426,8 @@ def _store_cached(entry, decoded):
             if time.time() - left.stat().st_mtime > 86400:
                 shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
-        np.save(temporary / "images.npy", np.concatenate([image.ravel() for image in decoded.images]))
-        np.save(temporary / "labels.npy", np.concatenate([np.empty(0, np.int32), *(x.ravel() for x in decoded.labels)]))
+        _save_flat(temporary / "images.npy", decoded.images, np.uint8)
+        _save_flat(temporary / "labels.npy", decoded.labels, np.int32)
         text = json.dumps(index | {"checksums": _checksum_pixels(decoded.images, decoded.labels)})
         (temporary / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
         if entry.exists():  # torn: it could not be loaded
@@ -433,6 +438,15 @@ def _store_cached(entry, decoded):
             log.warning("the cache %s cannot be written (%s): going on without it", entry.parent, error)
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save_flat(path, arrays, kind):
+    """Writes arrays of one type end to end as one NPY; np.save would take their concatenation, a second copy of all."""
+    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (sum(array.size for array in arrays),)}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for array in arrays:
+            file.write(np.ascontiguousarray(array, kind))
 
 
 def _load_cached(entry):

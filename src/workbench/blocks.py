@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage as ndi
 from tqdm import tqdm
 
+from nuclei.config import log
 from nuclei.inference import fit_zoom, predict_probs
 from nuclei.kinds import standard_table
 from nuclei.rle import decode_rles, encode_labels
@@ -54,6 +55,10 @@ def segment_blocks(image, network, thresholds, config, journal, name):
     places = [f"{rows.start} {columns.start}" for rows, columns in blocks]
     pixels = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in blocks]
     before = sum(count for place, count in zip(places, pixels, strict=True) if place in journal.done)
+    if before:
+        log.info(
+            "%s: going on after %d of %d blocks", name, sum(place in journal.done for place in places), len(blocks)
+        )
     in_px = {"total": sum(pixels), "initial": before, "unit": "px", "unit_scale": True}
     with tqdm(desc=name, **in_px, disable=None, leave=False) as bar:
         for block, place, count in zip(blocks, places, pixels, strict=True):
