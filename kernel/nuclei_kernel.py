@@ -3,27 +3,27 @@
 #  1  config        line    66  Config: every setting of a run in one flat, frozen dataclass, and the presets.
 #  2  kinds         line   224  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
 #  3  data          line   317  Data: read a competition (zips or folders), and decode it once.
-#  4  rle           line   781  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  5  submission    line   867  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  6  checkpoint    line   992  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  7  device        line  1090  Device: what the run computes on, and in which precision.
-#  8  folds         line  1148  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  9  metric        line  1233  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 10  parallel      line  1309  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 11  augmentation  line  1409  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 12  targets       line  1525  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 13  batches       line  1620  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 14  tta           line  1722  Test-time augmentation: the eight views of an image, and their inverses.
-# 15  watershed     line  1762  Watershed: from probabilities to instances, by flooding from seeds.
-# 16  inference     line  1835  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 17  loss          line  1948  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  2019  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  optimizer     line  2139  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 20  train         line  2172  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 21  main          line  2576  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 22  __main__      line  2826  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  4  rle           line   783  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  5  submission    line   869  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  6  checkpoint    line   996  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  7  device        line  1094  Device: what the run computes on, and in which precision.
+#  8  folds         line  1152  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  metric        line  1237  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 10  parallel      line  1313  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 11  augmentation  line  1413  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 12  targets       line  1529  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 13  batches       line  1624  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 14  tta           line  1726  Test-time augmentation: the eight views of an image, and their inverses.
+# 15  watershed     line  1766  Watershed: from probabilities to instances, by flooding from seeds.
+# 16  inference     line  1839  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 17  loss          line  1952  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  2023  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  optimizer     line  2143  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 20  train         line  2176  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 21  main          line  2580  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 22  __main__      line  2830  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources c3871b76acde68f5, this file ece076519742dcec
+# sources bb44a8809e51589f, this file 157ea1dbbf67ce17
 
 import csv
 import hashlib
@@ -60,7 +60,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "c3871b76acde68f5"
+SOURCE_HASH = "bb44a8809e51589f"
 
 
 # ==================================================================================================
@@ -409,6 +409,8 @@ class _ZipSource:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
+        except PermissionError:  # to download it again would not help
+            raise
         except BROKEN_ZIP as error:
             raise BadInput(f"{path} is truncated or no zip: download it again ({error})") from None
         self.names = sorted(self._zip.namelist())
@@ -732,7 +734,7 @@ def _store_cached(entry, decoded):
             shutil.rmtree(entry)
         os.rename(temporary, entry)
     except OSError as error:
-        if not entry.exists():  # else another run has just stored the same
+        if not os.path.exists(entry):  # else another run has just stored the same
             log.warning("the cache %s cannot be written (%s): going on without it", entry.parent, error)
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -922,6 +924,8 @@ def read_table(path, columns):
             data = path.read_bytes()
         table = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
         found, rows = table.fieldnames or [], list(islice(table, MAX_TABLE_ROWS + 1))
+    except PermissionError:
+        raise
     except (*BROKEN_ZIP, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as a CSV, plain or zipped: {error}") from None
     if len(rows) > MAX_TABLE_ROWS:

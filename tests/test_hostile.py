@@ -1,12 +1,14 @@
 """What comes from outside with bad intent, and disks that fail: bounded memory, one sentence, nothing elsewhere."""
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 import zlib
 from dataclasses import asdict
@@ -28,6 +30,7 @@ from nuclei.watershed import Thresholds
 from workbench import cli, runs
 from workbench.cli import main
 from workbench.folders import in_use
+from workbench.journal import Journal
 from workbench.scoring import read_solution
 from workbench.terminal import plain
 
@@ -392,6 +395,95 @@ def test_a_folder_serves_one_run_at_a_time(tmp_path):
         assert not list(out.iterdir())
 
 
+def test_two_runs_may_build_one_cache_at_once(tmp_path):
+    """Round after round from no cache, two processes wait for each other and then read the same set."""
+    code = """if True:
+        import sys, time
+        from pathlib import Path
+        from nuclei.checkpoint import digest_images
+        from nuclei.data import read_set
+        here, mine, other = Path(sys.argv[1]), *sys.argv[2:]
+        for n in range(15):
+            (here / f"{n}.{mine}").touch()
+            while not (here / f"{n}.{other}").exists():
+                time.sleep(0.0005)
+            print(digest_images(read_set(here / "set", here / f"cache{n}")), digest_images(read_set(here / "set")))
+    """
+    write_set(tmp_path / "set", {f"{i}/{kind}/x.png": GOOD for i in range(9) for kind in ("images", "masks")})
+    environ = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1])}
+    command = [sys.executable, "-c", code, tmp_path]
+    both = [
+        subprocess.Popen([*command, *names], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for names in (("a", "b"), ("b", "a"))
+    ]
+    for run in both:
+        said, complaints = run.communicate()
+        assert run.returncode == 0 and not complaints, complaints
+        assert len(said.split()) == 30 and len(set(said.split())) == 1
+    caches = [sorted(path.name for path in (tmp_path / f"cache{n}").iterdir()) for n in range(15)]
+    assert all(names == caches[0] for names in caches) and len(caches[0]) == 1  # and nothing temporary is left
+
+
+# ---- other users -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def as_another_user():
+    """As nobody, where root runs the tests: to root everything is permitted. Anybody else is kept out by the modes."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def foreign():
+    """A folder that may be looked into, not written to, with two files that may not be read."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own lies where nobody else may look
+        path = Path(folder)
+        for name in ("stage1_test.zip", "submission.csv"):
+            (path / name).write_text("secret")
+            (path / name).chmod(0o000)
+        path.chmod(0o555)
+        yield path
+        path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "command, named",
+    [
+        ("sample {}/new", "new"),
+        ("predict --weights {} --out {}/new x.png", "new"),
+        ("info {}", "stage1_test.zip"),
+        ("check {}", "submission.csv"),
+    ],
+)
+def test_what_is_not_permitted_is_a_sentence(foreign, capsys, command, named):
+    arguments = command.replace("{}", str(foreign)).split()
+    importlib.import_module("workbench.sample")  # that other user may not read the interpreter's own files
+    importlib.import_module("workbench.info")
+    before = sorted(foreign.iterdir())
+    with as_another_user():
+        assert main(arguments) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert f"{foreign / named}" in sentence and "Permission denied" in sentence and "Errno" not in sentence
+    assert sorted(foreign.iterdir()) == before
+
+
+def test_a_cache_that_is_another_users_costs_speed_alone(foreign, caplog):
+    foreign.chmod(0o755)
+    (foreign / "home").mkdir(mode=0o500)
+    path = write_set(foreign / "set", {"a/images/a.png": GOOD})
+    expected = read_set(path).images[0]
+    with as_another_user():
+        assert np.array_equal(read_set(path, foreign / "home" / "cache").images[0], expected)
+    assert "cannot be written" in caplog.text
+
+
 # ---- disk --------------------------------------------------------------------------------------
 
 
@@ -429,6 +521,18 @@ def test_a_cache_on_a_full_disk_costs_speed_alone(mounted, tmp_path, caplog):
     read = read_set(path, mounted / "cache")
     assert np.array_equal(read.images[0], pixels[..., ::-1]) and "cannot be written" in caplog.text
     assert not list((mounted / "cache").iterdir())
+
+
+def test_a_journal_on_a_full_disk_keeps_what_it_has(mounted):
+    path = mounted / "x.journal"
+    journal = Journal(path)
+    journal.add("a", 1)
+    with pytest.raises(OSError, match="No space left") as caught:
+        journal.add("b", "x" * 2**21)
+    assert caught.value.filename == str(path)
+    assert Journal(path).done == {"a": 1}
+    Journal(path).add("c", 2)
+    assert Journal(path).done == {"a": 1, "c": 2}
 
 
 def test_a_read_only_folder_is_a_sentence(mounted, monkeypatch, capsys):

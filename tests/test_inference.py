@@ -64,6 +64,14 @@ def test_tiles_overlaps_and_views_change_nothing(height, width, tile, shared, ba
     assert_exact(height, width, tile, overlap, batch, views)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    height=st.integers(1, 700), width=st.integers(1, 700), views=st.sets(st.sampled_from(VIEWS), min_size=1).map(sorted)
+)
+def test_any_size_comes_back_exact_from_any_views(height, width, views):
+    assert_exact(height, width, 128, 32, 4, views)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_each_view_is_turned_back(view):
     assert_exact(70, 45, 32, 8, 3, (view,))

@@ -100,6 +100,12 @@ def test_a_run_leaves_its_files(finished):
     assert sorted(path.name for path in finished.iterdir()) == FILES
 
 
+def test_the_same_seed_and_steps_give_the_same_bytes(finished, competition, tmp_path):
+    run_competition(TINY, competition, tmp_path)
+    for name in ("submission.csv", "held_out_nuclei.csv", "model.weights.h5"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
 def test_the_submission_keeps_the_rules(finished, test_set):
     shapes = {i: image.shape[:2] for i, image in zip(test_set.ids, test_set.images, strict=True)}
     assert len(shapes) == 4

@@ -1,5 +1,7 @@
 """Run lists: a hand-made example, round trips, a brute-force encoder, and everything malformed."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -138,3 +140,26 @@ def test_malformed_run_lists_are_refused_with_the_reason(rle, message):
 def test_overlapping_run_lists_are_refused_by_number():
     with pytest.raises(BadInput, match="run lists 2 and 3 of the image overlap"):
         decode_rles(["1 1", "2 2", "3 2"], 2, 3)
+
+
+@given(st.lists(st.integers(-1, 9), max_size=6), st.integers(1, 3), st.integers(1, 3))
+def test_a_run_list_is_taken_only_if_it_keeps_every_rule(numbers, height, width):
+    runs = list(zip(numbers[::2], numbers[1::2], strict=False))
+    pixels = [pixel for start, length in runs for pixel in range(start, start + length)]
+    ascending = pixels == sorted(set(pixels)) and runs == sorted(runs)
+    inside = all(1 <= pixel <= height * width for pixel in pixels)
+    rle = " ".join(map(str, numbers))
+    if len(numbers) % 2 == 0 and all(length >= 1 for _, length in runs) and ascending and inside:
+        mask = decode_rle(rle, height, width)
+        assert (np.flatnonzero(mask.ravel(order="F")) + 1).tolist() == pixels
+    else:
+        with pytest.raises(BadInput):
+            parse_runs(rle, height, width)
+
+
+@given(st.text("0129 -+._xe\t\n\u0661\u00a0", max_size=12))
+def test_any_text_is_a_run_list_or_refused(text):
+    with contextlib.suppress(BadInput):
+        starts, lengths = parse_runs(text, 50, 50)
+        assert [int(word) for word in text.split()] == np.stack([starts + 1, lengths], axis=1).ravel().tolist()
+        assert set(text) <= set("0129 \t\n")

@@ -5,6 +5,8 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nuclei.config import BadInput
 from nuclei.rle import decode_rles
@@ -137,6 +139,28 @@ def test_each_rule_is_named_with_its_row(write, content, says):
     message = str(raised.value)
     assert all(part in message for part in ["submission.csv", *says]), message
     assert "\n" not in message
+
+
+# Run lists for an image of 2 x 3 pixels -> the pixels that they claim, or None where they break a rule by themselves.
+CLAIMS = {"": set(), "1 1": {1}, "1 2": {1, 2}, "2 2 5 2": {2, 3, 5, 6}, "6 1": {6}, "4 1": {4}}
+CLAIMS |= dict.fromkeys(("6 2", "0 1", "1 0", "3 1 1 1", "1", "x", "1  1"))
+
+
+@given(st.lists(st.tuples(st.sampled_from("aabbc"), st.sampled_from([*list(CLAIMS)[:6] * 3, *CLAIMS])), max_size=5))
+def test_what_is_taken_keeps_every_rule_and_all_that_does_is_taken(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "rows.csv"
+    write_submission(path, rows)
+    by_image = {image_id: [rle for i, rle in rows if i == image_id] for image_id in "ab"}
+    sound = all(i in by_image and CLAIMS[rle] is not None for i, rle in rows)
+    for rles in by_image.values():
+        claims = [CLAIMS[rle] or set() for rle in rles]
+        sound &= rles == [""] or ("" not in rles and rles != [])
+        sound &= len(set().union(*claims)) == sum(map(len, claims))
+    if sound:
+        assert check_submission(path, dict.fromkeys("ab", (2, 3))) == by_image
+    else:
+        with pytest.raises(BadInput):
+            check_submission(path, dict.fromkeys("ab", (2, 3)))
 
 
 def test_bounds_are_left_alone_where_the_shape_is_unknown(write):

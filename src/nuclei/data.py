@@ -111,6 +111,8 @@ class _ZipSource:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
+        except PermissionError:  # to download it again would not help
+            raise
         except BROKEN_ZIP as error:
             raise BadInput(f"{path} is truncated or no zip: download it again ({error})") from None
         self.names = sorted(self._zip.namelist())
@@ -434,7 +436,7 @@ def _store_cached(entry, decoded):
             shutil.rmtree(entry)
         os.rename(temporary, entry)
     except OSError as error:
-        if not entry.exists():  # else another run has just stored the same
+        if not os.path.exists(entry):  # else another run has just stored the same
             log.warning("the cache %s cannot be written (%s): going on without it", entry.parent, error)
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)

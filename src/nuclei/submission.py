@@ -66,6 +66,8 @@ def read_table(path, columns):
             data = path.read_bytes()
         table = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
         found, rows = table.fieldnames or [], list(islice(table, MAX_TABLE_ROWS + 1))
+    except PermissionError:
+        raise
     except (*BROKEN_ZIP, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as a CSV, plain or zipped: {error}") from None
     if len(rows) > MAX_TABLE_ROWS:
