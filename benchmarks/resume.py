@@ -4,11 +4,13 @@
 
 On a drawn sample, with a small network and a checkpoint every half second, so that kills fall between, before and into
 them. A run that ends before all kills are spent is followed by another. Each must leave the undisturbed run's
-submission.csv, byte for byte; the exit status says whether all did.
+submission.csv, byte for byte; the exit status says whether all did. Stopped early (Ctrl-C), it sums up what it has;
+another seed goes on with other moments.
 """
 
 import argparse
 import collections
+import contextlib
 import os
 import random
 import shutil
@@ -19,6 +21,7 @@ import time
 from pathlib import Path
 
 from workbench.sample import draw_sample
+from workbench.terminal import stopping_at_sigterm
 
 # nuclei, with checkpoints as frequent and a network as small as kills every few seconds ask for.
 NUCLEI = """
@@ -47,9 +50,10 @@ def wait_for(process, seconds):
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
+        return None
+    finally:
         process.kill()
         process.wait()
-        return None
 
 
 def describe_moment(out):
@@ -89,23 +93,26 @@ def main():
             sys.exit(said.read_text())
         expected = read_results(folder / "undisturbed")
         print(f"the undisturbed run took {whole:.1f} s, its submission has {len(expected[0])} bytes", flush=True)
-        while moments.total() < args.kills or not same + others:
-            out = folder / "killed"
-            while True:
-                left = args.kills - moments.total()
-                seconds = rng.uniform(0, whole) if left else 3600
+        out = folder / "killed"
+        with stopping_at_sigterm(), contextlib.suppress(KeyboardInterrupt):  # what there is by then is a result, too
+            while moments.total() < args.kills or not same + others:
+                seconds = rng.uniform(0, whole) if moments.total() < args.kills else 3600
                 status = wait_for(start_run(folder / "data", out, args.steps, said), seconds)
-                if status is not None:
-                    break
                 moment = describe_moment(out)
-                moments[moment] += 1
-                print(f"kill {moments.total():>3} after {seconds:5.1f} s, {moment}", flush=True)
-                if moment == "when it was done":
-                    break
-            ended = not status and read_results(out) == expected
-            same, others = same + ended, others + (not ended)
-            print("a run ended " + ("with the same results" if ended else f"otherwise\n{said.read_text()}"), flush=True)
-            shutil.rmtree(out, ignore_errors=True)
+                if status is None:
+                    moments[moment] += 1
+                    print(f"kill {moments.total():>3} after {seconds:5.1f} s, {moment}", flush=True)
+                    if moment != "when it was done":
+                        continue
+                ended = not status and read_results(out) == expected
+                same, others = same + ended, others + (not ended)
+                print(
+                    f"a run ended {'with the same results' if ended else 'otherwise'}: {same} of {same + others}",
+                    flush=True,
+                )
+                if not ended:
+                    print(said.read_text(), flush=True)
+                shutil.rmtree(out, ignore_errors=True)
     print(f"\nkills: {moments.total()} in {same + others} runs")
     for moment, count in moments.items():
         print(f"  {count:>4} {moment}")

@@ -83,6 +83,7 @@ def draw_crowd(seed, shape, count):
 # ---- splitting ---------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 9), st.integers(1, 9))
 def test_blocks_cover_every_pixel_once(height, width, down, across):
     covered = np.zeros((height, width), int)

@@ -51,6 +51,7 @@ def test_an_unfinished_prediction_is_kept_and_a_finished_one_is_not(tmp_path, ca
     with pytest.raises(KeyboardInterrupt), unfinished_prediction(tmp_path, "weights") as journal:
         journal.add("a.png", 1)
         raise KeyboardInterrupt
+    assert "keeps what is done: the same command goes on" in caplog.text
     with unfinished_prediction(tmp_path, "weights") as journal:
         assert journal.done["a.png"] == 1
         assert "going on after 1 predicted images" in caplog.text

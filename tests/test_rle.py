@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -142,6 +142,7 @@ def test_overlapping_run_lists_are_refused_by_number():
         decode_rles(["1 1", "2 2", "3 2"], 2, 3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-1, 9), max_size=6), st.integers(1, 3), st.integers(1, 3))
 def test_a_run_list_is_taken_only_if_it_keeps_every_rule(numbers, height, width):
     runs = list(zip(numbers[::2], numbers[1::2], strict=False))
@@ -157,6 +158,7 @@ def test_a_run_list_is_taken_only_if_it_keeps_every_rule(numbers, height, width)
             parse_runs(rle, height, width)
 
 
+@settings(deadline=None)
 @given(st.text("0129 -+._xe\t\n\u0661\u00a0", max_size=12))
 def test_any_text_is_a_run_list_or_refused(text):
     with contextlib.suppress(BadInput):

@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclei.config import BadInput
@@ -146,6 +146,7 @@ CLAIMS = {"": set(), "1 1": {1}, "1 2": {1, 2}, "2 2 5 2": {2, 3, 5, 6}, "6 1": 
 CLAIMS |= dict.fromkeys(("6 2", "0 1", "1 0", "3 1 1 1", "1", "x", "1  1"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("aabbc"), st.sampled_from([*list(CLAIMS)[:6] * 3, *CLAIMS])), max_size=5))
 def test_what_is_taken_keeps_every_rule_and_all_that_does_is_taken(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "rows.csv"

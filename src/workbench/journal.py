@@ -79,5 +79,9 @@ def unfinished_prediction(out, digest):
         )
     if len(journal.done) > 1:
         log.info("going on after %d predicted images", len(journal.done) - 1)
-    yield journal
+    try:
+        yield journal
+    except BaseException:  # Ctrl-C and SIGTERM, too
+        log.warning("%s keeps what is done: the same command goes on from there", folder)
+        raise
     shutil.rmtree(folder)

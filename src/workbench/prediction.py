@@ -1,6 +1,7 @@
 """Prediction: what a trained run finds, in a competition's test images or in anybody's own."""
 
 import hashlib
+import math
 import time
 import zlib
 
@@ -111,28 +112,32 @@ def _predict_file(path, trained, labels_path, overlay_path, journal):
         return journal.done[key]
     image = decode_image(data, path, MAX_OWN_PIXELS)
     del data  # a gigabyte, of a large image
-    pixels = image.shape[0] * image.shape[1]
+    cost = {"pixels": image.shape[0] * image.shape[1]}
     blocks = Journal(journal.path.with_name(f"{digest[:16]}.journal"))
-    if pixels > MAX_WHOLE_PIXELS:
-        labels, seconds = segment_blocks(image, *trained, blocks, path.name)
+    if cost["pixels"] > MAX_WHOLE_PIXELS:
+        labels, cost["seconds"] = segment_blocks(image, *trained, blocks, plain(path.name))
     else:
         start = time.monotonic()
         labels = segment(image, *trained)
-        seconds = time.monotonic() - start
-    count = labels.max(initial=0)
-    if count > np.iinfo(np.uint16).max:
-        labels_path = labels_path.with_suffix(".tif")  # PNG has no 32 bits
-        write_whole(labels_path, cv2.imencode(".tif", labels)[1].tobytes())
-    else:
-        write_png(labels_path, labels.astype(np.uint16))
-    step = int(np.ceil(np.sqrt(pixels / MAX_OVERLAY_PIXELS)))
+        cost["seconds"] = time.monotonic() - start
+    labels_path = _write_labels(labels_path, labels)
+    step = math.ceil(math.sqrt(cost["pixels"] / MAX_OVERLAY_PIXELS))
     write_png(overlay_path, overlay(*(np.ascontiguousarray(one[::step, ::step]) for one in (image, labels))))
-    journal.add(key, {"pixels": pixels, "seconds": seconds})
+    said = f"{labels.max(initial=0)} nuclei, in {labels_path} and {overlay_path.name} ({_describe_cost(**cost)})"
+    tqdm.write(plain(f"{path}: {said}"))  # to stdout, above the bar
+    journal.add(key, cost)
     blocks.path.unlink(missing_ok=True)
-    cost = _describe_cost(pixels, seconds)
-    # To stdout, above the bar.
-    tqdm.write(plain(f"{path}: {count} nuclei, in {labels_path} and {overlay_path.name} ({cost})"))
-    return journal.done[key]
+    return cost
+
+
+def _write_labels(path, labels):
+    """Writes labels as a PNG, or as a TIFF where there are too many for 16 bits -> the path."""
+    if labels.max(initial=0) <= np.iinfo(np.uint16).max:
+        write_png(path, labels.astype(np.uint16))
+        return path
+    path = path.with_suffix(".tif")  # PNG has no 32 bits
+    write_whole(path, cv2.imencode(".tif", labels)[1].tobytes())
+    return path
 
 
 def _read_file(path):
@@ -151,4 +156,5 @@ def _describe_cost(pixels, seconds):
 
 
 def _print_cost(images, pixels, seconds):
-    print(f"{images} images, {_describe_cost(pixels, seconds)}; peak memory {peak_memory():.1f} GB")
+    if images:
+        print(f"{images} images, {_describe_cost(pixels, seconds)}; peak memory {peak_memory():.1f} GB")
