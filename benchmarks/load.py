@@ -43,12 +43,13 @@ def draw_patches(look, count, rng):
 
 
 def lay_out(patches, height, width, rng):
-    """uint8 (height, width, 3): patches side by side, each in one of its eight views."""
+    """uint8 (height, width, 3): patches side by side, each shifted round and in one of its eight views."""
     image = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, PATCH):
         for left in range(0, width, PATCH):
             place = image[top : top + PATCH, left : left + PATCH]
-            patch = view_image(patches[rng.integers(len(patches))], rng.choice(VIEWS))
+            patch = np.roll(patches[rng.integers(len(patches))], rng.integers(PATCH, size=2), axis=(0, 1))
+            patch = view_image(patch, rng.choice(VIEWS))
             place[:] = patch[: place.shape[0], : place.shape[1]]
     return image
 
@@ -89,16 +90,24 @@ def predict(arguments, out, half):
     with open(said, "w") as file:
         command = [*NUCLEI, "predict", "--out", out, *arguments]
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-    while half is not None and process.poll() is None:
-        time.sleep(0.2)
-        if count_kept(out) >= half:
-            time.sleep(random.uniform(0, 2))
-            process.send_signal(signal.SIGKILL)
-            break
-    _, status, used = os.wait4(process.pid, 0)
+    try:
+        while half is not None and not has_ended(process):
+            time.sleep(0.2)
+            if count_kept(out) >= half:
+                time.sleep(random.uniform(0, 2))
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        _, status, used = os.wait4(process.pid, 0)
+    finally:
+        process.kill()
     if os.waitstatus_to_exitcode(status) not in (0, -signal.SIGKILL):
         sys.exit(said.read_text())
     return said.read_text(), time.monotonic() - start, used.ru_maxrss / 1e6
+
+
+def has_ended(process):
+    """Whether a process has ended; what it used can still be asked for."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def run_load(name, arguments, out, half):
