@@ -105,7 +105,7 @@ def test_the_same_seed_and_steps_give_the_same_numbers(finished, competition, tm
     run_competition(TINY, competition, tmp_path)
     assert contents(tmp_path)["submission.csv"] == contents(finished)["submission.csv"]
     assert contents(tmp_path)["held_out_nuclei.csv"] == contents(finished)["held_out_nuclei.csv"]
-    both = [load_run(folder)[0].__self__.get_weights() for folder in (tmp_path, finished)]
+    both = [load_model(folder)[0].get_weights() for folder in (tmp_path, finished)]
     assert all(map(np.array_equal, *both))
 
 
