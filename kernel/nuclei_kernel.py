@@ -1,29 +1,29 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 #  1  config        line    66  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   224  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   317  Data: read a competition (zips or folders), and decode it once.
-#  4  rle           line   783  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  5  submission    line   869  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  6  checkpoint    line   996  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  7  device        line  1094  Device: what the run computes on, and in which precision.
-#  8  folds         line  1152  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  9  metric        line  1237  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 10  parallel      line  1313  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 11  augmentation  line  1413  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 12  targets       line  1529  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 13  batches       line  1624  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 14  tta           line  1726  Test-time augmentation: the eight views of an image, and their inverses.
-# 15  watershed     line  1766  Watershed: from probabilities to instances, by flooding from seeds.
-# 16  inference     line  1839  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 17  loss          line  1952  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  2023  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  optimizer     line  2143  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 20  train         line  2176  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 21  main          line  2580  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 22  __main__      line  2830  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  2  kinds         line   225  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   318  Data: read a competition (zips or folders), and decode it once.
+#  4  rle           line   784  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  5  submission    line   870  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  6  checkpoint    line   997  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  7  device        line  1095  Device: what the run computes on, and in which precision.
+#  8  folds         line  1153  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  metric        line  1238  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 10  parallel      line  1314  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 11  augmentation  line  1414  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 12  targets       line  1530  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 13  batches       line  1625  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 14  tta           line  1727  Test-time augmentation: the eight views of an image, and their inverses.
+# 15  watershed     line  1767  Watershed: from probabilities to instances, by flooding from seeds.
+# 16  inference     line  1850  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 17  loss          line  1963  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  2034  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  optimizer     line  2154  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 20  train         line  2187  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 21  main          line  2592  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 22  __main__      line  2847  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources bb44a8809e51589f, this file 157ea1dbbf67ce17
+# sources 803999904b9acdd6, this file 8c3c4f10537ee223
 
 import csv
 import hashlib
@@ -60,7 +60,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "bb44a8809e51589f"
+SOURCE_HASH = "803999904b9acdd6"
 
 
 # ==================================================================================================
@@ -72,7 +72,7 @@ SOURCE_HASH = "bb44a8809e51589f"
 log = logging.getLogger("nuclei")
 
 # What a run leaves in its folder.
-WEIGHTS, CONFIG, LOG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION = RUN_FILES = (
+WEIGHTS, CONFIG, LOG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION, CONFIDENCE = RUN_FILES = (
     "model.weights.h5",
     "config.json",
     "log.csv",
@@ -80,6 +80,7 @@ WEIGHTS, CONFIG, LOG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION = RUN_FILES 
     "held_out_nuclei.csv",
     "stages.csv",
     "submission.csv",
+    "confidence.csv",
 )
 
 # What is taken from outside, at most. More is a mistake or an attack, and would cost memory before it is found out.
@@ -1804,6 +1805,16 @@ def find_instances(probs, thresholds, zoom=1.0):
     return _keep_nuclei(_fill_holes(labels), probs[..., INTERIOR], thresholds, zoom)
 
 
+def find_confidences(probs, labels):
+    """How sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
+
+    probs float32 (H, W, 3), labels int32 (H, W) with ids 1..n -> float64 (n,).
+    """
+    areas = np.bincount(labels.ravel())
+    sums = np.bincount(labels.ravel(), weights=probs[..., INTERIOR].ravel())
+    return sums[1:] / areas[1:]
+
+
 def _large_parts(mask, area):
     """The connected parts of a mask that have at least `area` px -> int32 (H, W)."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
@@ -2516,9 +2527,10 @@ def save_weights(model, path):
 
 
 def segment(image, network, thresholds, config, views=None):
-    """uint8 (H, W, 3) -> labels int32 (H, W): scale, probabilities, instances."""
+    """uint8 (H, W, 3) -> (labels int32 (H, W), confidences float64 (n,)): scale, probabilities, instances."""
     probs, zoom = segment_probs(image, network, thresholds, config, views)
-    return find_instances(probs, thresholds, zoom)
+    labels = find_instances(probs, thresholds, zoom)
+    return labels, find_confidences(probs, labels)
 
 
 def segment_probs(image, network, thresholds, config, views=None):
@@ -2618,7 +2630,9 @@ class Stopwatch:
 
 
 class Predictions:
-    """The rows of every test image: empty at first, and better as the network gets better.
+    """What is found in every test image: nothing at first, and better as the network gets better.
+
+    `found` is {image id: (rows, the confidence of each nucleus in them)}.
 
     Args:
         test: an ImageSet; its unreadable images keep their empty rows.
@@ -2627,16 +2641,16 @@ class Predictions:
     def __init__(self, test):
         self.images = dict(zip(test.ids, test.images, strict=True))
         nothing = np.zeros((1, 1), np.int32)
-        self.rows = {image_id: make_rows(image_id, nothing) for image_id in [*test.ids, *test.faults]}
-        self.order = list(test.ids)  # whose rows are the oldest comes first
+        self.found = {image_id: (make_rows(image_id, nothing), []) for image_id in [*test.ids, *test.faults]}
+        self.order = list(test.ids)  # what was found the longest ago comes first
 
     def improve(self, network, thresholds, config, minutes=math.inf, views=None, keep=None):
-        """Predicts the images whose rows are the oldest, as many as the minutes allow -> how many. See `segment`.
+        """Predicts the images that wait the longest, as many as the minutes allow -> how many. See `segment`.
 
-        An image that cannot be predicted keeps the rows that it has, and costs a warning.
+        An image that cannot be predicted keeps what was found in it, and costs a warning.
 
         Args:
-            keep: called with the id of each image that got its rows.
+            keep: called with the id of each image that was predicted.
         """
         deadline = time.monotonic() + 60 * minutes
         done, failed = 0, 0
@@ -2644,8 +2658,8 @@ class Predictions:
             if time.monotonic() >= deadline:
                 break
             try:
-                labels = segment(self.images[image_id], network, thresholds, config, views)
-                self.rows[image_id] = make_rows(image_id, labels)
+                labels, confidences = segment(self.images[image_id], network, thresholds, config, views)
+                self.found[image_id] = (make_rows(image_id, labels), [round(one, 3) for one in confidences.tolist()])
             except Exception as error:
                 failed += 1
                 if failed == len(self.images):  # it is not the images
@@ -2658,14 +2672,17 @@ class Predictions:
         self.order = self.order[done:] + self.order[:done]
         return done
 
-    def take(self, rows):
-        """Takes over {id: rows} of images that need no prediction any more."""
-        self.rows |= rows
-        self.order = [image_id for image_id in self.order if image_id not in rows]
+    def take(self, found):
+        """Takes over what was found in images that need no prediction any more."""
+        self.found |= found
+        self.order = [image_id for image_id in self.order if image_id not in found]
 
-    def write(self, path):
-        """Writes the submission, whole or not at all, in the order of the ids."""
-        write_submission(path, [row for image_id in sorted(self.rows) for row in self.rows[image_id]])
+    def write(self, folder):
+        """Writes submission.csv, and confidence.csv with a row for each nucleus in it, each whole or not at all."""
+        ids = sorted(self.found)
+        write_submission(folder / SUBMISSION, [row for image_id in ids for row in self.found[image_id][0]])
+        rows = [(image_id, *pair) for image_id in ids for pair in enumerate(self.found[image_id][1], start=1)]
+        _write_csv(folder / CONFIDENCE, ("ImageId", "nucleus", "confidence"), rows)
 
 
 def run_competition(config, data, folder, stage=1):
@@ -2692,7 +2709,7 @@ def run_competition(config, data, folder, stage=1):
     def predict_early(network, thresholds):
         minutes = EARLY_SHARE * config.train_minutes
         done = predictions.improve(network, thresholds, config, minutes, views=1)
-        predictions.write(folder / SUBMISSION)
+        predictions.write(folder)
         log.info("%s has what these weights find in %d of %d images", SUBMISSION, done, len(test.ids))
 
     network, thresholds, held_out = _train(config, data, folder, watch, predict_early)
@@ -2711,22 +2728,22 @@ def _predict_test(predictions, digest, network, thresholds, config, folder):
     """The last prediction, which goes on where it was cut off -> how many images the time did not reach."""
     checkpoints = folder / CHECKPOINTS / "prediction"
     settings = {"test": digest}
-    rows, _ = load_checkpoint(checkpoints, settings) or ({}, {})
-    if rows:
-        log.info("going on after %d predicted images", len(rows))
-    predictions.take(rows)
+    found, _ = load_checkpoint(checkpoints, settings) or ({}, {})
+    if found:
+        log.info("going on after %d predicted images", len(found))
+    predictions.take(found)
     kept_at = time.monotonic()
 
     def keep(image_id):
         nonlocal kept_at
-        rows[image_id] = predictions.rows[image_id]
+        found[image_id] = predictions.found[image_id]
         if time.monotonic() - kept_at >= CHECKPOINT_SECONDS:
-            predictions.write(folder / SUBMISSION)
-            save_checkpoint(checkpoints, settings, rows, {})
+            predictions.write(folder)
+            save_checkpoint(checkpoints, settings, found, {})
             kept_at = time.monotonic()
 
     done = predictions.improve(network, thresholds, config, config.tta_minutes, keep=keep)
-    predictions.write(folder / SUBMISSION)
+    predictions.write(folder)
     return len(predictions.order) - done
 
 
@@ -2767,7 +2784,7 @@ def _score_held_out(held_out, network, thresholds, config, folder, watch):
     if not held_out.ids:
         return
     with watch.stage("held out", len(held_out.ids)):
-        found = [segment(image, network, thresholds, config) for image in progress(held_out.images, "score")]
+        found = [segment(image, network, thresholds, config)[0] for image in progress(held_out.images, "score")]
     scores = np.array([average_precision(*pair) for pair in zip(held_out.labels, found, strict=True)])
     rows = zip(held_out.ids, held_out.kinds, scores, strict=True)
     _write_csv(folder / HELD_OUT, ("ImageId", "kind", "score"), [(i, kind, f"{score:.4f}") for i, kind, score in rows])

@@ -36,8 +36,8 @@ TINY = Config(
     tile_batch=4,
     tta_views=1,
 )
-FILES = ["checkpoints", "config.json", "held_out.csv", "held_out_nuclei.csv", "log.csv", "model.weights.h5"]
-FILES += ["stages.csv", "submission.csv"]
+FILES = ["checkpoints", "confidence.csv", "config.json", "held_out.csv", "held_out_nuclei.csv", "log.csv"]
+FILES += ["model.weights.h5", "stages.csv", "submission.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,19 @@ def fake_training(config, train, tuning, folder, on_better, start=None):
 
 def failing_training(*_):
     raise RuntimeError("out of memory")
+
+
+def read_confidences(folder):
+    """{image id: confidences by nucleus}, of the images in which something was found."""
+    rows = list(csv.DictReader((folder / "confidence.csv").open(newline="")))
+    ids = dict.fromkeys(row["ImageId"] for row in rows)
+    return {i: [float(row["confidence"]) for row in rows if row["ImageId"] == i] for i in ids}
+
+
+def count_nuclei(folder, ids):
+    """{image id: how many nuclei}, of the images in which something was found."""
+    rles = check_submission(folder / "submission.csv", dict.fromkeys(ids))
+    return {i: len(found) for i, found in rles.items() if found != [""]}
 
 
 def contents(folder):
@@ -142,8 +155,9 @@ def test_a_loaded_run_predicts_the_same_rows(finished, test_set, tmp_path):
     assert config == TINY
     predictions = Predictions(test_set)
     assert predictions.improve(network, thresholds, config) == len(test_set.ids)
-    predictions.write(tmp_path / "again.csv")
-    assert (tmp_path / "again.csv").read_bytes() == (finished / "submission.csv").read_bytes()
+    predictions.write(tmp_path)
+    for name in ("submission.csv", "confidence.csv"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_a_run_is_named_by_its_weights_too(finished):
@@ -190,15 +204,16 @@ def bright_found(x):
     return np.concatenate([bright, np.zeros_like(bright), bright], axis=-1)
 
 
-def found_in(predictions, path):
+def found_in(predictions, folder):
     """{image id: the area of its nuclei} of what `predictions` writes."""
-    predictions.write(path)
-    rles = check_submission(path, dict.fromkeys(predictions.rows))
+    predictions.write(folder)
+    rles = check_submission(folder / "submission.csv", dict.fromkeys(predictions.found))
     return {i: np.count_nonzero(decode_rles([rle for rle in found if rle], 64, 64)) for i, found in rles.items()}
 
 
 def test_before_any_network_every_image_has_its_empty_row(tmp_path):
-    assert found_in(Predictions(bright_set(3)), tmp_path / "s.csv") == {"00": 0, "01": 0, "02": 0, "zz": 0}
+    assert found_in(Predictions(bright_set(3)), tmp_path) == {"00": 0, "01": 0, "02": 0, "zz": 0}
+    assert read_confidences(tmp_path) == {}
 
 
 def test_what_the_time_does_not_reach_is_first_in_line(tmp_path, monkeypatch):
@@ -211,17 +226,20 @@ def test_what_the_time_does_not_reach_is_first_in_line(tmp_path, monkeypatch):
 
     def segment(image, network, *_):  # a minute an image
         clock[0] += 60
-        return network(image[None] / 255)[0, ..., 0].astype(np.int32)
+        labels = network(image[None] / 255)[0, ..., 0].astype(np.int32)
+        return labels, np.full(labels.max(), 0.875)
 
     monkeypatch.setattr(main, "segment", segment)
     predictions = Predictions(bright_set(3))
     assert predictions.improve(network, Thresholds(), TINY, minutes=1.5) == 2
     areas = {"00": 16**2, "01": 18**2, "02": 0, "zz": 0}
-    assert found_in(predictions, tmp_path / "s.csv") == areas
+    assert found_in(predictions, tmp_path) == areas
+    assert read_confidences(tmp_path) == {"00": [0.875], "01": [0.875]}
     # The third is next, then the first again; a network that finds nothing shows which rows are new.
     assert predictions.improve(bright_found, Thresholds(), TINY, minutes=0.5) == 1
     assert predictions.improve(nothing_found, Thresholds(), TINY, minutes=0.5) == 1
-    assert found_in(predictions, tmp_path / "s.csv") == areas | {"02": 20**2, "00": 0}
+    assert found_in(predictions, tmp_path) == areas | {"02": 20**2, "00": 0}
+    assert list(read_confidences(tmp_path)) == ["01", "02"]
     assert predictions.improve(bright_found, Thresholds(), TINY, minutes=0) == 0
 
 
@@ -252,13 +270,13 @@ def test_an_image_that_cannot_be_predicted_costs_its_own_nuclei(tmp_path, caplog
     def segment(image, *_):
         if image.sum() == images.images[1].sum():
             raise ValueError("odd pixels")
-        return (image[..., 0] > 0).astype(np.int32)
+        return (image[..., 0] > 0).astype(np.int32), np.ones(1)
 
     images = bright_set(3)
     monkeypatch.setattr(main, "segment", segment)
     predictions = Predictions(images)
     assert predictions.improve(bright_found, Thresholds(), TINY) == 3
-    assert found_in(predictions, tmp_path / "s.csv") == {"00": 16**2, "01": 0, "02": 20**2, "zz": 0}
+    assert found_in(predictions, tmp_path) == {"00": 16**2, "01": 0, "02": 20**2, "zz": 0}
     assert "01 keeps what was found in it earlier, if anything: ValueError('odd pixels')" in caplog.text
 
 
@@ -271,7 +289,7 @@ def test_where_no_image_can_be_predicted_the_reason_is_raised(monkeypatch):
         Predictions(bright_set(3)).improve(bright_found, Thresholds(), TINY)
 
 
-def test_a_prediction_that_is_cut_off_repeats_no_finished_image(competition, tmp_path, monkeypatch):
+def test_a_prediction_that_is_cut_off_repeats_no_finished_image(competition, tmp_path, monkeypatch, test_set):
     """The third image is being predicted when it is cut off; the training is not what is tested."""
     seen, original = [], main.segment
 
@@ -282,6 +300,7 @@ def test_a_prediction_that_is_cut_off_repeats_no_finished_image(competition, tmp
         return original(image, *rest)
 
     monkeypatch.setattr(main, "train_model", fake_training)
+    monkeypatch.setattr(FakeModel, "predict_on_batch", staticmethod(bright_found))
     monkeypatch.setattr(main, "segment", segment)
     monkeypatch.setattr(main, "CHECKPOINT_SECONDS", 0.0)
     config = replace(TINY, data_folds=0)
@@ -290,6 +309,9 @@ def test_a_prediction_that_is_cut_off_repeats_no_finished_image(competition, tmp
     assert (tmp_path / "submission.csv").is_file()
     run_competition(config, competition, tmp_path)
     assert len(seen) == 3 + 2  # of four images
+    confidences = read_confidences(tmp_path)
+    assert {i: len(one) for i, one in confidences.items()} == count_nuclei(tmp_path, test_set.ids)
+    assert set(confidences) == set(test_set.ids)
     with pytest.raises(BadInput, match=r"unfinished run with other settings \(test was"):
         other = tmp_path / "other"
         draw_sample(other, n_train=2, n_test=3)

@@ -126,7 +126,7 @@ def test_a_large_image_goes_on_with_the_block_that_was_at_work(tmp_path, use, la
 
 def test_more_nuclei_than_16_bits_number_are_a_tiff_of_32(tmp_path, use, monkeypatch):
     labels = np.arange(SIDE * SIDE * 9, dtype=np.int32).reshape(3 * SIDE, 3 * SIDE)
-    monkeypatch.setattr(prediction, "segment", lambda *_: labels)
+    monkeypatch.setattr(prediction, "segment", lambda *_: (labels, np.ones(labels.max())))
     monkeypatch.setattr(prediction, "overlay", lambda image, labels: image)
     use(None)
     predict_files("w", draw_files(tmp_path / "in", 1), tmp_path / "out")

@@ -11,7 +11,7 @@ from scipy import ndimage as ndi
 
 from nuclei.metric import average_precision
 from nuclei.targets import BORDER, CORE, INTERIOR, make_targets
-from nuclei.watershed import Thresholds, find_instances
+from nuclei.watershed import Thresholds, find_confidences, find_instances
 
 PLAIN = Thresholds(seed=0.5, interior=0.5, seed_area=8, area=24, confidence=0)
 ANY_SIZE = replace(PLAIN, seed_area=1, area=1)
@@ -174,3 +174,22 @@ def test_flooding_goes_by_altitude():
     labels = find_instances(probs, PLAIN)
     assert labels.max() == 2
     assert abs(np.count_nonzero(labels[4] == labels[4, 0]) - 40) <= 1
+
+
+# ---- confidence --------------------------------------------------------------------------------
+
+
+def test_the_confidence_of_a_nucleus_is_its_mean_interior_probability():
+    labels = draw_discs((60, 80), (20, 20, 12), (40, 60, 9))
+    probs = interior_alone(np.choose(labels, [0.1, 0.75, 0.5]))
+    probs[20, 20, INTERIOR] = 0.25
+    area = np.count_nonzero(labels == 1)
+    np.testing.assert_allclose(find_confidences(probs, labels), [0.75 - 0.5 / area, 0.5])
+    assert find_confidences(probs, np.zeros_like(labels)).shape == (0,)
+
+
+def test_no_nucleus_is_less_sure_than_the_threshold():
+    probs = np.random.default_rng(0).random((80, 80, 3), np.float32)
+    thresholds = replace(ANY_SIZE, confidence=0.8)
+    confidences = find_confidences(probs, find_instances(probs, thresholds))
+    assert confidences.size and confidences.min() >= 0.8 and confidences.max() <= 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 log = logging.getLogger("nuclei")
 
 # What a run leaves in its folder.
-WEIGHTS, CONFIG, LOG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION = RUN_FILES = (
+WEIGHTS, CONFIG, LOG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION, CONFIDENCE = RUN_FILES = (
     "model.weights.h5",
     "config.json",
     "log.csv",
@@ -14,6 +14,7 @@ WEIGHTS, CONFIG, LOG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION = RUN_FILES 
     "held_out_nuclei.csv",
     "stages.csv",
     "submission.csv",
+    "confidence.csv",
 )
 
 # What is taken from outside, at most. More is a mistake or an attack, and would cost memory before it is found out.

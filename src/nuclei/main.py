@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nuclei.checkpoint import CHECKPOINT_SECONDS, CHECKPOINTS, digest_images, load_checkpoint, save_checkpoint
-from nuclei.config import CONFIG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION, BadInput, log
+from nuclei.config import CONFIDENCE, CONFIG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION, BadInput, log
 from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, read_set
 from nuclei.device import choose_precision, peak_memory
 from nuclei.folds import split_data
@@ -61,7 +61,9 @@ class Stopwatch:
 
 
 class Predictions:
-    """The rows of every test image: empty at first, and better as the network gets better.
+    """What is found in every test image: nothing at first, and better as the network gets better.
+
+    `found` is {image id: (rows, the confidence of each nucleus in them)}.
 
     Args:
         test: an ImageSet; its unreadable images keep their empty rows.
@@ -70,16 +72,16 @@ class Predictions:
     def __init__(self, test):
         self.images = dict(zip(test.ids, test.images, strict=True))
         nothing = np.zeros((1, 1), np.int32)
-        self.rows = {image_id: make_rows(image_id, nothing) for image_id in [*test.ids, *test.faults]}
-        self.order = list(test.ids)  # whose rows are the oldest comes first
+        self.found = {image_id: (make_rows(image_id, nothing), []) for image_id in [*test.ids, *test.faults]}
+        self.order = list(test.ids)  # what was found the longest ago comes first
 
     def improve(self, network, thresholds, config, minutes=math.inf, views=None, keep=None):
-        """Predicts the images whose rows are the oldest, as many as the minutes allow -> how many. See `segment`.
+        """Predicts the images that wait the longest, as many as the minutes allow -> how many. See `segment`.
 
-        An image that cannot be predicted keeps the rows that it has, and costs a warning.
+        An image that cannot be predicted keeps what was found in it, and costs a warning.
 
         Args:
-            keep: called with the id of each image that got its rows.
+            keep: called with the id of each image that was predicted.
         """
         deadline = time.monotonic() + 60 * minutes
         done, failed = 0, 0
@@ -87,8 +89,8 @@ class Predictions:
             if time.monotonic() >= deadline:
                 break
             try:
-                labels = segment(self.images[image_id], network, thresholds, config, views)
-                self.rows[image_id] = make_rows(image_id, labels)
+                labels, confidences = segment(self.images[image_id], network, thresholds, config, views)
+                self.found[image_id] = (make_rows(image_id, labels), [round(one, 3) for one in confidences.tolist()])
             except Exception as error:
                 failed += 1
                 if failed == len(self.images):  # it is not the images
@@ -101,14 +103,17 @@ class Predictions:
         self.order = self.order[done:] + self.order[:done]
         return done
 
-    def take(self, rows):
-        """Takes over {id: rows} of images that need no prediction any more."""
-        self.rows |= rows
-        self.order = [image_id for image_id in self.order if image_id not in rows]
+    def take(self, found):
+        """Takes over what was found in images that need no prediction any more."""
+        self.found |= found
+        self.order = [image_id for image_id in self.order if image_id not in found]
 
-    def write(self, path):
-        """Writes the submission, whole or not at all, in the order of the ids."""
-        write_submission(path, [row for image_id in sorted(self.rows) for row in self.rows[image_id]])
+    def write(self, folder):
+        """Writes submission.csv, and confidence.csv with a row for each nucleus in it, each whole or not at all."""
+        ids = sorted(self.found)
+        write_submission(folder / SUBMISSION, [row for image_id in ids for row in self.found[image_id][0]])
+        rows = [(image_id, *pair) for image_id in ids for pair in enumerate(self.found[image_id][1], start=1)]
+        _write_csv(folder / CONFIDENCE, ("ImageId", "nucleus", "confidence"), rows)
 
 
 def run_competition(config, data, folder, stage=1):
@@ -135,7 +140,7 @@ def run_competition(config, data, folder, stage=1):
     def predict_early(network, thresholds):
         minutes = EARLY_SHARE * config.train_minutes
         done = predictions.improve(network, thresholds, config, minutes, views=1)
-        predictions.write(folder / SUBMISSION)
+        predictions.write(folder)
         log.info("%s has what these weights find in %d of %d images", SUBMISSION, done, len(test.ids))
 
     network, thresholds, held_out = _train(config, data, folder, watch, predict_early)
@@ -154,22 +159,22 @@ def _predict_test(predictions, digest, network, thresholds, config, folder):
     """The last prediction, which goes on where it was cut off -> how many images the time did not reach."""
     checkpoints = folder / CHECKPOINTS / "prediction"
     settings = {"test": digest}
-    rows, _ = load_checkpoint(checkpoints, settings) or ({}, {})
-    if rows:
-        log.info("going on after %d predicted images", len(rows))
-    predictions.take(rows)
+    found, _ = load_checkpoint(checkpoints, settings) or ({}, {})
+    if found:
+        log.info("going on after %d predicted images", len(found))
+    predictions.take(found)
     kept_at = time.monotonic()
 
     def keep(image_id):
         nonlocal kept_at
-        rows[image_id] = predictions.rows[image_id]
+        found[image_id] = predictions.found[image_id]
         if time.monotonic() - kept_at >= CHECKPOINT_SECONDS:
-            predictions.write(folder / SUBMISSION)
-            save_checkpoint(checkpoints, settings, rows, {})
+            predictions.write(folder)
+            save_checkpoint(checkpoints, settings, found, {})
             kept_at = time.monotonic()
 
     done = predictions.improve(network, thresholds, config, config.tta_minutes, keep=keep)
-    predictions.write(folder / SUBMISSION)
+    predictions.write(folder)
     return len(predictions.order) - done
 
 
@@ -210,7 +215,7 @@ def _score_held_out(held_out, network, thresholds, config, folder, watch):
     if not held_out.ids:
         return
     with watch.stage("held out", len(held_out.ids)):
-        found = [segment(image, network, thresholds, config) for image in progress(held_out.images, "score")]
+        found = [segment(image, network, thresholds, config)[0] for image in progress(held_out.images, "score")]
     scores = np.array([average_precision(*pair) for pair in zip(held_out.labels, found, strict=True)])
     rows = zip(held_out.ids, held_out.kinds, scores, strict=True)
     _write_csv(folder / HELD_OUT, ("ImageId", "kind", "score"), [(i, kind, f"{score:.4f}") for i, kind, score in rows])

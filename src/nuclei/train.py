@@ -31,7 +31,7 @@ from nuclei.model import build_model
 from nuclei.optimizer import ADAM_SHARE, NEWTON_SCHULZ_STEPS, ConvMuon
 from nuclei.parallel import count_copies, predict_step, share_gpus, shared_loss, train_step
 from nuclei.tta import VIEWS
-from nuclei.watershed import Thresholds, find_instances
+from nuclei.watershed import Thresholds, find_confidences, find_instances
 
 EPOCH = 64  # steps between two lines of the log
 TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
@@ -370,9 +370,10 @@ def save_weights(model, path):
 
 
 def segment(image, network, thresholds, config, views=None):
-    """uint8 (H, W, 3) -> labels int32 (H, W): scale, probabilities, instances."""
+    """uint8 (H, W, 3) -> (labels int32 (H, W), confidences float64 (n,)): scale, probabilities, instances."""
     probs, zoom = segment_probs(image, network, thresholds, config, views)
-    return find_instances(probs, thresholds, zoom)
+    labels = find_instances(probs, thresholds, zoom)
+    return labels, find_confidences(probs, labels)
 
 
 def segment_probs(image, network, thresholds, config, views=None):

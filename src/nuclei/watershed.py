@@ -44,6 +44,16 @@ def find_instances(probs, thresholds, zoom=1.0):
     return _keep_nuclei(_fill_holes(labels), probs[..., INTERIOR], thresholds, zoom)
 
 
+def find_confidences(probs, labels):
+    """How sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
+
+    probs float32 (H, W, 3), labels int32 (H, W) with ids 1..n -> float64 (n,).
+    """
+    areas = np.bincount(labels.ravel())
+    sums = np.bincount(labels.ravel(), weights=probs[..., INTERIOR].ravel())
+    return sums[1:] / areas[1:]
+
+
 def _large_parts(mask, area):
     """The connected parts of a mask that have at least `area` px -> int32 (H, W)."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)

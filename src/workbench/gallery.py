@@ -33,7 +33,7 @@ def draw_gallery(weights, data, fold=None):
     strips = []
     for i in progress(_typical_of_kinds(images), "draw"):
         image, truth = images.images[i], images.labels[i]
-        predicted = segment(image, network, thresholds, config)
+        predicted, _ = segment(image, network, thresholds, config)
         strips.append(compare(*(crop_middle(one, PANEL) for one in (image, truth, predicted)), images.kinds[i]))
     return contact_sheet(strips)
 

@@ -45,9 +45,9 @@ def predict_competition(weights, data, stage, out):
         predictions.take(earlier)
         pixels = sum(predictions.images[i].size // 3 for i in predictions.order)
         start = time.monotonic()
-        predictions.improve(*trained, keep=lambda i: journal.add(keys[i], predictions.rows[i]))
+        predictions.improve(*trained, keep=lambda i: journal.add(keys[i], predictions.found[i]))
         _print_cost(len(keys) - len(earlier), pixels, time.monotonic() - start)
-        predictions.write(out / SUBMISSION)
+        predictions.write(out)
     for image_id, why in test.faults.items():
         log.warning("%s was left empty: %s", image_id, why)
     return out / SUBMISSION
@@ -118,7 +118,7 @@ def _predict_file(path, trained, labels_path, overlay_path, journal):
         labels, cost["seconds"] = segment_blocks(image, *trained, blocks, plain(path.name))
     else:
         start = time.monotonic()
-        labels = segment(image, *trained)
+        labels, _ = segment(image, *trained)
         cost["seconds"] = time.monotonic() - start
     labels_path = _write_labels(labels_path, labels)
     step = math.ceil(math.sqrt(cost["pixels"] / MAX_OVERLAY_PIXELS))
