@@ -14,6 +14,7 @@ from nuclei.config import BadInput
 from nuclei.metric import average_precision
 from nuclei.rle import encode_labels
 from nuclei.submission import make_rows, write_submission
+from workbench import report
 from workbench.charts import line_chart, nice_ticks
 from workbench.cli import main
 from workbench.report import outlines, write_report
@@ -25,6 +26,7 @@ TRUTH = draw_discs((100, 120), *DISCS)
 FOUND = np.where(TRUTH == 1, 1, 0).astype(np.int32)
 FOUND[58:83, 18:65] = 2
 FOUND[80:95, 90:110] = 3
+CONFIDENCES = {"test-a": (0.9, 0.8, 1.0), "test-b": (0.75, 0.97, 0.5)}
 PERFECT = TRUTH.copy()
 OTHER = np.where(TRUTH == 1, 1, 0).astype(np.int32)
 
@@ -60,9 +62,18 @@ def write_run(folder, found, test):
     (folder / "config.json").write_text(json.dumps(content))
     log = "step,seconds,learning_rate,loss,tuning_score\n9,60,0.1,1.5,\n20,120,0.1,0.75,0.5\n30,180,0.1,0.5,0.625\n"
     (folder / "log.csv").write_text(log)
+    pairs = [(i, n) for i in ("test-a", "test-b") for n in range(test.max())]
+    confidences = "".join(f"{i},{n + 1},{CONFIDENCES[i][n]}\n" for i, n in pairs)
+    (folder / "confidence.csv").write_text("ImageId,nucleus,confidence\n" + confidences)
     stages = "stage,seconds,images,peak_gb\nread test,1.0,0,0.5\ntrain,180.0,400,2.5\n"
     (folder / "stages.csv").write_text(stages)
     return folder
+
+
+def spoil(path, old, new):
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +135,15 @@ def test_the_page_has_every_image_and_nucleus(page):
     assert [fate for fate, _, _ in held["found"]] == ["matched", "merged", "invented"]
     assert [iou for _, iou, _ in held["found"]][::2] == [1, 0]
     assert (images[3]["truth"], images[3]["score"], len(images[3]["found"])) == (None, None, 3)
+    assert [image["confidences"] for image in images] == [None, None, [0.9, 0.8, 1.0], [0.75, 0.97, 0.5]]
     assert held["source"].startswith("data:image/webp;base64,")
+
+
+def test_however_many_images_the_page_stays_small(run, competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "ROOM", 1000)
+    copy = shutil.copytree(run, tmp_path / "run")
+    images = json.loads(Reader(write_report(copy, competition).read_text()).data)["images"]
+    assert len(images) == 4 and sum(len(image["source"]) for image in images) <= 1000
 
 
 def test_the_page_needs_nothing_but_itself(page):
@@ -165,18 +184,22 @@ def test_a_comparison_says_how_much_and_how_sure(comparison):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "options", "words"),
+    ("damage", "options", "words"),
     [
         (lambda f: [path.unlink() for path in f.iterdir()], {}, ["config.json", "name the folder of a run"]),
         (lambda f: (f / "config.json").write_text("["), {}, ["config.json", "no settings file"]),
         (lambda f: write_submission(f / "held_out_nuclei.csv", [("x", "")]), {}, ["held_out_nuclei.csv", "x"]),
         (lambda f: write_submission(f / "submission.csv", [("x", "")]), {}, ["submission.csv", "x"]),
+        (lambda f: spoil(f / "confidence.csv", "test-b,3", "test-a,3"), {}, ["confidence.csv", "test-a", "delete it"]),
+        (lambda f: spoil(f / "confidence.csv", "0.97", "NaN"), {}, ["confidence.csv", "'NaN'"]),
+        (lambda f: spoil(f / "stages.csv", "180.0", "long"), {}, ["stages.csv", "'long' for seconds"]),
+        (lambda f: spoil(f / "log.csv", "0.75", "<b>"), {}, ["log.csv", "'<b>' for loss"]),
         (lambda f: None, {"data": None, "against": "other"}, ["--data"]),
     ],
 )
-def test_bad_input_is_a_sentence(run, competition, tmp_path, spoil, options, words):
+def test_bad_input_is_a_sentence(run, competition, tmp_path, damage, options, words):
     copy = shutil.copytree(run, tmp_path / "run")
-    spoil(copy)
+    damage(copy)
     with pytest.raises(BadInput) as error:
         write_report(copy, **({"data": competition} | options))
     for word in words:
@@ -288,7 +311,7 @@ def visit(browser):
 def test_the_wall_sorts_and_filters(visit, page):
     at = visit(page)
     low = f"{average_precision(TRUTH, FOUND):.3f}"
-    assert at.scores() == [low, "1.000", "–", "–"]  # noqa: RUF001
+    assert at.scores() == [low, "1.000", "3 nuclei", "3 nuclei"]
     at.choose("sort", "highest score")
     assert at.scores()[:2] == ["1.000", low]
     at.choose("fault", "merged")
@@ -301,6 +324,30 @@ def test_the_wall_sorts_and_filters(visit, page):
     at.choose("fault", "")
     at.choose("part", "test")
     assert len(at.scores()) == 2
+
+
+def test_without_truth_the_least_sure_come_first(visit, page):
+    at = visit(page)
+    at.choose("sort", "least sure")
+    names = [link.get_attribute("title") for link in at.all(".card a")]
+    assert names[:2] == ["test-b", "test-a"]  # means of 0.74 and 0.9; where nothing is known they come last
+    assert at.all(".card p + p span")[0].text == "confidence 0.740"
+    at.all(".card a")[0].click()
+    at.type("3")
+    strokes = "[...document.querySelectorAll('#stage .found .outline')].map(path => getComputedStyle(path).stroke)"
+    assert len(set(at.ask(strokes))) == 3  # each its own colour, by how sure it is
+    at.hover("found", 1)
+    assert at.text("#nucleus") == "Prediction: nucleus 2 · confidence 0.970"
+
+
+def test_without_any_truth_there_is_nothing_to_compare(visit, run, competition, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "held_out_nuclei.csv").unlink()
+    at = visit(write_report(copy, competition))
+    assert [link.get_attribute("title") for link in at.all(".card a")] == ["test-b", "test-a"]
+    layers = [box.get_dom_attribute("value") for box in at.all("#layers input")]
+    assert layers == ["image", "prediction"]
+    assert not at.one("#fault").is_displayed()
 
 
 def test_the_layers_switch_in_place(visit, page):

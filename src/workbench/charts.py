@@ -2,7 +2,7 @@
 
 from html import escape
 
-WIDTH, HEIGHT = 440, 220
+WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 34, 40  # px around the plot
 STEPS = (1, 2, 2.5, 5, 10)
 

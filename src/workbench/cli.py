@@ -191,7 +191,7 @@ def export(args):
     from workbench.export import export_run
 
     count = export_run(args.run, find_data(args), args.out, args.stage)
-    print(f"{args.out} holds what was found in {count} images: labels/ for ImageJ, qupath/, and coco.json.")
+    print(f"{args.out} holds what was found in {count} images: labels/ for ImageJ, qupath/, coco.json; tensorboard/.")
 
 
 def start(args):
@@ -482,7 +482,7 @@ def add_sample(commands):
 
 def add_export(commands):
     example = "nuclei export submission --data dsb2018 --out found"
-    summary = "write what a run found as label TIFFs, GeoJSON for QuPath and COCO JSON"
+    summary = "write what a run found as label TIFFs, GeoJSON for QuPath and COCO JSON, its training for TensorBoard"
     parser = add_command(commands, export, summary, example)
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
     add_data(parser)

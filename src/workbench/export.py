@@ -1,4 +1,4 @@
-"""Export: what a run found, in the formats that other tools open."""
+"""Export: what a run found and how it trained, in the formats that other tools open."""
 
 import json
 
@@ -7,19 +7,22 @@ import numpy as np
 from scipy import ndimage as ndi
 from skimage.measure import find_contours
 
-from nuclei.config import BadInput
+from nuclei.config import LOG, BadInput
 from nuclei.rle import encode_labels, parse_runs
 from nuclei.submission import write_whole
+from workbench.logs import read_log, write_events
 from workbench.report import gather_cases
 
 
 def export_run(run, data, out, stage=1):
-    """Writes label TIFFs (ImageJ), GeoJSON (QuPath) and one COCO JSON of all that a run found -> how many images.
+    """Writes all that a run found as label TIFFs (ImageJ), GeoJSON (QuPath) and one COCO JSON -> how many images.
+
+    Its training goes into an event file (TensorBoard), where it has left a log.
 
     Args:
         run: Path of a finished run's folder.
         data: the competition's folder.
-        out: Path of the folder that gets labels/<id>.tif, qupath/<id>.geojson and coco.json.
+        out: Path of the folder that gets labels/<id>.tif, qupath/<id>.geojson, coco.json and tensorboard/.
         stage: 1 or 2, whose test images the run's submission is for.
 
     Raises:
@@ -32,6 +35,8 @@ def export_run(run, data, out, stage=1):
         write_whole(out / "labels" / f"{image_id}.tif", encode_tiff(labels, image_id))
         write_whole(out / "qupath" / f"{image_id}.geojson", json.dumps(make_geojson(labels)))
     write_whole(out / "coco.json", json.dumps(make_coco(found)))
+    if (run / LOG).is_file():
+        write_events(read_log(run / LOG), out / "tensorboard")
     return len(found)
 
 

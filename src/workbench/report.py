@@ -3,8 +3,9 @@
 import base64
 import hashlib
 import json
+import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from scipy import ndimage as ndi
 
-from nuclei.config import CONFIG, HELD_OUT, HELD_OUT_NUCLEI, LOG, STAGES, SUBMISSION, BadInput
+from nuclei.config import CONFIDENCE, CONFIG, HELD_OUT, HELD_OUT_NUCLEI, LOG, STAGES, SUBMISSION, BadInput
 from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, list_ids, read_set
 from nuclei.kinds import KINDS
 from nuclei.metric import THRESHOLDS, average_precision, precision_at_thresholds
@@ -23,19 +24,22 @@ from nuclei.submission import HEADER, check_submission, read_table, write_whole
 from workbench.charts import line_chart
 from workbench.faults import FATES, find_fates
 from workbench.folders import REPORT
-from workbench.pictures import brighten
+from workbench.logs import read_log, read_number
 from workbench.scoring import mean_interval, read_solution
+from workbench.webp import encode_images
 
 PAGE = Path(__file__).with_name("page")  # page.html, page.css and page.js
-LONGEST = 1024  # px of the page's copy of an image; a larger one is shrunk
-QUALITY = 90  # of its WebP
+ROOM = 16_000_000  # characters for all pictures; outlines take about 120 for each nucleus
 SMOOTH = 0.5  # px by which an outline may stray from the nucleus's edge
 TEST, LEFT_OUT = "test", "held-out"  # which part of the data an image is from
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image of a report: `truth` int32 (H, W) or None, `found` int32 (H, W), `precision` float64 (10,) or None."""
+    """One image of a report: `truth` int32 (H, W) or None, `found` int32 (H, W), `precision` float64 (10,) or None.
+
+    `confidences` are a float in 0..1 for each nucleus found, or None where the run has kept none.
+    """
 
     image_id: str
     part: str
@@ -44,6 +48,7 @@ class Case:
     truth: np.ndarray | None
     found: np.ndarray
     precision: np.ndarray | None
+    confidences: list[float] | None = None
 
     @property
     def score(self):
@@ -94,6 +99,8 @@ def gather_cases(run, data, stage=1, solution=None):
     if (run / SUBMISSION).is_file():
         images = read_set(find_set(data, TEST_NAMES[stage]), default_cache())
         cases += _read_cases(run / SUBMISSION, images, TEST, read_solution(solution) if solution else {})
+        if (run / CONFIDENCE).is_file():
+            cases = _add_confidences(cases, run / CONFIDENCE)
     return cases
 
 
@@ -120,18 +127,29 @@ def _read_cases(path, images, part, truths):
         yield Case(image_id, part, kind, image, truth, found, precision)
 
 
+def _add_confidences(cases, path):
+    """The test images' Cases with the confidence of each nucleus."""
+    confidences = {case.image_id: [] for case in cases}
+    for row in read_table(path, ("ImageId", "confidence")):
+        confidences.setdefault(row["ImageId"], []).append(read_number(path, row, "confidence"))
+    for case in cases:
+        if case.part == TEST and len(confidences[case.image_id]) != case.found.max(initial=0):
+            raise BadInput(f"{path} is about other nuclei in {case.image_id} than {SUBMISSION} beside it: delete it")
+    return [replace(case, confidences=confidences[case.image_id]) if case.part == TEST else case for case in cases]
+
+
 # ---- one image, for the gallery ----------------------------------------------------------------
 
 
-def describe_case(case, other=None):
-    """What the page's script draws of an image -> dict for JSON.
+def describe_case(case, source, other=None):
+    """What the page's script draws of an image, whose picture is at the address `source` -> dict for JSON.
 
     A nucleus is [fate, IoU, path]: its fate of FATES, or "" where there is no truth, its best IoU or None, its outline
     in SVG's terms, in px of the image.
     """
     height, width = case.found.shape
     entry = {"id": case.image_id, "part": case.part, "kind": case.kind, "width": width, "height": height}
-    entry |= {"source": encode_image(case.image), "score": case.score, "truth": None}
+    entry |= {"source": source, "score": case.score, "truth": None, "confidences": case.confidences}
     found = outlines(case.found)
     if case.truth is None:
         entry["found"] = [["", None, path] for path in found]
@@ -149,16 +167,6 @@ def describe_case(case, other=None):
 def _nuclei(fates, paths):
     rows = zip(fates.names, fates.ious, paths, strict=True)
     return [[name, round(iou, 3), path] for name, iou, path in rows]
-
-
-def encode_image(image):
-    """uint8 (H, W, 3) RGB -> a data: address with the brightened image as WebP."""
-    shrink = LONGEST / max(image.shape)
-    bright = brighten(np.asarray(image))
-    if shrink < 1:
-        bright = cv2.resize(bright, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    data = cv2.imencode(".webp", bright[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1].tobytes()
-    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
 
 
 def outlines(labels):
@@ -184,7 +192,10 @@ def _path(corners):
 
 def fill_page(run, cases, others, against):
     """The whole page as text. What comes from outside is escaped, and the page's policy runs no script but its own."""
-    entries = [describe_case(case, others.get(case.image_id)) for case in cases]
+    sources = encode_images([case.image for case in cases], ROOM)
+    entries = [
+        describe_case(case, source, others.get(case.image_id)) for case, source in zip(cases, sources, strict=True)
+    ]
     style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -199,7 +210,8 @@ def fill_page(run, cases, others, against):
         "name": escape(name),
         "written": f"{datetime.now():%d %B %Y, %H:%M}",
         "headline": _headline(run, cases),
-        "sections": "\n".join(sections),
+        "links": "".join(f'<li><a href="#{_anchor(title)}">{escape(title)}</a></li>' for title, _ in sections),
+        "sections": "\n".join(section for _, section in sections),
         "data": json.dumps({"images": entries, "fates": FATES}, separators=(",", ":")).replace("<", "\\u003c"),
         "hidden": "" if cases else "hidden",
     }
@@ -212,14 +224,14 @@ def _headline(run, cases):
     for part in (LEFT_OUT, TEST):
         scores = [case.score for case in cases if case.part == part and case.score is not None]
         if part == LEFT_OUT and not scores and (run / HELD_OUT).is_file():
-            scores = [float(row["score"]) for row in read_table(run / HELD_OUT, ("score",))]
+            scores = [read_number(run / HELD_OUT, row, "score") for row in read_table(run / HELD_OUT, ("score",))]
         if scores:
             figures.append((f"{np.mean(scores):.3f}", f"score on {len(scores)} {part} images"))
     found = [case.found.max(initial=0) for case in cases if case.part == TEST]
     if found:
         figures.append((f"{sum(found):,}", f"nuclei found in {len(found)} test images"))
     if (run / STAGES).is_file():
-        seconds = sum(float(row["seconds"]) for row in _read_stages(run))
+        seconds = sum(row["seconds"] for row in _read_stages(run))
         figures.append((f"{seconds / 60:.1f} min", "from the files to the submission"))
     return "".join(f"<div><dt>{escape(what)}</dt><dd>{escape(figure)}</dd></div>" for figure, what in figures)
 
@@ -231,7 +243,8 @@ def _score_sections(run, cases):
         if scored:
             sections.append(_section(f"Score on the {part} images", _precision_table(scored), "wide"))
     if not any(case.part == LEFT_OUT for case in cases) and (run / HELD_OUT).is_file():
-        scores = [(row["kind"], float(row["score"])) for row in read_table(run / HELD_OUT, ("kind", "score"))]
+        table = read_table(run / HELD_OUT, ("kind", "score"))
+        scores = [(row["kind"], read_number(run / HELD_OUT, row, "score")) for row in table]
         rows = [
             (kind, len(here), f"{np.mean(here):.3f}")
             for kind in (*KINDS, "all")
@@ -289,10 +302,10 @@ def _against_section(cases, others, against):
 def _training_section(run):
     if not (run / LOG).is_file():
         return []
-    rows = read_table(run / LOG, ("seconds", "loss", "tuning_score"))
+    rows = read_log(run / LOG)
     charts = []
     for column, name, dots in (("loss", "loss", False), ("tuning_score", "score on the tuning images", True)):
-        points = [(float(row["seconds"]) / 60, float(row[column])) for row in rows if row[column]]
+        points = [(row["seconds"] / 60, row[column]) for row in rows if column in row]
         if points:
             said = f"{name}: {points[0][1]:.3f} at first, {points[-1][1]:.3f} at the end"
             charts.append(f"<figure>{line_chart(points, said, 'minutes', name, dots)}</figure>")
@@ -300,20 +313,24 @@ def _training_section(run):
 
 
 def _read_stages(run):
-    return read_table(run / STAGES, ("stage", "seconds", "images", "peak_gb"))
+    """[{stage: str, seconds, images, peak_gb: float}, ...]"""
+    path, numbers = run / STAGES, ("seconds", "images", "peak_gb")
+    table = read_table(path, ("stage", *numbers))
+    return [{"stage": row["stage"], **{name: read_number(path, row, name) for name in numbers}} for row in table]
 
 
 def _cost_section(run):
     if not (run / STAGES).is_file():
         return []
     stages = _read_stages(run)
-    total = sum(float(row["seconds"]) for row in stages) or 1.0
+    total = sum(row["seconds"] for row in stages) or 1.0
     rows = []
     for row in stages:
-        seconds, images = float(row["seconds"]), int(row["images"])
+        seconds, images = row["seconds"], int(row["images"])
         rate = f"{images / max(seconds, 1e-9):.1f}" if images else "-"
         share = f"{seconds / total:.0%}"
-        rows.append((row["stage"], f"{seconds:,.1f}", share, f"{images:,}" if images else "-", rate, row["peak_gb"]))
+        counts = (f"{images:,}" if images else "-", rate, f"{row['peak_gb']:.2f}")
+        rows.append((row["stage"], f"{seconds:,.1f}", share, *counts))
     head = ("stage", "seconds", "share", "images", "images/s", "peak memory, GB")
     note = '<p class="note">Of training, images are crops. Peak memory: the most that the run had held by then.</p>'
     return [_section("Time and memory", _table(head, rows) + note)]
@@ -325,7 +342,7 @@ def _settings_section(run):
     try:
         content = json.loads((run / CONFIG).read_text(encoding="utf-8"))
         parts = [
-            f"<details{' open' if name == 'versions' else ''}><summary>{escape(name)}</summary>"
+            f"<details><summary>{escape(name)}</summary>"
             f"{_table((name, 'value'), [(key, _plain(value)) for key, value in values.items()])}</details>"
             for name, values in content.items()
         ]
@@ -339,7 +356,13 @@ def _plain(value):
 
 
 def _section(title, content, style=""):
-    return f'<section class="{style}"><h2>{escape(title)}</h2>{content}</section>'
+    """A section of the page -> (its title, its HTML)."""
+    return title, f'<section id="{_anchor(title)}" class="{style}"><h2>{escape(title)}</h2>{content}</section>'
+
+
+def _anchor(title):
+    """What a title is called in an address."""
+    return re.sub("[^a-z0-9]+", "-", title.lower())
 
 
 def _table(head, rows):

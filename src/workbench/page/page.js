@@ -32,7 +32,10 @@
     return Object.fromEntries(fates.map(fate => [fate, Math.max(count(image.truth, fate), count(image.found, fate))]));
   }
 
+  const mean = numbers => numbers && numbers.length ? numbers.reduce((sum, one) => sum + one, 0) / numbers.length : null;
+
   for (const image of images) {
+    image.confidence = mean(image.confidences);
     image.counts = countFates(image);
     image.faulty = faults.reduce((sum, fault) => sum + image.counts[fault], 0);
   }
@@ -40,11 +43,18 @@
   const describeScore = image => image.score === null ? "no truth" : `score ${three(image.score)}`;
   const describeFaults = image => image.truth
     ? faults.filter(fault => image.counts[fault]).map(fault => `${image.counts[fault]} ${fault}`).join(" · ") || "no fault"
-    : plural(image.found.length, "nucleus").replace("nucleuss", "nuclei");
+    : `${image.found.length} ${image.found.length === 1 ? "nucleus" : "nuclei"}`;
+  const describeConfidence = image => image.confidence === null ? "" : `confidence ${three(image.confidence)}`;
   function describeDifference(image) {
     if (!image.other) return "";
     return image.difference === null ? `agreement ${three(image.agreement)}` : `difference ${signed(image.difference)}`;
   }
+
+  const describe = image => [image.kind, describeScore(image), describeFaults(image), describeConfidence(image),
+    describeDifference(image)].filter(Boolean);
+  const known = {
+    score: images.some(image => image.score !== null), confidence: images.some(image => image.confidence !== null),
+  };
 
   // ---- drawing -----------------------------------------------------------------------------------
 
@@ -53,13 +63,17 @@
   // An SVG of an image and its outlines. `apart` gives each nucleus its own element, for the pointer.
   function draw(image, apart) {
     const svg = makeSvg("svg", {class: "picture", viewBox: `0 0 ${image.width} ${image.height}`, role: "img"});
-    svg.setAttribute("aria-label", `${image.kind}, ${describeScore(image)}, ${describeFaults(image)}`);
+    svg.setAttribute("aria-label", describe(image).join(", "));
     svg.append(makeSvg("image", {href: image.source, width: image.width, height: image.height}));
     for (const side of Object.keys(sides)) {
-      const groups = {};
-      (image[side] || []).forEach((nucleus, index) => (groups[nucleus[0]] ||= []).push([nucleus, index]));
-      for (const [fate, members] of Object.entries(groups)) {
-        const group = makeSvg("g", {class: `${side} ${fate}`});
+      const groups = {}; // by fate, and by confidence in steps of 0.05
+      (image[side] || []).forEach((nucleus, index) => {
+        const sure = side === "found" && image.confidences ? Math.floor(image.confidences[index] * 20) / 20 : "";
+        (groups[`${nucleus[0]} ${sure}`] ||= []).push([nucleus, index]);
+      });
+      for (const [key, members] of Object.entries(groups)) {
+        const [fate, sure] = key.split(" "), group = makeSvg("g", {class: `${side} ${fate}`});
+        if (sure) group.style.setProperty("--sure", `${Math.max(0, (sure - .7) / .3) * 100}%`);
         const all = members.map(([[, , path]]) => path).join("");
         group.append(makeSvg("path", {class: "casing", d: all}));
         if (!apart) group.append(makeSvg("path", {class: "outline", d: all}));
@@ -73,7 +87,8 @@
 
   // ---- the layer, shared by wall and viewer ------------------------------------------------------
 
-  const layers = ["image", "truth", "prediction", "differences", ...(comparing ? ["other"] : [])];
+  const layers = ["image", ...(known.score ? ["truth", "prediction", "differences"] : ["prediction"]),
+    ...(comparing ? ["other"] : [])];
   const layerNames = {image: "Image", truth: "Truth", prediction: "Prediction", differences: "Differences", other: "Other run"};
 
   function showLayer(layer) {
@@ -96,16 +111,21 @@
       sample.append(makeSvg("path", {class: "outline", d: "M4 8H30"}));
       by(id).append(make("li", {class: fate}, sample, fate));
     }
+    by(id).append(make("li", {class: "scale"}, "confidence 0.7", make("span", {class: "ramp"}), "1"));
   }
 
   // ---- the wall ----------------------------------------------------------------------------------
 
   const last = value => value === null || value === undefined ? Infinity : value; // what is not known comes last
+  const rising = (a, b) => a < b ? -1 : a > b ? 1 : 0; // of Infinity and Infinity, too
   const orders = {
     ...(comparing && {"differ most": (a, b) => distance(b) - distance(a)}),
-    "lowest score": (a, b) => last(a.score) - last(b.score),
-    "highest score": (a, b) => last(a.score === null ? null : -a.score) - last(b.score === null ? null : -b.score),
-    "most faults": (a, b) => b.faulty - a.faulty,
+    ...(known.score && {
+      "lowest score": (a, b) => rising(last(a.score), last(b.score)),
+      "highest score": (a, b) => rising(last(a.score && -a.score), last(b.score && -b.score)),
+      "most faults": (a, b) => b.faulty - a.faulty,
+    }),
+    ...(known.confidence && {"least sure": (a, b) => rising(last(a.confidence), last(b.confidence))}),
     "most nuclei": (a, b) => b.found.length - a.found.length,
     "name": (a, b) => a.id < b.id ? -1 : 1,
   };
@@ -124,11 +144,11 @@
   function makeCard(image) {
     const link = make("a", {href: address(image), title: image.id});
     link.append(draw(image, false));
-    const score = make("strong", {}, image.score === null ? "–" : three(image.score));
-    link.append(make("p", {}, score, make("span", {}, image.kind)));
-    link.append(make("p", {}, make("span", {}, describeFaults(image)), make("span", {}, describeDifference(image))));
-    link.setAttribute("aria-label", `${image.id}, ${image.part}, ${image.kind}, ${describeScore(image)}, `
-      + `${describeFaults(image)} ${describeDifference(image)}`);
+    const [first, second] = image.score === null // what there is to see, then how good or how sure it is
+      ? [describeFaults(image), describeConfidence(image) || "no truth"] : [three(image.score), describeFaults(image)];
+    link.append(make("p", {}, make("strong", {}, first), make("span", {}, image.kind)));
+    link.append(make("p", {}, make("span", {}, second), make("span", {}, describeDifference(image))));
+    link.setAttribute("aria-label", [image.id, image.part, ...describe(image)].join(", "));
     return make("li", {class: "card"}, link);
   }
 
@@ -161,13 +181,14 @@
   function open(image) {
     current = image;
     by("viewer-title").textContent = image.id;
-    by("facts").textContent = [image.part, image.kind, `${image.width} × ${image.height} px`, describeScore(image),
-      describeFaults(image), describeDifference(image)].filter(Boolean).join(" · ");
+    by("facts").textContent = [image.part, `${image.width} × ${image.height} px`, ...describe(image)].join(" · ");
     svg = draw(image, true);
     stage.replaceChildren(svg);
     choose(null);
     fit();
-    if (!viewer.open) viewer.showModal();
+    if (viewer.open) return;
+    viewer.showModal();
+    viewer.focus(); // not its first button, whose ring would suggest that it was pressed
   }
 
   function close() {
@@ -256,8 +277,9 @@
     if (!element) return by("nucleus").textContent = "";
     element.classList.add("chosen");
     const {side, index} = element.dataset, [fate, iou] = current[side][index];
-    const known = fate ? ` · ${fate} · best IoU ${three(iou)}` : "";
-    by("nucleus").textContent = `${sides[side]}: nucleus ${+index + 1}${known}`;
+    const facts = [`${sides[side]}: nucleus ${+index + 1}`, ...(fate ? [fate, `best IoU ${three(iou)}`] : [])];
+    if (side === "found" && current.confidences) facts.push(`confidence ${three(current.confidences[index])}`);
+    by("nucleus").textContent = facts.join(" · ");
   }
 
   function stepNucleus(by) {
@@ -290,7 +312,8 @@
   for (const [id, act] of Object.entries({previous: keys.ArrowLeft, next: keys.ArrowRight, larger: keys["+"],
     smaller: keys["-"], fit, close})) by(id).addEventListener("click", act);
 
-  showLayer(images.some(image => image.truth) ? "differences" : "prediction");
+  document.body.classList.toggle("sure", known.confidence);
+  showLayer(known.score ? "differences" : "prediction");
   arrange();
   follow();
 })();
