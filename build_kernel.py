@@ -2,12 +2,15 @@
 
     python build_kernel.py             write kernel/nuclei_kernel.py
     python build_kernel.py --check     exit 1 with a diff where it is not what the sources give; write nothing
-    python build_kernel.py --notebook  write (or check) kernel/nuclei_kernel.ipynb instead, a cell a chapter
+    python build_kernel.py --notebook  the same for kernel/nuclei_kernel.ipynb, too, a cell a chapter
 
 Kaggle runs a single file, so src/nuclei becomes one: each module that its __main__.py reaches is a chapter under a
 banner, after the chapters that it imports. A module's docstring turns into the banner, its third-party imports move to
 the top of the file, its imports from other modules and its main guard vanish. Every other line stays as it is. In
 return no module may notice that all share one namespace: what could let it notice is an error with file and line.
+
+A notebook has the same chapters and ends with notebook.py, where there is one. Once built, it is kept up to date
+together with the script.
 
 For another competition change PACKAGE and KERNEL, and write src/PACKAGE/__main__.py and kernel/kernel-metadata.json.
 Needs Python 3.11 and nothing else.
@@ -34,10 +37,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "nuclei"
 KERNEL = "nuclei_kernel"
-ENTRY = "__main__"
+ENTRY, NOTEBOOK = "__main__", "notebook"  # the modules whose main guard stays
 
 # What a chapter may import besides the standard library. All of it is in Kaggle's image.
-IMAGE_MODULES = {"cv2", "jax", "keras", "numpy", "pandas", "scipy", "skimage", "tensorflow", "torch", "tqdm"}
+IMAGE_MODULES = {
+    "cv2",
+    "jax",
+    "keras",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "scipy",
+    "skimage",
+    "tensorflow",
+    "torch",
+    "tqdm",
+}
 OLDEST_PYTHON = (3, 11)
 LINE_LENGTH = 120
 SIZE_LIMIT, SIZE_WARNING = 1_000_000, 900_000  # bytes; Kaggle takes less than a megabyte
@@ -70,7 +85,7 @@ class Chapter:
     path: str  # from the root
     text: str
     docstring: list[str]  # lines
-    code: str  # the text without docstring, imports and main guard; the entry keeps its guard
+    code: str  # the text without docstring, imports and main guard; ENTRY and NOTEBOOK keep theirs
     imports: list[tuple[int, str, str, str]]  # line, module, name ("" for a whole module), alias ("" for none)
     needs: list[tuple[int, str, str]]  # line, chapter, name
     defines: dict[str, int]  # name: line
@@ -100,11 +115,11 @@ def read_chapter(root, name):
         if len(line) > LINE_LENGTH - 2:
             raise BuildError(path, number, f"over {LINE_LENGTH} columns as a comment of the banner")
     guards = [node for node in tree.body if is_main_guard(node)]
-    if name == ENTRY and not guards:
-        raise BuildError(path, 1, 'nothing would run: the entry ends with if __name__ == "__main__":')
+    if name in (ENTRY, NOTEBOOK) and not guards:
+        raise BuildError(path, 1, 'nothing would run: this module ends with if __name__ == "__main__":')
     check_names(path, tree, guards)
     imports, needs = read_imports(path, tree)
-    code = flatten(path, text, tree, guards if name != ENTRY else [])
+    code = flatten(path, text, tree, [] if name in (ENTRY, NOTEBOOK) else guards)
     lines = first_lines(tree)
     symbols = symtable.symtable(code, path, "exec").get_symbols()
     defines = {symbol.get_name(): lines.get(symbol.get_name(), 1) for symbol in symbols if symbol.is_assigned()}
@@ -206,8 +221,13 @@ def lines_of(node):
 # ---- all of them -------------------------------------------------------------------------------
 
 
-def read_chapters(root):
-    """The entry and what it reaches, each chapter after those that it imports, in the order of the imports."""
+def read_chapters(root, notebook=False):
+    """The entry and what it reaches, each chapter after those that it imports, in the order of the imports.
+
+    Args:
+        root: Path of the repository.
+        notebook: whether NOTEBOOK comes last, with what it reaches.
+    """
     package = f"src/{PACKAGE}/__init__.py"
     for node in ast.parse(read_text(root / package)).body:
         if not isinstance(node, ast.Expr):
@@ -231,6 +251,8 @@ def read_chapters(root):
         done[name] = chapter
 
     visit(ENTRY)
+    if notebook and (root / f"src/{PACKAGE}/{NOTEBOOK}.py").is_file():
+        visit(NOTEBOOK)
     return list(done.values())
 
 
@@ -339,7 +361,7 @@ def is_sealed(text):
 
 def build(root, notebook=False):
     """The text of the kernel."""
-    chapters = read_chapters(root)
+    chapters = read_chapters(root, notebook)
     check_unique(chapters)
     text = (render_notebook if notebook else render_script)(chapters)
     if len(text) >= SIZE_LIMIT:  # it is ASCII: a character is a byte
@@ -406,28 +428,41 @@ def main(arguments=None, root=ROOT):
     """Exit status 0: done, or up to date; 1: --check found a difference; 2: there can be no kernel."""
     parser = argparse.ArgumentParser(description=f"Flatten src/{PACKAGE} into the one file that Kaggle runs.")
     parser.add_argument("--check", action="store_true", help="exit 1 with a diff where kernel/ is stale; write nothing")
-    parser.add_argument("--notebook", action="store_true", help="a Jupyter notebook instead of a script")
+    parser.add_argument("--notebook", action="store_true", help="a Jupyter notebook, too")
     parser.add_argument("--force", action="store_true", help="overwrite a kernel that was edited by hand")
     options = parser.parse_args(arguments)
-    name = f"kernel/{KERNEL}{'.ipynb' if options.notebook else '.py'}"
+    script, notebook = (f"kernel/{KERNEL}{suffix}" for suffix in (".py", ".ipynb"))
     metadata = "kernel/kernel-metadata.json"
     try:
         check_metadata(metadata, read_text(root / metadata))
-        text, old = build(root, options.notebook), read_text(root / name)
+        texts = {script: build(root)}
+        if options.notebook or (root / notebook).exists():
+            texts[notebook] = build(root, notebook=True)
         if options.check:
-            lines = (old.splitlines(keepends=True), text.splitlines(keepends=True))
-            sys.stdout.writelines(difflib.unified_diff(*lines, f"{name} (there)", f"{name} (built)"))
-            return int(old != text)
-        if old and not is_sealed(old) and not options.force:
-            raise BuildError(name, 1, f"edited by hand: take the change to src/{PACKAGE}, then build with --force")
-        write_whole(root / name, text)
+            stale = [name for name, text in texts.items() if show_difference(root, name, text)]
+            return int(bool(stale))
+        for name in texts:
+            old = read_text(root / name)
+            if old and not is_sealed(old) and not options.force:
+                raise BuildError(name, 1, f"edited by hand: take the change to src/{PACKAGE}, then build with --force")
+        for name, text in texts.items():
+            write_whole(root / name, text)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 2
-    if len(text) >= SIZE_WARNING:
-        print(f"warning: close to Kaggle's limit of {SIZE_LIMIT:,} bytes", file=sys.stderr)
-    print(f"{name}: {text.count(chr(10)):,} lines, {len(text):,} bytes")
+    for name, text in texts.items():
+        if len(text) >= SIZE_WARNING:
+            print(f"warning: {name} is close to Kaggle's limit of {SIZE_LIMIT:,} bytes", file=sys.stderr)
+        print(f"{name}: {text.count(chr(10)):,} lines, {len(text):,} bytes")
     return 0
+
+
+def show_difference(root, name, text):
+    """Prints how a file differs from what it should hold -> whether it does."""
+    old = read_text(root / name)
+    lines = (old.splitlines(keepends=True), text.splitlines(keepends=True))
+    sys.stdout.writelines(difflib.unified_diff(*lines, f"{name} (there)", f"{name} (built)"))
+    return old != text
 
 
 if __name__ == "__main__":

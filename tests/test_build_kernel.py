@@ -278,6 +278,29 @@ def test_the_notebook_holds_the_same_chapters_and_runs(tmp_path):
     assert "6.28" in done.stdout and "def halved" in done.stdout, done.stderr
 
 
+def test_a_notebook_ends_with_a_chapter_of_its_own(tmp_path):
+    last = '"""Last."""\n\nfrom nuclei.shapes import Disc\n\nif __name__ == "__main__":\n    print(Disc)\n'
+    root = plant(tmp_path, notebook=last)
+    cells = json.loads(build(root, notebook=True))["cells"]
+    assert [cell["id"] for cell in cells][-2:] == ["__main__", "notebook"]
+    assert "".join(cells[-1]["source"]).endswith("print(Disc)")
+    assert "Last." not in build(root)
+
+
+def test_a_notebook_that_is_there_is_kept_up_to_date(tmp_path):
+    root = plant(tmp_path)
+    assert main([], root) == 0
+    assert set(snapshot(root)) == {"kernel-metadata.json", "nuclei_kernel.py"}
+    assert main(["--notebook"], root) == 0
+    before = snapshot(root)
+    (root / "src/nuclei/round.py").write_text(textwrap.dedent(ROUND).replace("on purpose", "anew").lstrip())
+    assert main(["--check"], root) == 1
+    assert main([], root) == 0
+    after = snapshot(root)
+    assert all(before[name] != after[name] for name in ("nuclei_kernel.py", "nuclei_kernel.ipynb"))
+    assert main(["--check"], root) == 0
+
+
 # ---- the command -------------------------------------------------------------------------------
 
 
