@@ -19,6 +19,7 @@ run: .venv/.ready  ## draw the sample competition, run the built kernel on it as
 	@.venv/bin/python -m workbench.cli kernel run --data build/sample --preset sample --out submission
 	@.venv/bin/python -m workbench.cli score submission --solution build/sample/stage1_solution.csv
 	@echo
+	@echo "Open submission/report.html in a browser: it shows every image, what was found in it and what was missed."
 	@echo "Next, the real data (https://www.kaggle.com/c/data-science-bowl-2018/data) in a folder DIR, zipped as it comes:"
 	@echo "  .venv/bin/nuclei run --data DIR --preset cpu --minutes 25"
 

@@ -31,7 +31,7 @@ def put(folder, *names):
         (["dsb2018/stage1_train.zip", "submission/submission.csv"], "A submission", ["report", "check", "submit"]),
         (
             ["build/sample/stage1_train.zip", "submission/submission.csv", "submission/report.html"],
-            "A submission",
+            "submission/report.html shows it",
             ["check", "score"],
         ),
     ],

@@ -73,7 +73,8 @@ def test_a_run_leaves_its_files_and_says_what_is_next(sample_run):
     folder, _, _, done = sample_run
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (folder / "out").iterdir()}
-    assert names == {"submission.csv", "model.weights.h5", "config.json", "log.csv", "stages.csv", "report.html"}
+    tables = {"submission.csv", "confidence.csv", "log.csv", "stages.csv"}
+    assert names == tables | {"model.weights.h5", "config.json", "report.html"}
     assert "out/submission.csv" in done.stdout
     for word in ("nuclei check", "nuclei score", "https://www.kaggle.com/"):
         assert word in done.stdout

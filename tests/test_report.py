@@ -159,8 +159,8 @@ def test_a_solution_gives_the_test_images_their_truth(run, competition, tmp_path
     copy = shutil.copytree(run, tmp_path / "run")
     rows = [f"{i},{rle},100,120,Public\n" for i in ("test-a", "test-b") for rle in encode_labels(TRUTH)]
     (tmp_path / "solution.csv").write_text("ImageId,EncodedPixels,Height,Width,Usage\n" + "".join(rows))
-    path = write_report(copy, competition, solution=tmp_path / "solution.csv")
-    said = Reader(path.read_text()).said
+    assert main(["report", str(copy), "--data", str(competition), "--solution", str(tmp_path / "solution.csv")]) == 0
+    said = Reader((copy / "report.html").read_text()).said
     assert f"{average_precision(TRUTH, FOUND):.3f}" in said
     assert "Score on the test images" in said
 

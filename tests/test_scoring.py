@@ -5,7 +5,7 @@ import pytest
 
 from nuclei.config import BadInput
 from nuclei.metric import THRESHOLDS
-from workbench.scoring import read_solution, score_submission
+from workbench.scoring import find_solution, read_solution, score_submission
 
 SOLUTION = (
     "ImageId,EncodedPixels,Height,Width,Usage\na,1 2,4,5,Public\nc,1 1,2,2,Ignored\na,5 4,4,5,Public\nb,,3,2,Private\n"
@@ -37,6 +37,14 @@ def test_the_solution_without_what_kaggle_ignored(write):
 def test_a_solution_without_usage_counts_whole(write):
     path = write("ImageId,EncodedPixels,Height,Width\nc,1 1,2,2\n")
     assert read_solution(path)["c"].tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("name", ["stage1_solution.csv", "stage1_solution.csv.zip"])
+def test_the_solution_among_the_competitions_files_is_found(write, tmp_path, name):
+    assert find_solution(tmp_path, 1) is None
+    path = write(SOLUTION, name)
+    assert find_solution(tmp_path, 1) == path
+    assert find_solution(tmp_path, 2) is None
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ def next_steps(root=ROOT):
             ],
         )
     elif (RUN / SUBMISSION).is_file():
-        sentence, steps = f"A submission is in {RUN}.", _with_submission(data)
+        report = RUN / REPORT
+        seen = f", and {report} shows it: open it in a browser" if report.is_file() else ""
+        sentence, steps = f"A submission is in {RUN}{seen}.", _with_submission(data)
     elif (RUN / WEIGHTS).is_file():
         predict = f"nuclei predict --weights {RUN} --data {_quote(data)} --out {RUN}"
         sentence, steps = f"A trained network is in {RUN}, and no submission yet.", [(predict, "find nuclei")]

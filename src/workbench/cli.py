@@ -66,8 +66,8 @@ def run(args):
 
     with in_use(args.out), unfinished(args.out) as folder:
         run_competition(config, data, folder, args.stage)
-    report_on(args.out, data, args.stage)
     print_next(args.out / SUBMISSION, data, args.stage)
+    report_on(args.out, data, args.stage)
 
 
 def train(args):
@@ -137,10 +137,10 @@ def compare(args):
 
 
 def sample(args):
-    from workbench.sample import SAMPLE_FILES, draw_sample
+    from workbench.sample import draw_sample
 
     draw_sample(args.folder, args.seed)
-    print(f"{args.folder} holds a sample competition: {', '.join(SAMPLE_FILES)}. Next:")
+    print(f"{args.folder} holds a sample competition. Next:")
     print(f"  nuclei run --data {quote(args.folder)} --preset sample")
 
 
@@ -179,9 +179,11 @@ def score(args):
 
 def report(args):
     from workbench.report import write_report
+    from workbench.scoring import find_solution
 
     data = find_data(args) if args.data or "NUCLEI_DATA" in os.environ else None
-    path = write_report(args.run, data, args.stage, args.solution, args.against)
+    solution = args.solution or (find_solution(data, args.stage) if data else None)
+    path = write_report(args.run, data, args.stage, solution, args.against)
     print(f"{path} is the report: open it in a browser.")
     if not data:
         print("Without --data it has no images.")
@@ -234,8 +236,8 @@ def kernel_run(args):
     settings = {name.upper(): getattr(args, name) for name in names if getattr(args, name) is not None}
     path = run_twin(build_kernel(), data, args.out, settings, args.limit, args.layout, args.python)
     stage = args.stage or last_stage(data)
-    report_on(args.out, data, stage)
     print_next(path, data, stage)
+    report_on(args.out, data, stage)
 
 
 def push(args):
@@ -331,15 +333,21 @@ def find_submission(path):
 def report_on(run, data, stage):
     """Writes the report of a run that has just ended."""
     from workbench.report import write_report
+    from workbench.scoring import find_solution
 
-    print(f"\nThe report is {write_report(run, data, stage)}: open it in a browser.")
+    path = write_report(run, data, stage, find_solution(data, stage))
+    print(f"\nThe report is {path}: open it in a browser.")
 
 
 def print_next(path, data, stage):
+    from workbench.scoring import find_solution
+
     option = f" --stage {stage}" if stage != 1 else ""
+    solution = find_solution(data, stage)
+    named = quote(solution) if solution else "CSV   (if you have a solution file)"
     print(f"\nThe submission is {path}. Next:")
     print(f"  nuclei check {quote(path)} --data {quote(data)}{option}")
-    print(f"  nuclei score {quote(path)} --solution CSV   (if you have a solution file)")
+    print(f"  nuclei score {quote(path)} --solution {named}")
     print(f"  or upload it: {UPLOAD_PAGE}")
 
 
@@ -448,7 +456,9 @@ def add_report(commands):
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run; report.html goes into it")
     add_data(parser)
     add_stage(parser)
-    parser.add_argument("--solution", metavar="CSV", type=Path, help="the true nuclei of the test images")
+    parser.add_argument(
+        "--solution", metavar="CSV", type=Path, help="the true nuclei of the test images (default: the data's)"
+    )
     parser.add_argument("--against", metavar="RUN2", type=Path, help="another run, to compare with image by image")
 
 

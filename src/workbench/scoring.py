@@ -9,6 +9,7 @@ from nuclei.metric import THRESHOLDS, precision_at_thresholds
 from nuclei.rle import decode_rles, parse_runs
 from nuclei.submission import HEADER, check_submission, read_table
 
+SOLUTION = "stage1_solution.csv"  # among the competition's files, zipped as it comes
 CONFIDENCE = 0.95  # of the interval in which a mean difference lies
 
 
@@ -54,6 +55,12 @@ def score_submission(path, solution):
         precision_at_thresholds(truth, decode_rles(rles[image_id], *truth.shape)) for image_id, truth in truths.items()
     ]
     return np.mean(scores, axis=0)
+
+
+def find_solution(data, stage):
+    """The Path of the solution among a competition's files, which have one for stage 1 alone, or None."""
+    paths = [data / name for name in (SOLUTION, f"{SOLUTION}.zip")] if stage == 1 else []
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_solution(path):
