@@ -75,6 +75,13 @@ def test_a_run_that_ends_well_replaces_the_earlier_one(run, capsys):
     assert (out / "kernel.log").read_text() == capsys.readouterr().out == "done\n"
 
 
+def test_what_tensorflow_says_of_itself_is_kept_and_not_shown(run, capsys):
+    noise = "I0000 00:00:1795519420.599733   12213 cudart_stub.cc:31] Could not find cuda drivers on your machine"
+    out = run(SUBMIT, f"print({noise!r})", "print('E0000 00:00:17 an error')")
+    assert capsys.readouterr().out == "E0000 00:00:17 an error\n"
+    assert noise in (out / "kernel.log").read_text()
+
+
 @pytest.mark.parametrize("layout, mount", twin.LAYOUTS.items())
 def test_the_input_is_mounted_in_either_layout(run, data, layout, mount):
     show = "print(sorted(os.listdir(os.environ['NUCLEI_INPUT'] + '/' + os.environ['MOUNT'])))"

@@ -193,7 +193,9 @@ def export(args):
     from workbench.export import export_run
 
     count = export_run(args.run, find_data(args), args.out, args.stage)
-    print(f"{args.out} holds what was found in {count} images: labels/ for ImageJ, qupath/, coco.json; tensorboard/.")
+    print(f"{args.out} holds what was found in {count} images: labels/ for ImageJ, qupath/ and coco.json.")
+    if (args.out / "tensorboard").is_dir():
+        print(f"Its training: tensorboard --logdir {quote(args.out / 'tensorboard')}")
 
 
 def start(args):
@@ -201,7 +203,7 @@ def start(args):
     from workbench.advice import next_steps
 
     sentence, steps = next_steps()
-    print(f"{sentence} Next:\n")
+    print(textwrap.fill(f"{sentence} Next:", 80, break_long_words=False, break_on_hyphens=False), end="\n\n")
     for command, what in steps:
         print(f"  {paint(command, BOLD)}\n      {what}")
     print("\nnuclei --help lists the commands; nuclei doctor looks at this machine.")
@@ -411,7 +413,7 @@ def add_command(commands, function, summary, example, name=None):
 
 def add_page(commands, name, summary, example):
     """A parser whose --help has an example."""
-    description = f"{summary[0].upper()}{summary[1:]}."
+    description = textwrap.fill(f"{summary[0].upper()}{summary[1:]}.", 79)
     parser = commands.add_parser(name, help=summary, description=description, formatter_class=HELP)
     parser.epilog = f"example:\n  {example}"
     return parser

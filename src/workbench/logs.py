@@ -1,11 +1,10 @@
 """Logs: the tables that a run leaves, as numbers, and its training for TensorBoard."""
 
-import os
-
 import numpy as np
 
 from nuclei.config import BadInput
 from nuclei.submission import read_table
+from workbench.terminal import silence
 
 SCALARS = ("loss", "learning_rate", "tuning_score")  # columns of log.csv, beside step and seconds
 
@@ -41,8 +40,8 @@ def write_events(rows, folder):
 
     The time of a point is its second of the training, counted from 1970: right on TensorBoard's axis RELATIVE.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf  # whatever Keras's backend is: it alone knows the format
+    with silence():
+        import tensorflow as tf  # whatever Keras's backend is: it alone knows the format
 
     folder.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(folder / "events.out.tfevents.0.nuclei")) as file:

@@ -72,7 +72,7 @@ def start_keras():
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # on CPUs without AVX512, too: a sixth faster there
     # Of weights that do not fit, Keras warns once a layer before it raises the error that we show.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"keras\.src\.saving")
-    with _silence():
+    with silence():
         import keras
 
         keras.distribution.list_devices()
@@ -86,7 +86,7 @@ def paint(text, code):
 
 
 @contextlib.contextmanager
-def _silence():
+def silence():
     """Drops what anything writes to descriptor 2; an exception passes, to be shown afterwards."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,8 @@ LAYOUTS = {"competitions": f"competitions/{COMPETITION}", "plain": COMPETITION}
 # All that a kernel sees of its caller's environment: what finds and chooses the devices.
 KEPT = ("PATH", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 LAST_LINES = 5  # of a failed kernel's log, shown again
+# What TensorFlow's C++ says of itself at the start, whatever TF_CPP_MIN_LOG_LEVEL is: in kernel.log, but not shown.
+START_UP = re.compile(r"WARNING: All log messages before absl|I\d{4} \d\d:\d\d:\d\d")
 
 
 def run_twin(kernel, data, out, settings, limit=SESSION_MINUTES, layout="competitions", python=sys.executable):
@@ -106,7 +109,8 @@ def _run_process(command, cwd, environ, log_file, limit):
         try:
             for line in process.stdout:
                 kept.write(line)
-                print(plain(line), end="", flush=True)
+                if not START_UP.match(line):
+                    print(plain(line), end="", flush=True)
             status = process.wait()
         finally:
             timer.cancel()

@@ -73,7 +73,7 @@
       });
       for (const [key, members] of Object.entries(groups)) {
         const [fate, sure] = key.split(" "), group = makeSvg("g", {class: `${side} ${fate}`});
-        if (sure) group.style.setProperty("--sure", `${Math.max(0, (sure - .7) / .3) * 100}%`);
+        if (sure) group.style.setProperty("--sure", `${Math.max(0, (sure - .6) / .4) * 100}%`);
         const all = members.map(([[, , path]]) => path).join("");
         group.append(makeSvg("path", {class: "casing", d: all}));
         if (!apart) group.append(makeSvg("path", {class: "outline", d: all}));
@@ -111,7 +111,7 @@
       sample.append(makeSvg("path", {class: "outline", d: "M4 8H30"}));
       by(id).append(make("li", {class: fate}, sample, fate));
     }
-    by(id).append(make("li", {class: "scale"}, "confidence 0.7", make("span", {class: "ramp"}), "1"));
+    by(id).append(make("li", {class: "scale"}, "confidence 0.6", make("span", {class: "ramp"}), "1"));
   }
 
   // ---- the wall ----------------------------------------------------------------------------------
