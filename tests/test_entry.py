@@ -182,6 +182,8 @@ def test_the_kernel_alone_gives_what_the_sources_give(data, tmp_path, monkeypatc
     assert sources.returncode == 0, said
     assert kernel == (tmp_path / "sources/submission.csv").read_text()
     assert len(kernel) > 500  # nuclei, not placeholders
+    confidences = [(tmp_path / home / "confidence.csv").read_text() for home in ("kernel", "sources")]
+    assert confidences[0] == confidences[1]
     source_hash = build_kernel.hash_sources(build_kernel.read_chapters(REPOSITORY))
     assert f"sources {source_hash};" in (tmp_path / "kernel/kernel.log").read_text()
     assert "sources not bundled;" in said

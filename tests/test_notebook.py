@@ -27,6 +27,8 @@ def test_it_runs_from_top_to_bottom_and_shows_pictures(tmp_path, monkeypatch):
     settings = {"INPUT": tmp_path / "input", "WORKING": tmp_path, "PRESET": "sample", "STEPS": 1, "STAGE": 1}
     for name, value in settings.items():
         monkeypatch.setenv(f"NUCLEI_{name}", str(value))
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):  # what Jupyter would leave in one's home
+        monkeypatch.setenv(name, str(tmp_path / "jupyter"))
     notebook = nbformat.reads(build_kernel.build(ROOT, notebook=True), as_version=4)
     nbformat.validate(notebook)
     nbclient.NotebookClient(notebook, timeout=280, resources={"metadata": {"path": tmp_path}}).execute()
