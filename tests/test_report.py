@@ -336,6 +336,8 @@ def test_without_truth_the_least_sure_come_first(visit, page):
     at.type("3")
     strokes = "[...document.querySelectorAll('#stage .found .outline')].map(path => getComputedStyle(path).stroke)"
     assert len(set(at.ask(strokes))) == 3  # each its own colour, by how sure it is
+    at.type("n")
+    assert at.text("#nucleus") == "Prediction: nucleus 3 · confidence 0.500"  # the keys begin with the least sure
     at.hover("found", 1)
     assert at.text("#nucleus") == "Prediction: nucleus 2 · confidence 0.970"
 

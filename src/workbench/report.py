@@ -232,7 +232,7 @@ def _headline(run, cases):
         figures.append((f"{sum(found):,}", f"nuclei found in {len(found)} test images"))
     if (run / STAGES).is_file():
         seconds = sum(row["seconds"] for row in _read_stages(run))
-        figures.append((f"{seconds / 60:.1f} min", "from the files to the submission"))
+        figures.append((f"{seconds / 60:.1f} min", "for all stages"))
     return "".join(f"<div><dt>{escape(what)}</dt><dd>{escape(figure)}</dd></div>" for figure, what in figures)
 
 

@@ -32,6 +32,7 @@
     return Object.fromEntries(fates.map(fate => [fate, Math.max(count(image.truth, fate), count(image.found, fate))]));
   }
 
+  const rising = (a, b) => a < b ? -1 : a > b ? 1 : 0; // of Infinity and Infinity, too
   const mean = numbers => numbers && numbers.length ? numbers.reduce((sum, one) => sum + one, 0) / numbers.length : null;
 
   for (const image of images) {
@@ -56,6 +57,10 @@
     score: images.some(image => image.score !== null), confidence: images.some(image => image.confidence !== null),
   };
 
+  // The colours of confidence go from the least that the run has to 1: thresholds leave nothing below 0.9 in some.
+  const least = Math.min(.9, ...images.map(image => Math.floor(10 * Math.min(1, ...image.confidences || [])) / 10));
+  const scale = confidence => (confidence - least) / (1 - least);
+
   // ---- drawing -----------------------------------------------------------------------------------
 
   const sides = {found: "Prediction", truth: "Truth", other: "Other run"};
@@ -66,14 +71,15 @@
     svg.setAttribute("aria-label", describe(image).join(", "));
     svg.append(makeSvg("image", {href: image.source, width: image.width, height: image.height}));
     for (const side of Object.keys(sides)) {
-      const groups = {}; // by fate, and by confidence in steps of 0.05
+      const groups = {}; // by fate, and by confidence in eighths of the scale
       (image[side] || []).forEach((nucleus, index) => {
-        const sure = side === "found" && image.confidences ? Math.floor(image.confidences[index] * 20) / 20 : "";
+        const sure = side === "found" && image.confidences ? Math.round(8 * scale(image.confidences[index])) : "";
         (groups[`${nucleus[0]} ${sure}`] ||= []).push([nucleus, index]);
       });
-      for (const [key, members] of Object.entries(groups)) {
+      const sorted = Object.entries(groups).sort(([a], [b]) => rising(a.split(" ")[1], b.split(" ")[1]));
+      for (const [key, members] of sorted) { // the least sure first, for the keys that go through them
         const [fate, sure] = key.split(" "), group = makeSvg("g", {class: `${side} ${fate}`});
-        if (sure) group.style.setProperty("--sure", `${Math.max(0, (sure - .6) / .4) * 100}%`);
+        if (sure) group.style.setProperty("--sure", `${sure / 8 * 100}%`);
         const all = members.map(([[, , path]]) => path).join("");
         group.append(makeSvg("path", {class: "casing", d: all}));
         if (!apart) group.append(makeSvg("path", {class: "outline", d: all}));
@@ -111,13 +117,12 @@
       sample.append(makeSvg("path", {class: "outline", d: "M4 8H30"}));
       by(id).append(make("li", {class: fate}, sample, fate));
     }
-    by(id).append(make("li", {class: "scale"}, "confidence 0.6", make("span", {class: "ramp"}), "1"));
+    by(id).append(make("li", {class: "scale"}, `confidence ${least}`, make("span", {class: "ramp"}), "1"));
   }
 
   // ---- the wall ----------------------------------------------------------------------------------
 
   const last = value => value === null || value === undefined ? Infinity : value; // what is not known comes last
-  const rising = (a, b) => a < b ? -1 : a > b ? 1 : 0; // of Infinity and Infinity, too
   const orders = {
     ...(comparing && {"differ most": (a, b) => distance(b) - distance(a)}),
     ...(known.score && {
