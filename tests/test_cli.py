@@ -191,7 +191,7 @@ def test_help_has_an_example(command, capsys):
 def test_sample_draws_a_competition_and_says_what_is_next(tmp_path, capsys):
     assert main(["sample", str(tmp_path / "new one"), "--seed", "3"]) == 0
     said = capsys.readouterr().out
-    assert "stage1_train.zip" in said
+    assert (tmp_path / "new one/stage1_train.zip").is_file()
     assert f"nuclei run --data '{tmp_path / 'new one'}' --preset sample" in said
 
 
