@@ -5,7 +5,8 @@ import shlex
 import pytest
 
 from workbench.advice import next_steps
-from workbench.cli import build_parser, main
+from workbench.cli import main
+from workbench.parser import build_parser
 
 
 @pytest.fixture

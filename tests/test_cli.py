@@ -18,7 +18,9 @@ from nuclei.config import PRESETS, Config
 from nuclei.metric import average_precision
 from nuclei.rle import encode_labels
 from nuclei.submission import check_submission, read_table, write_submission
-from workbench.cli import build_parser, main, make_config
+from workbench.cli import main
+from workbench.commands import make_config
+from workbench.parser import build_parser
 from workbench.sample import draw_sample
 from workbench.scoring import read_solution
 

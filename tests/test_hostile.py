@@ -27,7 +27,7 @@ from nuclei.data import decode_image, read_set
 from nuclei.rle import encode_labels
 from nuclei.submission import check_submission, make_rows, read_table, write_submission
 from nuclei.watershed import Thresholds
-from workbench import cli, runs
+from workbench import commands, runs
 from workbench.cli import main
 from workbench.folders import in_use
 from workbench.journal import Journal
@@ -509,7 +509,7 @@ def test_a_full_disk_leaves_the_old_file_and_a_sentence(mounted, monkeypatch, ca
     def info(args):
         write_submission(path, [("new", "1 1 " * 10**6)])
 
-    monkeypatch.setattr(cli, "info", info)
+    monkeypatch.setattr(commands, "info", info)
     assert main(["info", "x"]) == 2
     assert f"{path}: No space left on device" in capsys.readouterr().err
     assert path.read_bytes() == before and os.listdir(mounted) == ["submission.csv"]
@@ -543,6 +543,6 @@ def test_a_read_only_folder_is_a_sentence(mounted, monkeypatch, capsys):
     def info(args):
         write_submission(path, [("new", "")])
 
-    monkeypatch.setattr(cli, "info", info)
+    monkeypatch.setattr(commands, "info", info)
     assert main(["info", "x"]) == 2
     assert f"{path}: Read-only file system" in capsys.readouterr().err and path.read_text() == "old"
