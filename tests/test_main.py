@@ -246,7 +246,7 @@ def test_what_the_time_does_not_reach_is_first_in_line(tmp_path, monkeypatch):
 def test_better_weights_bring_a_better_submission_on_the_way(competition, tmp_path, monkeypatch, test_set):
     seen = []
 
-    def train_model(config, train, tuning, folder, on_better):
+    def train_model(config, train, tuning, folder, on_better, start=None):
         on_better(bright_found, Thresholds())
         rles = check_submission(folder / "submission.csv", dict.fromkeys(test_set.ids))
         seen.append(sum(rle != "" for found in rles.values() for rle in found))
