@@ -61,10 +61,13 @@ def predict(args):
 def picture(args):
     data = find_data(args)
     start_keras()
-    from workbench.gallery import draw_gallery
-    from workbench.pictures import write_png
+    from workbench.gallery import draw_gallery, draw_worst
+    from workbench.pictures import write_picture
 
-    write_png(args.out, draw_gallery(args.weights, data, args.fold))
+    if args.worst:
+        write_picture(args.out, draw_worst(args.weights, data, args.worst))
+    else:
+        write_picture(args.out, draw_gallery(args.weights, data, args.fold))
     print(f"{args.out} shows truth, prediction and differences.")
 
 

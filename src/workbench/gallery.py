@@ -1,16 +1,17 @@
-"""Gallery: one picture of what a run gets right and wrong, with an image of each kind."""
+"""Gallery: one picture of what a run gets right and wrong, of an image of each kind or of its worst images."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from nuclei.config import BadInput, Config, log
+from nuclei.config import HELD_OUT_NUCLEI, BadInput, Config, log
 from nuclei.data import TRAIN, default_cache, find_set, read_set
 from nuclei.folds import split_data
 from nuclei.kinds import KINDS
 from nuclei.main import progress
 from nuclei.train import segment
 from workbench.pictures import PANEL, compare, contact_sheet, crop_middle
+from workbench.report import LEFT_OUT, gather_cases
 from workbench.runs import load_run
 
 
@@ -36,6 +37,28 @@ def draw_gallery(weights, data, fold=None):
         predicted, _ = segment(image, network, thresholds, config)
         strips.append(compare(*(crop_middle(one, PANEL) for one in (image, truth, predicted)), images.kinds[i]))
     return contact_sheet(strips)
+
+
+def draw_worst(run, data, count):
+    """A contact sheet -> uint8 RGB: the `count` held-out images of a run that score lowest, the lowest first.
+
+    Args:
+        run: Path of the folder of a run that held images out.
+        data: the competition's folder.
+
+    Raises:
+        BadInput: about the run or the competition.
+    """
+    if not (run / HELD_OUT_NUCLEI).is_file():
+        raise BadInput(f"{run / HELD_OUT_NUCLEI} is missing: name the folder of a run that held images out")
+    cases = sorted((case for case in gather_cases(run, data) if case.part == LEFT_OUT), key=lambda case: case.score)
+    return contact_sheet(
+        [
+            compare(*(crop_middle(one, PANEL) for one in (case.image, case.truth, case.found)), name)
+            for number, case in enumerate(cases[:count], start=1)
+            for name in [f"{number}. {case.kind} {case.image_id[:8]}"]
+        ]
+    )
 
 
 def _choose_images(everything, config, fold):

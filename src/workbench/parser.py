@@ -132,8 +132,10 @@ def add_picture(group):
     parser = add_command(group, commands.picture, summary, example)
     add_weights(parser)
     add_data(parser)
-    parser.add_argument("--fold", metavar="K", type=natural, help="fold to show (default: the one held out)")
-    parser.add_argument("--out", metavar="PNG", type=Path, required=True, help="the picture")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--fold", metavar="K", type=natural, help="fold to show (default: the one held out)")
+    which.add_argument("--worst", metavar="N", type=natural, help="the N held-out images of the lowest score instead")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the picture, .png or .webp")
 
 
 def add_sample(group):

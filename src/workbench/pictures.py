@@ -148,6 +148,14 @@ def write_png(path, image):
     write_whole(path, cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
 
 
+def write_picture(path, image):
+    """Writes uint8 (H, W, 3) RGB as WebP where `path` ends in .webp, else as PNG; whole or not at all."""
+    if path.suffix == ".webp":
+        write_whole(path, cv2.imencode(".webp", image[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 80])[1].tobytes())
+    else:
+        write_png(path, image)
+
+
 def _enlarge(array, factor):
     """Repeats every pixel, so that labels stay labels and one sees what the network saw."""
     return np.repeat(np.repeat(array, factor, axis=0), factor, axis=1)
