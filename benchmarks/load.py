@@ -118,7 +118,7 @@ def run_load(name, arguments, out, half):
         sys.exit(f"{name} was done before it could be killed: give it more")
     said, rest, peak = predict(arguments, out, None)
     (went_on,) = map(int, re.findall(r"going on after (\d+)", said))
-    megapixels, each = map(float, re.findall(r"images, ([\d.]+) megapixels, ([\d.]+) s each", said)[-1])
+    megapixels, each = map(float, re.findall(r"images, ([\d.]+) megapixels, ([\d.]+) s a megapixel", said)[-1])
     row = f"{name:<8} {megapixels:>10.1f} {first:>8.0f} {rest:>8.0f} {each:>12.2f} {max(memory, peak):>8.1f}"
     print(f"{row} {kept:>6} {kept - went_on:>9}", flush=True)
     return kept - went_on

@@ -3,14 +3,16 @@
 import cv2
 import numpy as np
 import pytest
-from drawn import draw_discs, draw_field
+from drawn import draw_discs, draw_field, draw_kind
 from test_blocks import CONFIG, CutOff, PixelNetwork, paint
 
 from nuclei.config import BadInput
+from nuclei.metric import precision_at_thresholds
 from nuclei.rle import decode_rles
 from nuclei.submission import check_submission
 from nuclei.watershed import Thresholds
 from workbench import blocks, prediction
+from workbench.folders import SHIPPED
 from workbench.prediction import predict_competition, predict_files
 
 SIDE = 120
@@ -153,3 +155,13 @@ def test_a_prediction_of_a_competition_goes_on_with_the_image_that_was_at_work(t
     assert capsys.readouterr().out.startswith("2 images, 0.03 megapixels, ")
     assert rest.calls == calls // 2
     assert contents(out) == expected
+
+
+@pytest.mark.parametrize("kind", ["fluorescence-small", "fluorescence-large", "pink-purple"])
+def test_the_weights_that_come_along_find_drawn_nuclei(tmp_path, kind):
+    image, truth = draw_kind(kind)
+    path = tmp_path / "drawn.png"
+    cv2.imwrite(str(path), image[..., ::-1])
+    predict_files(SHIPPED, [path], tmp_path / "found")
+    found = cv2.imread(str(tmp_path / "found" / "drawn.labels.png"), cv2.IMREAD_UNCHANGED)
+    assert precision_at_thresholds(truth, found.astype(np.int32))[0] > 0.8  # at an IoU of 0.5

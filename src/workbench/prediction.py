@@ -152,7 +152,7 @@ def _read_file(path):
 
 def _describe_cost(pixels, seconds):
     megapixels = pixels / 1e6
-    return f"{megapixels:.2f} megapixels, {seconds / max(megapixels, 1e-9):.2f} s each"
+    return f"{megapixels:.2f} megapixels, {seconds / max(megapixels, 1e-9):.1f} s a megapixel"
 
 
 def _print_cost(images, pixels, seconds):
