@@ -54,7 +54,7 @@ def main():
         model, thresholds, crops = train_model(config, train, tuning, out, lambda *_: None)
         save_config(out / "config.json", config, thresholds)
     network = partial(predict_step, model)
-    found = [segment(image, network, thresholds, config) for image in progress(test.images, "predict")]
+    found = [segment(image, network, thresholds, config)[0] for image in progress(test.images, "predict")]
     precision = [precision_at_thresholds(*pair) for pair in zip(test.labels, found, strict=True)]
     print(f"{len(train.ids)} images to train on, {len(tuning.ids)} to tune on, {len(test.ids)} to test on")
     print(f"{crops} crops; peak memory of this process {peak_memory():.1f} GB")
