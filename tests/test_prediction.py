@@ -54,7 +54,7 @@ def count_calls(use, predict):
 def test_a_prediction_of_files_goes_on_with_the_image_that_was_at_work(tmp_path, use, capsys):
     paths, out = draw_files(tmp_path / "in", 4), tmp_path / "out"
     calls = count_calls(use, lambda: predict_files("w", paths, tmp_path / "whole"))
-    assert f"2.png: 3 nuclei, in {tmp_path}/whole/2.labels.png and 2.overlay.png (0.01 meg" in capsys.readouterr().out
+    assert "2.png: 3 nuclei (0.01 meg" in capsys.readouterr().out
     use(CutOff(calls // 2 + 1))  # in the third of four
     with pytest.raises(KeyboardInterrupt):
         predict_files("w", paths, out)

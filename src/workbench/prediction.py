@@ -77,6 +77,8 @@ def predict_files(weights, paths, out):
             except BadInput as error:
                 faults.append(str(error))
         _print_cost(len(done), sum(one["pixels"] for one in done), sum(one["seconds"] for one in done))
+        if done:
+            print(f"{out} holds the labels of each, and an overlay to look at.")
     if len(faults) == len(paths):
         raise BadInput(faults[0] if len(faults) == 1 else f"none of {len(faults)} images could be used: {faults[0]}")
     for fault in faults:
@@ -120,24 +122,22 @@ def _predict_file(path, trained, labels_path, overlay_path, journal):
         start = time.monotonic()
         labels, _ = segment(image, *trained)
         cost["seconds"] = time.monotonic() - start
-    labels_path = _write_labels(labels_path, labels)
+    _write_labels(labels_path, labels)
     step = math.ceil(math.sqrt(cost["pixels"] / MAX_OVERLAY_PIXELS))
     write_png(overlay_path, overlay(*(np.ascontiguousarray(one[::step, ::step]) for one in (image, labels))))
-    said = f"{labels.max(initial=0)} nuclei, in {labels_path} and {overlay_path.name} ({_describe_cost(**cost)})"
-    tqdm.write(plain(f"{path}: {said}"))  # to stdout, above the bar
+    said = f"{path}: {labels.max(initial=0)} nuclei ({_describe_cost(**cost)})"
+    tqdm.write(plain(said))  # to stdout, above the bar
     journal.add(key, cost)
     blocks.path.unlink(missing_ok=True)
     return cost
 
 
 def _write_labels(path, labels):
-    """Writes labels as a PNG, or as a TIFF where there are too many for 16 bits -> the path."""
+    """Writes labels as a PNG, or as a TIFF where there are too many for 16 bits."""
     if labels.max(initial=0) <= np.iinfo(np.uint16).max:
         write_png(path, labels.astype(np.uint16))
-        return path
-    path = path.with_suffix(".tif")  # PNG has no 32 bits
-    write_whole(path, cv2.imencode(".tif", labels)[1].tobytes())
-    return path
+    else:  # PNG has no 32 bits
+        write_whole(path.with_suffix(".tif"), cv2.imencode(".tif", labels)[1].tobytes())
 
 
 def _read_file(path):
