@@ -73,7 +73,7 @@ def fine_tuning(config, path):
 
 
 def ship_run(run, folder):
-    """Copies a run's weights, as float16, and its settings into `folder` -> bytes of the weights.
+    """Copies a run's weights, kernels as float16, and its settings into `folder` -> bytes of the weights.
 
     Raises:
         BadInput: see `load_model`.
@@ -84,7 +84,8 @@ def ship_run(run, folder):
 
         def copy(name, item):
             if isinstance(item, h5py.Dataset):
-                half.create_dataset(name, data=item[()].astype("float16"))
+                # Kernels alone: a variance of normalisation may be more than float16 holds.
+                half.create_dataset(name, data=item[()].astype("float16" if item.ndim > 1 else item.dtype))
 
         whole.visititems(copy)
     write_whole(folder / WEIGHTS, buffer.getvalue())
