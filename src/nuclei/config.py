@@ -67,7 +67,7 @@ class Config:
     train_steps: int = 0  # above 0 it counts instead of the minutes
     train_batch: int = 4  # crops a step
     train_crop: int = 256  # px, a multiple of what the network divides by
-    train_rate: float = 2e-2  # peak learning rate of Muon; AdamW, beside it, has a tenth
+    train_rate: float = 6e-3  # peak learning rate of Muon; AdamW, beside it, has a tenth
     train_decay: float = 1e-2  # weight decay of both
     train_warmup: float = 0.05  # share of the schedule in which the rate rises
     train_zoom: float = 0.7  # octaves, how far the scale of a crop strays from the typical, both ways
@@ -138,6 +138,7 @@ PRESETS = {
         train_minutes=1.2,
         train_crop=128,
         train_batch=8,
+        train_rate=2e-2,  # a hundred steps or two are few: it must be quick
         tta_views=4,
     ),
     "cpu": _DEFAULT,
