@@ -25,10 +25,11 @@ from nuclei.config import PRESETS
 from nuclei.data import TRAIN, default_cache, find_set, read_set
 from nuclei.device import peak_memory
 from nuclei.folds import split_data
+from nuclei.inference import segment
 from nuclei.main import progress, save_config, set_up_device
 from nuclei.metric import precision_at_thresholds
 from nuclei.parallel import predict_step
-from nuclei.train import segment, train_model
+from nuclei.train import train_model
 from workbench.scoring import threshold_table
 
 PUBLISHED = 0.665  # micro-SAM APG

@@ -1,29 +1,30 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
-#  1  config        line    66  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   226  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   319  Data: read a competition (zips or folders), and decode it once.
-#  4  rle           line   785  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  5  submission    line   871  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  6  checkpoint    line   998  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  7  device        line  1096  Device: what the run computes on, and in which precision.
-#  8  folds         line  1154  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  9  metric        line  1239  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 10  parallel      line  1315  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 11  augmentation  line  1415  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 12  targets       line  1531  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 13  batches       line  1626  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 14  tta           line  1728  Test-time augmentation: the eight views of an image, and their inverses.
-# 15  watershed     line  1768  Watershed: from probabilities to instances, by flooding from seeds.
-# 16  inference     line  1851  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 17  loss          line  1964  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  2035  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  optimizer     line  2155  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 20  train         line  2188  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 21  main          line  2593  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 22  __main__      line  2848  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  1  config        line    67  Config: every setting of a run in one flat, frozen dataclass, and the presets.
+#  2  kinds         line   227  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   320  Data: read a competition (zips or folders), and decode it once.
+#  4  rle           line   786  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  5  submission    line   872  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  6  checkpoint    line   999  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  7  device        line  1097  Device: what the run computes on, and in which precision.
+#  8  folds         line  1155  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  targets       line  1240  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 10  tta           line  1335  Test-time augmentation: the eight views of an image, and their inverses.
+# 11  watershed     line  1375  Watershed: from probabilities to instances, by flooding from seeds.
+# 12  inference     line  1458  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 13  metric        line  1586  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 14  parallel      line  1662  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 15  augmentation  line  1762  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 16  batches       line  1878  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 17  loss          line  1980  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  2051  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  optimizer     line  2171  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 20  tuning        line  2204  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 21  train         line  2268  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 22  main          line  2601  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 23  __main__      line  2856  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 471f147f2c7badfc, this file 5b6ac971d2fb6275
+# sources d05dde67f6ac7e93, this file 9415d117e430d6d7
 
 import csv
 import hashlib
@@ -60,7 +61,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "471f147f2c7badfc"
+SOURCE_HASH = "d05dde67f6ac7e93"
 
 
 # ==================================================================================================
@@ -1237,7 +1238,353 @@ def split_data(images, config):
 
 
 # ==================================================================================================
-# 9. metric (src/nuclei/metric.py)
+# 9. targets (src/nuclei/targets.py)
+#
+# Targets: what the network learns from a label image, and how much each pixel weighs.
+# ==================================================================================================
+
+# The channels of targets and probs, in this order.
+INTERIOR, BORDER, CORE = range(3)
+
+
+def make_targets(labels, core):
+    """labels int32 (H, W) -> targets float32 (H, W, 3) of zeros and ones: interior, border, core.
+
+    - interior: every pixel of a nucleus.
+    - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
+      of the nuclei (the 2018 winners' target: github.com/selimsef/dsb2018_topcoders).
+    - core: pixels deeper in their nucleus than `core` (0..1) of its greatest depth: a level of the relative distance,
+      which parts touching nuclei of every size alike.
+    """
+    depth = inner_distance(labels)
+    deepest = np.zeros(labels.max(initial=0) + 1, np.float32)
+    np.maximum.at(deepest, labels.ravel(), depth.ravel())
+    interior = labels > 0
+    return np.stack(
+        [interior, _touching(labels), interior & (depth > core * deepest[labels])],
+        axis=-1,
+    ).astype(np.float32)
+
+
+def inner_distance(labels):
+    """labels (H, W) -> float32 (H, W), px from the edge of each pixel's own nucleus, 0 outside. The frame is no edge: a
+    nucleus that it cuts goes on behind it."""
+    ids = labels.astype(np.float32)  # OpenCV's filters take no int32
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    # At the frame OpenCV's default border never wins, neither in dilation nor in erosion.
+    edge = cv2.dilate(ids, cross) != cv2.erode(ids, cross)
+    inside = ((labels > 0) & ~edge).astype(np.uint8)
+    if inside.all():
+        return np.full(labels.shape, max(labels.shape), np.float32)
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
+    return np.where(labels > 0, depth + 0.5, 0).astype(np.float32)
+
+
+def _touching(labels):
+    """bool (H, W): within a window as wide as a fifth of the typical nucleus, two different nuclei are seen."""
+    areas = np.bincount(labels.ravel())[1:]
+    if np.count_nonzero(areas) < 2:
+        return np.zeros(labels.shape, bool)
+    diameter = np.sqrt(4 / np.pi * np.median(areas[areas > 0]))
+    size = int(np.clip(2 * round(diameter / 10) + 1, 3, 9))
+    window = np.ones((size, size), np.uint8)
+    ids = labels.astype(np.float32)
+    highest = cv2.dilate(ids, window)
+    lowest = cv2.erode(np.where(labels > 0, ids, np.float32(2**24)), window)
+    return (highest > 0) & (highest != lowest)
+
+
+def pixel_weights(labels, border, sigma, rare=3.0):
+    """The U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
+
+    w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
+    nearest nucleus (Ronneberger et al. 2015, section 3, equation 2; there border = 10 and sigma = 5 px). The class
+    that fills less of the image weighs more, by the square root of the ratio of the two classes, `rare` at the most:
+    the whole ratio would let a single small nucleus outweigh its image.
+
+    Distances from 3 sigma on add 1 % of `border` at the most and are left out: each nucleus is measured in its own box.
+    """
+    interior = labels > 0
+    share = interior.mean()
+    weights = np.ones(labels.shape, np.float32)
+    if 0 < share < 1:
+        rarer = interior if share < 0.5 else ~interior
+        weights[rarer] = min(np.sqrt(max(share, 1 - share) / min(share, 1 - share)), rare)
+    nearest, second = _two_nearest(labels, reach=int(np.ceil(3 * sigma)))
+    near = np.isfinite(second)
+    weights[near] += border * np.exp(-((nearest[near] + second[near]) ** 2) / (2 * sigma**2))
+    return weights
+
+
+def _two_nearest(labels, reach):
+    """Two float32 (H, W): px to the nearest and to the second nearest nucleus, inf where it is `reach` or more away."""
+    nearest = np.full(labels.shape, np.inf, np.float32)
+    second = nearest.copy()
+    for index, box in enumerate(ndi.find_objects(labels), start=1):
+        if box is None:
+            continue
+        box = tuple(np.s_[max(side.start - reach, 0) : side.stop + reach] for side in box)
+        outside = (labels[box] != index).astype(np.uint8)
+        distance = cv2.distanceTransform(outside, cv2.DIST_L2, 5)
+        distance[distance >= reach] = np.inf
+        second[box] = np.minimum(second[box], np.maximum(nearest[box], distance))
+        nearest[box] = np.minimum(nearest[box], distance)
+    return nearest, second
+
+
+# ==================================================================================================
+# 10. tta (src/nuclei/tta.py)
+#
+# Test-time augmentation: the eight views of an image, and their inverses.
+#
+# Nuclei have no up: turn a slide over or around, and the right answer turns with it. A network only
+# learns this roughly, so it gives each view of an image a slightly different answer. Turn the answers
+# back and average them: what they agree on, the nuclei, stays; the errors that depend on how the
+# image lies partly cancel. And averaged over all eight views, turning the image exactly turns the
+# answer.
+# ==================================================================================================
+
+# A view is three independent choices, one per bit: 1 flips left-right, 2 flips up-down, and then
+# 4 transposes. Together they make the eight symmetries of a square. The first 1, 2, 4 and 8 views
+# are each closed (a view of a view is in the set); the first four keep the image's shape.
+VIEWS = tuple(range(8))
+
+
+def view_image(image, view):
+    """Return `image` (..., H, W, C) as `view` shows it: (..., W, H, C) for views 4 to 7."""
+    if view & 1:
+        image = np.flip(image, axis=-2)
+    if view & 2:
+        image = np.flip(image, axis=-3)
+    if view & 4:
+        image = np.swapaxes(image, -3, -2)
+    return np.ascontiguousarray(image)  # OpenCV and Keras refuse or copy negative strides
+
+
+def unview_probs(probs, view):
+    """Undo `view_image`: return `probs` (..., h, w, C) of a view as they lie on the image."""
+    if view & 4:  # the last step is undone first
+        probs = np.swapaxes(probs, -3, -2)
+    if view & 2:
+        probs = np.flip(probs, axis=-3)
+    if view & 1:
+        probs = np.flip(probs, axis=-2)
+    return np.ascontiguousarray(probs)
+
+
+# ==================================================================================================
+# 11. watershed (src/nuclei/watershed.py)
+#
+# Watershed: from probabilities to instances, by flooding from seeds.
+# ==================================================================================================
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What `find_instances` goes by; chosen on the tuning images and saved with the weights. Sizes count in pixels of
+    the scale at which the network worked, so that they hold for every magnification."""
+
+    seed: float = 0.4  # 0..1, of core * (1 - border)
+    interior: float = 0.58  # 0..1
+    seed_area: float = 16.0  # px of the network's scale
+    area: float = 32.0  # px of the network's scale
+    confidence: float = 0.7  # 0..1, of the mean interior probability
+
+
+def find_instances(probs, thresholds, zoom=1.0):
+    """probs float32 (H, W, 3) -> labels int32 (H, W), ids 1..n; nuclei never overlap, have no holes and are connected.
+
+    Seeds are the connected parts of core * (1 - border); they flood the interior by altitude, from the surest pixel
+    outwards (scikit-image's watershed; OpenCV's goes by the difference of neighbours and loses pixels to lines). An
+    interior part that holds no seed is its own seed: a nucleus so small or so dim that its core was not found.
+
+    Args:
+        zoom: network px for one px of `probs`; the thresholds' areas are divided by its square.
+    """
+    core = probs[..., CORE] * (1 - probs[..., BORDER])
+    interior = probs[..., INTERIOR] > thresholds.interior
+    seeds = _large_parts(core > thresholds.seed, thresholds.seed_area / zoom**2)
+    interior |= seeds > 0
+    parts, count = ndi.label(interior)
+    seedless = np.setdiff1d(np.arange(1, count + 1), parts[seeds > 0])
+    seeds = np.where(np.isin(parts, seedless), parts + seeds.max(initial=0), seeds)
+    altitude = -(probs[..., INTERIOR] + core)
+    labels = watershed(altitude, seeds, mask=interior)
+    return _keep_nuclei(_fill_holes(labels), probs[..., INTERIOR], thresholds, zoom)
+
+
+def find_confidences(probs, labels):
+    """How sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
+
+    probs float32 (H, W, 3), labels int32 (H, W) with ids 1..n -> float64 (n,).
+    """
+    areas = np.bincount(labels.ravel())
+    sums = np.bincount(labels.ravel(), weights=probs[..., INTERIOR].ravel())
+    return sums[1:] / areas[1:]
+
+
+def _large_parts(mask, area):
+    """The connected parts of a mask that have at least `area` px -> int32 (H, W)."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    keep = stats[:, cv2.CC_STAT_AREA] >= area
+    keep[0] = False
+    return np.where(keep, np.arange(count), 0).astype(np.int32)[parts]
+
+
+def _fill_holes(labels):
+    """Background wholly inside one nucleus becomes that nucleus."""
+    gaps, _ = ndi.label(np.pad(labels == 0, 1, constant_values=True))
+    filled = np.pad(labels, 1)
+    for gap, box in enumerate(ndi.find_objects(gaps), start=1):
+        if gap == gaps[0, 0]:
+            continue  # the background itself
+        wider = tuple(slice(side.start - 1, side.stop + 1) for side in box)
+        hole = gaps[wider] == gap
+        around = np.unique(filled[wider][ndi.binary_dilation(hole) & ~hole])
+        if around.size == 1:
+            filled[wider][hole] = around[0]
+    return filled[1:-1, 1:-1]
+
+
+def _keep_nuclei(labels, interior, thresholds, zoom):
+    """Drops what is too small or too unsure, and numbers the rest 1..n."""
+    areas = np.bincount(labels.ravel())
+    sums = np.bincount(labels.ravel(), weights=interior.ravel())
+    keep = (areas >= thresholds.area / zoom**2) & (sums >= thresholds.confidence * areas)
+    keep[0] = False
+    return np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels]
+
+
+# ==================================================================================================
+# 12. inference (src/nuclei/inference.py)
+#
+# Inference: an image of any size through a network of one tile size, at the zoom that fits its nuclei.
+#
+# The network is any callable: float32 (batch, tile, tile, 3) in 0..1 -> float32 (batch, tile, tile, C). It always sees
+# the same shape, so that TensorFlow and JAX compile once, and its memory is bounded by the tile, not by the image.
+# ==================================================================================================
+
+ZOOM_RANGE = (0.25, 3.0)  # of what `fit_zoom` answers: nuclei 8 to 96 px wide, where the network's are 24
+
+
+def segment(image, network, thresholds, config, views=None):
+    """uint8 (H, W, 3) -> (labels int32 (H, W), confidences float64 (n,)): scale, probabilities, instances."""
+    probs, zoom = segment_probs(image, network, thresholds, config, views)
+    labels = find_instances(probs, thresholds, zoom)
+    return labels, find_confidences(probs, labels)
+
+
+def segment_probs(image, network, thresholds, config, views=None):
+    """uint8 (H, W, 3) -> (probs float32 (H, W, 3), the zoom that fits its nuclei). `views` stands in for config's."""
+    tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
+    zoom = fit_zoom(image, network, thresholds, config.model_diameter, *tiles)
+    zooms = tuple(zoom * factor for factor in config.tta_zooms)
+    return predict_probs(image, network, *tiles, VIEWS[: views or config.tta_views], zooms), zoom
+
+
+def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,), table=None):
+    """uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views and zooms.
+
+    Args:
+        network: see the module.
+        tile: px, side of the network's input.
+        overlap: px that neighbouring tiles share at least, less than `tile`.
+        batch: tiles in one call.
+        views: some of tta.VIEWS.
+        zooms: factors by which the image is enlarged for the network; probs come back at the image's own size.
+        table: `standard_table` of the image that this one is a part of; None takes its own.
+    """
+    seen = cv2.LUT(image, standard_table(image) if table is None else table)
+    height, width = image.shape[:2]
+    total = 0.0
+    for zoom in zooms:
+        size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
+        smooth = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+        zoomed = seen if size == (width, height) else cv2.resize(seen, size, interpolation=smooth)
+        probs = predict_tiled(zoomed, network, tile, overlap, batch, views)
+        if size != (width, height):
+            probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR)
+        total = total + probs.reshape(height, width, -1) / len(zooms)
+    return total
+
+
+def predict_tiled(image, network, tile, overlap, batch, views=(0,)):
+    """uint8 (H, W, 3), as the network sees it -> probs float32 (H, W, C): overlapping tiles, blended with soft seams.
+
+    Every view of every tile is one input of the network; what comes back is turned upright, weighted by a window that
+    fades towards the tile's edge, and summed. An image smaller than the tile is mirrored out to it.
+    """
+    height, width = image.shape[:2]
+    padding = [(0, max(tile - n, 0)) for n in (height, width)]
+    padded = np.pad(image, [*padding, (0, 0)], mode="symmetric")
+    corners = [
+        (y, x)
+        for y in _tile_starts(padded.shape[0], tile, overlap)
+        for x in _tile_starts(padded.shape[1], tile, overlap)
+    ]
+    inputs = [(corner, view) for corner in corners for view in views]
+    window = _blend_window(tile, overlap)
+    total, weight = None, np.zeros((*padded.shape[:2], 1), np.float32)
+    for start in range(0, len(inputs), batch):
+        chunk = inputs[start : start + batch]
+        tiles = np.zeros((batch, tile, tile, 3), np.float32)
+        for slot, ((y, x), view) in zip(tiles, chunk, strict=False):
+            slot[:] = view_image(padded[y : y + tile, x : x + tile], view)
+        probs = np.asarray(network(tiles / 255), np.float32)
+        if total is None:
+            total = np.zeros((*padded.shape[:2], probs.shape[-1]), np.float32)
+        for ((y, x), view), one in zip(chunk, probs, strict=False):
+            total[y : y + tile, x : x + tile] += unview_probs(one, view) * window
+            weight[y : y + tile, x : x + tile] += window
+    return (total / weight)[:height, :width]
+
+
+def _tile_starts(length, tile, overlap):
+    """Where tiles begin along one axis: evenly spread, the last one ending at `length`."""
+    if length <= tile:
+        return [0]
+    count = int(np.ceil((length - overlap) / (tile - overlap)))
+    return np.linspace(0, length - tile, count).round().astype(int).tolist()
+
+
+def _blend_window(tile, overlap):
+    """float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
+    ramp = (np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5) / max(overlap, 1)
+    edge = np.minimum(ramp, 1).astype(np.float32)
+    return (edge[:, None] * edge)[..., None]
+
+
+def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
+    """The zoom at which the image's typical nucleus is `diameter` px wide, found by looking: float in ZOOM_RANGE.
+
+    The image is looked at as it is and at half its size. At the wrong scale the network sees the grains in a large
+    nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the size
+    of its nuclei says how far it is from the scale that the network knows best. Where that is more than half an octave,
+    one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
+    """
+    unsure = replace(thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, and its size still tells
+
+    def look(zoom):
+        """How sure a look is (the pixels of its nuclei, less those that could be either), and the zoom that fits."""
+        probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
+        labels = find_instances(probs, unsure, zoom)
+        found = nucleus_diameter(labels)
+        fitting = float(np.clip(diameter / found, *ZOOM_RANGE)) if found else None
+        interior = probs[..., INTERIOR]
+        doubt = 2 * np.minimum(interior, 1 - interior).sum()  # a pixel of p = 0.5 counts as one
+        return float(interior[labels > 0].sum() - doubt), fitting, zoom
+
+    _, first, start = max(look(1.0), look(0.5), key=lambda seen: seen[0])
+    if first is None:
+        _, first, start = look(2.0)
+    if first is None:
+        return 1.0
+    far = abs(np.log2(first / start)) > 0.5
+    return (look(first)[1] if far else None) or first
+
+
+# ==================================================================================================
+# 13. metric (src/nuclei/metric.py)
 #
 # The competition's score of one image: one overlap matrix, IoU, precision at ten thresholds.
 #
@@ -1313,7 +1660,7 @@ def average_precision(truth, predicted):
 
 
 # ==================================================================================================
-# 10. parallel (src/nuclei/parallel.py)
+# 14. parallel (src/nuclei/parallel.py)
 #
 # Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other machine has one copy.
 #
@@ -1413,7 +1760,7 @@ def _share(batch, strategy):
 
 
 # ==================================================================================================
-# 11. augmentation (src/nuclei/augmentation.py)
+# 15. augmentation (src/nuclei/augmentation.py)
 #
 # Augmentation: random crops of an image and its labels, bent alike; then colour, blur and noise on the image.
 #
@@ -1529,102 +1876,7 @@ def _add_noise(image, rng):
 
 
 # ==================================================================================================
-# 12. targets (src/nuclei/targets.py)
-#
-# Targets: what the network learns from a label image, and how much each pixel weighs.
-# ==================================================================================================
-
-# The channels of targets and probs, in this order.
-INTERIOR, BORDER, CORE = range(3)
-
-
-def make_targets(labels, core):
-    """labels int32 (H, W) -> targets float32 (H, W, 3) of zeros and ones: interior, border, core.
-
-    - interior: every pixel of a nucleus.
-    - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
-      of the nuclei (the 2018 winners' target: github.com/selimsef/dsb2018_topcoders).
-    - core: pixels deeper in their nucleus than `core` (0..1) of its greatest depth: a level of the relative distance,
-      which parts touching nuclei of every size alike.
-    """
-    depth = inner_distance(labels)
-    deepest = np.zeros(labels.max(initial=0) + 1, np.float32)
-    np.maximum.at(deepest, labels.ravel(), depth.ravel())
-    interior = labels > 0
-    return np.stack(
-        [interior, _touching(labels), interior & (depth > core * deepest[labels])],
-        axis=-1,
-    ).astype(np.float32)
-
-
-def inner_distance(labels):
-    """labels (H, W) -> float32 (H, W), px from the edge of each pixel's own nucleus, 0 outside. The frame is no edge: a
-    nucleus that it cuts goes on behind it."""
-    ids = labels.astype(np.float32)  # OpenCV's filters take no int32
-    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    # At the frame OpenCV's default border never wins, neither in dilation nor in erosion.
-    edge = cv2.dilate(ids, cross) != cv2.erode(ids, cross)
-    inside = ((labels > 0) & ~edge).astype(np.uint8)
-    if inside.all():
-        return np.full(labels.shape, max(labels.shape), np.float32)
-    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-    return np.where(labels > 0, depth + 0.5, 0).astype(np.float32)
-
-
-def _touching(labels):
-    """bool (H, W): within a window as wide as a fifth of the typical nucleus, two different nuclei are seen."""
-    areas = np.bincount(labels.ravel())[1:]
-    if np.count_nonzero(areas) < 2:
-        return np.zeros(labels.shape, bool)
-    diameter = np.sqrt(4 / np.pi * np.median(areas[areas > 0]))
-    size = int(np.clip(2 * round(diameter / 10) + 1, 3, 9))
-    window = np.ones((size, size), np.uint8)
-    ids = labels.astype(np.float32)
-    highest = cv2.dilate(ids, window)
-    lowest = cv2.erode(np.where(labels > 0, ids, np.float32(2**24)), window)
-    return (highest > 0) & (highest != lowest)
-
-
-def pixel_weights(labels, border, sigma, rare=3.0):
-    """The U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
-
-    w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
-    nearest nucleus (Ronneberger et al. 2015, section 3, equation 2; there border = 10 and sigma = 5 px). The class
-    that fills less of the image weighs more, by the square root of the ratio of the two classes, `rare` at the most:
-    the whole ratio would let a single small nucleus outweigh its image.
-
-    Distances from 3 sigma on add 1 % of `border` at the most and are left out: each nucleus is measured in its own box.
-    """
-    interior = labels > 0
-    share = interior.mean()
-    weights = np.ones(labels.shape, np.float32)
-    if 0 < share < 1:
-        rarer = interior if share < 0.5 else ~interior
-        weights[rarer] = min(np.sqrt(max(share, 1 - share) / min(share, 1 - share)), rare)
-    nearest, second = _two_nearest(labels, reach=int(np.ceil(3 * sigma)))
-    near = np.isfinite(second)
-    weights[near] += border * np.exp(-((nearest[near] + second[near]) ** 2) / (2 * sigma**2))
-    return weights
-
-
-def _two_nearest(labels, reach):
-    """Two float32 (H, W): px to the nearest and to the second nearest nucleus, inf where it is `reach` or more away."""
-    nearest = np.full(labels.shape, np.inf, np.float32)
-    second = nearest.copy()
-    for index, box in enumerate(ndi.find_objects(labels), start=1):
-        if box is None:
-            continue
-        box = tuple(np.s_[max(side.start - reach, 0) : side.stop + reach] for side in box)
-        outside = (labels[box] != index).astype(np.uint8)
-        distance = cv2.distanceTransform(outside, cv2.DIST_L2, 5)
-        distance[distance >= reach] = np.inf
-        second[box] = np.minimum(second[box], np.maximum(nearest[box], distance))
-        nearest[box] = np.minimum(nearest[box], distance)
-    return nearest, second
-
-
-# ==================================================================================================
-# 13. batches (src/nuclei/batches.py)
+# 16. batches (src/nuclei/batches.py)
 #
 # Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread.
 # ==================================================================================================
@@ -1723,242 +1975,6 @@ def draw_chances(kinds, balance):
     share = np.maximum(counts, 1.0) ** -balance
     chances = share[[KINDS.index(kind) for kind in kinds]]
     return chances / chances.sum()
-
-
-# ==================================================================================================
-# 14. tta (src/nuclei/tta.py)
-#
-# Test-time augmentation: the eight views of an image, and their inverses.
-#
-# Nuclei have no up: turn a slide over or around, and the right answer turns with it. A network only
-# learns this roughly, so it gives each view of an image a slightly different answer. Turn the answers
-# back and average them: what they agree on, the nuclei, stays; the errors that depend on how the
-# image lies partly cancel. And averaged over all eight views, turning the image exactly turns the
-# answer.
-# ==================================================================================================
-
-# A view is three independent choices, one per bit: 1 flips left-right, 2 flips up-down, and then
-# 4 transposes. Together they make the eight symmetries of a square. The first 1, 2, 4 and 8 views
-# are each closed (a view of a view is in the set); the first four keep the image's shape.
-VIEWS = tuple(range(8))
-
-
-def view_image(image, view):
-    """Return `image` (..., H, W, C) as `view` shows it: (..., W, H, C) for views 4 to 7."""
-    if view & 1:
-        image = np.flip(image, axis=-2)
-    if view & 2:
-        image = np.flip(image, axis=-3)
-    if view & 4:
-        image = np.swapaxes(image, -3, -2)
-    return np.ascontiguousarray(image)  # OpenCV and Keras refuse or copy negative strides
-
-
-def unview_probs(probs, view):
-    """Undo `view_image`: return `probs` (..., h, w, C) of a view as they lie on the image."""
-    if view & 4:  # the last step is undone first
-        probs = np.swapaxes(probs, -3, -2)
-    if view & 2:
-        probs = np.flip(probs, axis=-3)
-    if view & 1:
-        probs = np.flip(probs, axis=-2)
-    return np.ascontiguousarray(probs)
-
-
-# ==================================================================================================
-# 15. watershed (src/nuclei/watershed.py)
-#
-# Watershed: from probabilities to instances, by flooding from seeds.
-# ==================================================================================================
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What `find_instances` goes by; chosen on the tuning images and saved with the weights. Sizes count in pixels of
-    the scale at which the network worked, so that they hold for every magnification."""
-
-    seed: float = 0.4  # 0..1, of core * (1 - border)
-    interior: float = 0.58  # 0..1
-    seed_area: float = 16.0  # px of the network's scale
-    area: float = 32.0  # px of the network's scale
-    confidence: float = 0.7  # 0..1, of the mean interior probability
-
-
-def find_instances(probs, thresholds, zoom=1.0):
-    """probs float32 (H, W, 3) -> labels int32 (H, W), ids 1..n; nuclei never overlap, have no holes and are connected.
-
-    Seeds are the connected parts of core * (1 - border); they flood the interior by altitude, from the surest pixel
-    outwards (scikit-image's watershed; OpenCV's goes by the difference of neighbours and loses pixels to lines). An
-    interior part that holds no seed is its own seed: a nucleus so small or so dim that its core was not found.
-
-    Args:
-        zoom: network px for one px of `probs`; the thresholds' areas are divided by its square.
-    """
-    core = probs[..., CORE] * (1 - probs[..., BORDER])
-    interior = probs[..., INTERIOR] > thresholds.interior
-    seeds = _large_parts(core > thresholds.seed, thresholds.seed_area / zoom**2)
-    interior |= seeds > 0
-    parts, count = ndi.label(interior)
-    seedless = np.setdiff1d(np.arange(1, count + 1), parts[seeds > 0])
-    seeds = np.where(np.isin(parts, seedless), parts + seeds.max(initial=0), seeds)
-    altitude = -(probs[..., INTERIOR] + core)
-    labels = watershed(altitude, seeds, mask=interior)
-    return _keep_nuclei(_fill_holes(labels), probs[..., INTERIOR], thresholds, zoom)
-
-
-def find_confidences(probs, labels):
-    """How sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
-
-    probs float32 (H, W, 3), labels int32 (H, W) with ids 1..n -> float64 (n,).
-    """
-    areas = np.bincount(labels.ravel())
-    sums = np.bincount(labels.ravel(), weights=probs[..., INTERIOR].ravel())
-    return sums[1:] / areas[1:]
-
-
-def _large_parts(mask, area):
-    """The connected parts of a mask that have at least `area` px -> int32 (H, W)."""
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    keep = stats[:, cv2.CC_STAT_AREA] >= area
-    keep[0] = False
-    return np.where(keep, np.arange(count), 0).astype(np.int32)[parts]
-
-
-def _fill_holes(labels):
-    """Background wholly inside one nucleus becomes that nucleus."""
-    gaps, _ = ndi.label(np.pad(labels == 0, 1, constant_values=True))
-    filled = np.pad(labels, 1)
-    for gap, box in enumerate(ndi.find_objects(gaps), start=1):
-        if gap == gaps[0, 0]:
-            continue  # the background itself
-        wider = tuple(slice(side.start - 1, side.stop + 1) for side in box)
-        hole = gaps[wider] == gap
-        around = np.unique(filled[wider][ndi.binary_dilation(hole) & ~hole])
-        if around.size == 1:
-            filled[wider][hole] = around[0]
-    return filled[1:-1, 1:-1]
-
-
-def _keep_nuclei(labels, interior, thresholds, zoom):
-    """Drops what is too small or too unsure, and numbers the rest 1..n."""
-    areas = np.bincount(labels.ravel())
-    sums = np.bincount(labels.ravel(), weights=interior.ravel())
-    keep = (areas >= thresholds.area / zoom**2) & (sums >= thresholds.confidence * areas)
-    keep[0] = False
-    return np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels]
-
-
-# ==================================================================================================
-# 16. inference (src/nuclei/inference.py)
-#
-# Inference: an image of any size through a network of one tile size, at the zoom that fits its nuclei.
-#
-# The network is any callable: float32 (batch, tile, tile, 3) in 0..1 -> float32 (batch, tile, tile, C). It always sees
-# the same shape, so that TensorFlow and JAX compile once, and its memory is bounded by the tile, not by the image.
-# ==================================================================================================
-
-ZOOM_RANGE = (0.25, 3.0)  # of what `fit_zoom` answers: nuclei 8 to 96 px wide, where the network's are 24
-
-
-def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,), table=None):
-    """uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views and zooms.
-
-    Args:
-        network: see the module.
-        tile: px, side of the network's input.
-        overlap: px that neighbouring tiles share at least, less than `tile`.
-        batch: tiles in one call.
-        views: some of tta.VIEWS.
-        zooms: factors by which the image is enlarged for the network; probs come back at the image's own size.
-        table: `standard_table` of the image that this one is a part of; None takes its own.
-    """
-    seen = cv2.LUT(image, standard_table(image) if table is None else table)
-    height, width = image.shape[:2]
-    total = 0.0
-    for zoom in zooms:
-        size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
-        smooth = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-        zoomed = seen if size == (width, height) else cv2.resize(seen, size, interpolation=smooth)
-        probs = predict_tiled(zoomed, network, tile, overlap, batch, views)
-        if size != (width, height):
-            probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR)
-        total = total + probs.reshape(height, width, -1) / len(zooms)
-    return total
-
-
-def predict_tiled(image, network, tile, overlap, batch, views=(0,)):
-    """uint8 (H, W, 3), as the network sees it -> probs float32 (H, W, C): overlapping tiles, blended with soft seams.
-
-    Every view of every tile is one input of the network; what comes back is turned upright, weighted by a window that
-    fades towards the tile's edge, and summed. An image smaller than the tile is mirrored out to it.
-    """
-    height, width = image.shape[:2]
-    padding = [(0, max(tile - n, 0)) for n in (height, width)]
-    padded = np.pad(image, [*padding, (0, 0)], mode="symmetric")
-    corners = [
-        (y, x)
-        for y in _tile_starts(padded.shape[0], tile, overlap)
-        for x in _tile_starts(padded.shape[1], tile, overlap)
-    ]
-    inputs = [(corner, view) for corner in corners for view in views]
-    window = _blend_window(tile, overlap)
-    total, weight = None, np.zeros((*padded.shape[:2], 1), np.float32)
-    for start in range(0, len(inputs), batch):
-        chunk = inputs[start : start + batch]
-        tiles = np.zeros((batch, tile, tile, 3), np.float32)
-        for slot, ((y, x), view) in zip(tiles, chunk, strict=False):
-            slot[:] = view_image(padded[y : y + tile, x : x + tile], view)
-        probs = np.asarray(network(tiles / 255), np.float32)
-        if total is None:
-            total = np.zeros((*padded.shape[:2], probs.shape[-1]), np.float32)
-        for ((y, x), view), one in zip(chunk, probs, strict=False):
-            total[y : y + tile, x : x + tile] += unview_probs(one, view) * window
-            weight[y : y + tile, x : x + tile] += window
-    return (total / weight)[:height, :width]
-
-
-def _tile_starts(length, tile, overlap):
-    """Where tiles begin along one axis: evenly spread, the last one ending at `length`."""
-    if length <= tile:
-        return [0]
-    count = int(np.ceil((length - overlap) / (tile - overlap)))
-    return np.linspace(0, length - tile, count).round().astype(int).tolist()
-
-
-def _blend_window(tile, overlap):
-    """float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
-    ramp = (np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5) / max(overlap, 1)
-    edge = np.minimum(ramp, 1).astype(np.float32)
-    return (edge[:, None] * edge)[..., None]
-
-
-def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
-    """The zoom at which the image's typical nucleus is `diameter` px wide, found by looking: float in ZOOM_RANGE.
-
-    The image is looked at as it is and at half its size. At the wrong scale the network sees the grains in a large
-    nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the size
-    of its nuclei says how far it is from the scale that the network knows best. Where that is more than half an octave,
-    one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
-    """
-    unsure = replace(thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, and its size still tells
-
-    def look(zoom):
-        """How sure a look is (the pixels of its nuclei, less those that could be either), and the zoom that fits."""
-        probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
-        labels = find_instances(probs, unsure, zoom)
-        found = nucleus_diameter(labels)
-        fitting = float(np.clip(diameter / found, *ZOOM_RANGE)) if found else None
-        interior = probs[..., INTERIOR]
-        doubt = 2 * np.minimum(interior, 1 - interior).sum()  # a pixel of p = 0.5 counts as one
-        return float(interior[labels > 0].sum() - doubt), fitting, zoom
-
-    _, first, start = max(look(1.0), look(0.5), key=lambda seen: seen[0])
-    if first is None:
-        _, first, start = look(2.0)
-    if first is None:
-        return 1.0
-    far = abs(np.log2(first / start)) > 0.5
-    return (look(first)[1] if far else None) or first
 
 
 # ==================================================================================================
@@ -2186,15 +2202,10 @@ class ConvMuon(keras.optimizers.Muon):
 
 
 # ==================================================================================================
-# 20. train (src/nuclei/train.py)
+# 20. tuning (src/nuclei/tuning.py)
 #
-# Train: one network inside a time budget, its best weights, and the thresholds that go with them.
+# Tuning: how good a network is on images with labels, and the thresholds that suit it.
 # ==================================================================================================
-
-EPOCH = 64  # steps between two lines of the log
-TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
-EXPLODED = 5.0  # the loss of a network that knows nothing is about 1.5; after the first epoch, one above this is lost
-HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
 # What `tune_thresholds` tries, field by field, in this order.
 THRESHOLD_CHOICES = {
@@ -2204,6 +2215,66 @@ THRESHOLD_CHOICES = {
     "seed_area": (4.0, 8.0, 16.0, 32.0, 48.0),
     "confidence": (0.0, 0.7, 0.8, 0.85, 0.88, 0.9, 0.92),
 }
+
+
+def score_set(images, network, thresholds, config):
+    """The mean average precision over an ImageSet with labels, from a single view at the zoom that the labels tell:
+    quick, for choosing weights."""
+    scores = []
+    for image, truth in zip(images.images, images.labels, strict=True):
+        probs, zoom = _probs_at_true_zoom(image, truth, network, config, views=1)
+        scores.append(average_precision(truth, find_instances(probs, thresholds, zoom)))
+    return float(np.mean(scores))
+
+
+def _probs_at_true_zoom(image, truth, network, config, views):
+    """As `segment_probs`, at the zoom that fits the true nuclei, which takes no look at the image."""
+    diameter = nucleus_diameter(truth)
+    zoom = float(np.clip(config.model_diameter / diameter, *ZOOM_RANGE)) if diameter else 1.0
+    tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
+    return predict_probs(image, network, *tiles, VIEWS[:views], (zoom,)), zoom
+
+
+def tune_thresholds(images, network, config):
+    """The Thresholds that score best on an ImageSet with labels: one field at a time."""
+    cases = [
+        (truth, _probs_at_true_zoom(image, truth, network, config, views=2))
+        for image, truth in zip(images.images, images.labels, strict=True)
+    ]
+
+    def score(thresholds):
+        def score_one(case):
+            truth, (probs, zoom) = case
+            return average_precision(truth, find_instances(probs, thresholds, zoom))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return np.mean(list(pool.map(score_one, cases)))
+
+    # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
+    best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
+    best_score = score(best)
+    for name, choices in THRESHOLD_CHOICES.items():
+        for choice in choices:
+            if choice == getattr(best, name):
+                continue
+            candidate = replace(best, **{name: choice})
+            candidate_score = score(candidate)
+            if candidate_score > best_score:
+                best, best_score = candidate, candidate_score
+    log.info("thresholds %s score %.4f on the tuning images", best, best_score)
+    return best
+
+
+# ==================================================================================================
+# 21. train (src/nuclei/train.py)
+#
+# Train: one network inside a time budget, its best weights, and the thresholds that go with them.
+# ==================================================================================================
+
+EPOCH = 64  # steps between two lines of the log
+TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
+EXPLODED = 5.0  # the loss of a network that knows nothing is about 1.5; after the first epoch, one above this is lost
+HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
 
 def new_model(config):
@@ -2527,71 +2598,8 @@ def save_weights(model, path):
     os.replace(temporary, path)
 
 
-def segment(image, network, thresholds, config, views=None):
-    """uint8 (H, W, 3) -> (labels int32 (H, W), confidences float64 (n,)): scale, probabilities, instances."""
-    probs, zoom = segment_probs(image, network, thresholds, config, views)
-    labels = find_instances(probs, thresholds, zoom)
-    return labels, find_confidences(probs, labels)
-
-
-def segment_probs(image, network, thresholds, config, views=None):
-    """uint8 (H, W, 3) -> (probs float32 (H, W, 3), the zoom that fits its nuclei). `views` stands in for config's."""
-    tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
-    zoom = fit_zoom(image, network, thresholds, config.model_diameter, *tiles)
-    zooms = tuple(zoom * factor for factor in config.tta_zooms)
-    return predict_probs(image, network, *tiles, VIEWS[: views or config.tta_views], zooms), zoom
-
-
-def score_set(images, network, thresholds, config):
-    """The mean average precision over an ImageSet with labels, from a single view at the zoom that the labels tell:
-    quick, for choosing weights."""
-    scores = []
-    for image, truth in zip(images.images, images.labels, strict=True):
-        probs, zoom = _probs_at_true_zoom(image, truth, network, config, views=1)
-        scores.append(average_precision(truth, find_instances(probs, thresholds, zoom)))
-    return float(np.mean(scores))
-
-
-def _probs_at_true_zoom(image, truth, network, config, views):
-    """As `segment_probs`, at the zoom that fits the true nuclei, which takes no look at the image."""
-    diameter = nucleus_diameter(truth)
-    zoom = float(np.clip(config.model_diameter / diameter, *ZOOM_RANGE)) if diameter else 1.0
-    tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
-    return predict_probs(image, network, *tiles, VIEWS[:views], (zoom,)), zoom
-
-
-def tune_thresholds(images, network, config):
-    """The Thresholds that score best on an ImageSet with labels: one field at a time."""
-    cases = [
-        (truth, _probs_at_true_zoom(image, truth, network, config, views=2))
-        for image, truth in zip(images.images, images.labels, strict=True)
-    ]
-
-    def score(thresholds):
-        def score_one(case):
-            truth, (probs, zoom) = case
-            return average_precision(truth, find_instances(probs, thresholds, zoom))
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.mean(list(pool.map(score_one, cases)))
-
-    # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
-    best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
-    best_score = score(best)
-    for name, choices in THRESHOLD_CHOICES.items():
-        for choice in choices:
-            if choice == getattr(best, name):
-                continue
-            candidate = replace(best, **{name: choice})
-            candidate_score = score(candidate)
-            if candidate_score > best_score:
-                best, best_score = candidate, candidate_score
-    log.info("thresholds %s score %.4f on the tuning images", best, best_score)
-    return best
-
-
 # ==================================================================================================
-# 21. main (src/nuclei/main.py)
+# 22. main (src/nuclei/main.py)
 #
 # Main: the competition's files -> a trained network -> submission.csv, with a table of what it cost.
 # ==================================================================================================
@@ -2846,7 +2854,7 @@ def save_config(path, config, thresholds):
 
 
 # ==================================================================================================
-# 22. __main__ (src/nuclei/__main__.py)
+# 23. __main__ (src/nuclei/__main__.py)
 #
 # Entry: what Kaggle runs, from settings in the environment to a submission.csv in the working folder.
 #

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from nuclei.data import ImageSet
+
 # kind: colour of the ground, colour of the nuclei, radius of the nuclei in px
 LOOKS = {
     "fluorescence-small": ((12, 12, 12), (140, 140, 140), 9),
@@ -45,3 +47,20 @@ def draw_kind(kind, seed=0, side=256):
     labels = draw_field(rng, (side, side), radius, 12)
     image = np.where(labels[..., None] > 0, colour, ground) + rng.normal(0, 3, (side, side, 1))
     return np.clip(cv2.GaussianBlur(image, (0, 0), 1), 0, 255).astype(np.uint8), labels
+
+
+def draw_disc_set(count, seed=0, side=64):
+    """An ImageSet of bright discs on black, 12 to 20 px wide; some of them touch."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    images, labels = [], []
+    for _ in range(count):
+        one = np.zeros((side, side), np.int32)
+        for label in range(1, 6):
+            centre = rng.uniform(8, side - 8, 2)
+            disc = np.hypot(y - centre[0], x - centre[1]) < rng.uniform(6, 10)
+            one[disc & (one == 0)] = label
+        light = 30 + 120 * (one > 0) + rng.normal(0, 8, one.shape)
+        images.append(np.repeat(light.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1))
+        labels.append(one)
+    return ImageSet([f"{i:02d}" for i in range(count)], images, labels, ["fluorescence-small"] * count)

@@ -1,4 +1,4 @@
-"""Train: the schedule, a small training twice, and thresholds that never make things worse."""
+"""Train: the schedule, a small training twice, and what becomes of it when something breaks."""
 
 import csv
 from dataclasses import replace
@@ -6,13 +6,13 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from drawn import draw_disc_set
 
 from nuclei import parallel, train
 from nuclei.config import BadInput, Config
 from nuclei.data import ImageSet
-from nuclei.metric import average_precision
-from nuclei.train import learning_rate, new_model, segment_probs, train_model, tune_thresholds
-from nuclei.watershed import Thresholds, find_instances
+from nuclei.train import learning_rate, new_model, train_model
+from nuclei.watershed import Thresholds
 
 TINY = Config(
     model_width=4,
@@ -30,28 +30,11 @@ TINY = Config(
 )
 
 
-def draw_set(count, seed=0, side=64):
-    """An ImageSet of bright discs on black, 12 to 20 px wide; some of them touch."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:side, :side]
-    images, labels = [], []
-    for _ in range(count):
-        one = np.zeros((side, side), np.int32)
-        for label in range(1, 6):
-            centre = rng.uniform(8, side - 8, 2)
-            disc = np.hypot(y - centre[0], x - centre[1]) < rng.uniform(6, 10)
-            one[disc & (one == 0)] = label
-        light = 30 + 120 * (one > 0) + rng.normal(0, 8, one.shape)
-        images.append(np.repeat(light.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1))
-        labels.append(one)
-    return ImageSet([f"{i:02d}" for i in range(count)], images, labels, ["fluorescence-small"] * count)
-
-
 NOTHING = ImageSet([], [], [], [])
 
 
 def train_tiny(folder, tuning=NOTHING, on_better=lambda *_: None, **settings):
-    return train_model(replace(TINY, **settings), draw_set(6), tuning, folder, on_better)
+    return train_model(replace(TINY, **settings), draw_disc_set(6), tuning, folder, on_better)
 
 
 def read_log(folder):
@@ -63,7 +46,7 @@ def read_log(folder):
 def trained(tmp_path_factory):
     """A training with tuning images -> (its folder, what train_model returned)."""
     folder = tmp_path_factory.mktemp("trained")
-    return folder, train_tiny(folder, draw_set(2, seed=1))
+    return folder, train_tiny(folder, draw_disc_set(2, seed=1))
 
 
 # ---- the schedule ------------------------------------------------------------------------------
@@ -159,7 +142,7 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path, monkeypatch, eagerly):
         return next(scores)
 
     monkeypatch.setattr(train, "score_set", score)
-    model, _, _ = train_tiny(tmp_path, draw_set(1), lambda *told: news.append(told), train_steps=4)
+    model, _, _ = train_tiny(tmp_path, draw_disc_set(1), lambda *told: news.append(told), train_steps=4)
     ((network, thresholds),) = news
     assert network.args == (model,)
     assert thresholds == Thresholds()
@@ -170,7 +153,7 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path, monkeypatch, eagerly):
 
 def test_the_end_is_no_news(tmp_path, eagerly):
     """What follows is the prediction with tuned thresholds."""
-    train_tiny(tmp_path, draw_set(1), lambda *_: pytest.fail("told"), train_steps=2, train_checks=1)
+    train_tiny(tmp_path, draw_disc_set(1), lambda *_: pytest.fail("told"), train_steps=2, train_checks=1)
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path, eagerly):
@@ -242,7 +225,7 @@ def small_network(config):
 def test_a_training_cut_off_again_and_again_ends_as_an_unbroken_one(tmp_path, cut_off, eagerly, monkeypatch, policy):
     keras.mixed_precision.set_global_policy(policy)  # float16 has the state of its loss scaling, too
     monkeypatch.setattr(train, "new_model", small_network)
-    settings = {"tuning": draw_set(1, seed=1), "train_steps": 6}
+    settings = {"tuning": draw_disc_set(1, seed=1), "train_steps": 6}
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     model, thresholds, crops = train_tiny(tmp_path / "one", **settings)
@@ -259,7 +242,7 @@ def test_a_training_cut_off_again_and_again_ends_as_an_unbroken_one(tmp_path, cu
 
 
 def test_a_training_that_is_over_only_brings_its_files_back(tmp_path, eagerly, monkeypatch):
-    settings = {"tuning": draw_set(1), "train_steps": 2, "train_checks": 1}
+    settings = {"tuning": draw_disc_set(1), "train_steps": 2, "train_checks": 1}
     model, *rest = train_tiny(tmp_path, **settings)
     log = read_log(tmp_path)
     for name in ("log.csv", "model.weights.h5"):
@@ -281,7 +264,7 @@ def test_a_training_that_is_over_only_brings_its_files_back(tmp_path, eagerly, m
     [
         ({"train_steps": 3}, "train_steps was 2, is 3"),
         ({"train_seed": 1, "tta_views": 4}, "train_seed was 0, is 1; tta_views was 1, is 4|tta_views .*; train_seed"),
-        ({"tuning": draw_set(1)}, "tuning was [0-9a-f]{16}, is [0-9a-f]{16}"),
+        ({"tuning": draw_disc_set(1)}, "tuning was [0-9a-f]{16}, is [0-9a-f]{16}"),
     ],
 )
 def test_checkpoints_of_other_settings_are_refused(tmp_path, eagerly, settings, change):
@@ -384,39 +367,3 @@ def test_another_error_is_raised(tmp_path, monkeypatch, eagerly):
     monkeypatch.setattr(parallel, "_train_part", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         train_tiny(tmp_path, train_steps=3)
-
-
-# ---- thresholds --------------------------------------------------------------------------------
-
-
-def mean_precision(images, network, thresholds):
-    scores = []
-    for image, truth in zip(images.images, images.labels, strict=True):
-        probs, zoom = segment_probs(image, network, Thresholds(), TINY)
-        scores.append(average_precision(truth, find_instances(probs, thresholds, zoom)))
-    return np.mean(scores)
-
-
-def dim_network(x):
-    """Sees the discs, but never surer than 0.45, with specks of noise that are surer."""
-    bright = np.clip(x[..., 0], 0, 1) * 0.45
-    bright[:, ::9, ::9] = 0.9
-    return np.stack([bright, np.zeros_like(bright), bright], axis=-1)
-
-
-def random_network(x):
-    return np.random.default_rng(int(x.sum())).random(x.shape, np.float32)
-
-
-@pytest.mark.parametrize("network", [dim_network, random_network])
-def test_chosen_thresholds_are_no_worse_than_the_default(network):
-    images = draw_set(3)
-    chosen = tune_thresholds(images, network, TINY)
-    assert mean_precision(images, network, chosen) >= mean_precision(images, network, Thresholds())
-
-
-def test_thresholds_are_chosen_where_the_default_sees_nothing():
-    images = draw_set(3)
-    chosen = tune_thresholds(images, dim_network, TINY)
-    assert chosen.seed < 0.45
-    assert mean_precision(images, dim_network, chosen) > mean_precision(images, dim_network, Thresholds()) + 0.1

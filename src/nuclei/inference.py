@@ -11,10 +11,25 @@ import numpy as np
 
 from nuclei.kinds import nucleus_diameter, standard_table
 from nuclei.targets import INTERIOR
-from nuclei.tta import unview_probs, view_image
-from nuclei.watershed import find_instances
+from nuclei.tta import VIEWS, unview_probs, view_image
+from nuclei.watershed import find_confidences, find_instances
 
 ZOOM_RANGE = (0.25, 3.0)  # of what `fit_zoom` answers: nuclei 8 to 96 px wide, where the network's are 24
+
+
+def segment(image, network, thresholds, config, views=None):
+    """uint8 (H, W, 3) -> (labels int32 (H, W), confidences float64 (n,)): scale, probabilities, instances."""
+    probs, zoom = segment_probs(image, network, thresholds, config, views)
+    labels = find_instances(probs, thresholds, zoom)
+    return labels, find_confidences(probs, labels)
+
+
+def segment_probs(image, network, thresholds, config, views=None):
+    """uint8 (H, W, 3) -> (probs float32 (H, W, 3), the zoom that fits its nuclei). `views` stands in for config's."""
+    tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
+    zoom = fit_zoom(image, network, thresholds, config.model_diameter, *tiles)
+    zooms = tuple(zoom * factor for factor in config.tta_zooms)
+    return predict_probs(image, network, *tiles, VIEWS[: views or config.tta_views], zooms), zoom
 
 
 def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,), table=None):

@@ -20,11 +20,12 @@ from nuclei.config import CONFIDENCE, CONFIG, HELD_OUT, HELD_OUT_NUCLEI, STAGES,
 from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, read_set
 from nuclei.device import choose_precision, peak_memory
 from nuclei.folds import split_data
+from nuclei.inference import segment
 from nuclei.kinds import KINDS
 from nuclei.metric import average_precision
 from nuclei.parallel import predict_step
 from nuclei.submission import make_rows, write_submission, write_whole
-from nuclei.train import segment, train_model
+from nuclei.train import train_model
 
 EARLY_SHARE = 0.02  # of the training's minutes, for each prediction on the way
 

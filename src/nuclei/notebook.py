@@ -15,10 +15,11 @@ from nuclei.__main__ import find_data, read_config
 from nuclei.config import CONFIG, WEIGHTS
 from nuclei.data import TRAIN, default_cache, find_set, read_set
 from nuclei.folds import split_data
+from nuclei.inference import segment
 from nuclei.kinds import KINDS
 from nuclei.metric import average_precision
 from nuclei.parallel import predict_step
-from nuclei.train import new_model, segment
+from nuclei.train import new_model
 from nuclei.watershed import Thresholds
 
 

@@ -29,7 +29,7 @@ WINDOW = 512  # px, the side of each at most
 
 
 def segment_blocks(image, network, thresholds, config, journal, name):
-    """As `segment` of nuclei.train, by blocks: uint8 (H, W, 3) -> (labels int32 (H, W), the seconds of all blocks).
+    """As `segment` of nuclei.inference, by blocks: uint8 (H, W, 3) -> (labels int32 (H, W), the seconds of all blocks).
 
     Args:
         journal: a Journal of this image alone. What is in it is not done again.

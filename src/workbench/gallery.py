@@ -7,9 +7,9 @@ import numpy as np
 from nuclei.config import HELD_OUT_NUCLEI, BadInput, Config, log
 from nuclei.data import TRAIN, default_cache, find_set, read_set
 from nuclei.folds import split_data
+from nuclei.inference import segment
 from nuclei.kinds import KINDS
 from nuclei.main import progress
-from nuclei.train import segment
 from workbench.pictures import PANEL, compare, contact_sheet, crop_middle
 from workbench.report import LEFT_OUT, gather_cases
 from workbench.runs import load_run

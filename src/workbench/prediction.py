@@ -12,9 +12,9 @@ from tqdm import tqdm
 from nuclei.config import MAX_PIXEL_BYTES, SUBMISSION, BadInput, log
 from nuclei.data import TEST_NAMES, check_bytes, decode_image, default_cache, find_set, read_set
 from nuclei.device import peak_memory
+from nuclei.inference import segment
 from nuclei.main import Predictions, progress
 from nuclei.submission import write_whole
-from nuclei.train import segment
 from workbench.blocks import segment_blocks
 from workbench.journal import Journal, unfinished_prediction
 from workbench.pictures import overlay, write_png
