@@ -215,22 +215,9 @@ def decode_image(data, name, most=MAX_PIXELS):
     Raises:
         BadInput: the bytes are no PNG or TIFF that OpenCV can decode, or state more than `most` pixels.
     """
-    return as_rgb(decode_pixels(data, name, most))
-
-
-def decode_pixels(data, name, most):
-    """As `decode_image`, up to what OpenCV makes of the bytes: (H, W) or (H, W, channels) of any type, BGR.
-
-    A step of its own for the sake of large images, whose bytes can be let go before `as_rgb`.
-    """
     pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most)
     if pixels is None:
         raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
-    return pixels
-
-
-def as_rgb(pixels):
-    """What `decode_pixels` gives -> uint8 (H, W, 3) RGB."""
     if pixels.ndim == 3:
         pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
     if pixels.dtype != np.uint8:

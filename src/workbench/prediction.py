@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nuclei.config import MAX_PIXEL_BYTES, SUBMISSION, BadInput, log
-from nuclei.data import TEST_NAMES, as_rgb, check_bytes, decode_pixels, default_cache, find_set, read_set
+from nuclei.data import TEST_NAMES, check_bytes, decode_image, default_cache, find_set, read_set
 from nuclei.device import peak_memory
 from nuclei.inference import segment
 from nuclei.main import Predictions, progress
@@ -112,10 +112,8 @@ def _predict_file(path, trained, labels_path, overlay_path, journal):
     key = f"{path} {digest}"
     if key in journal.done:
         return journal.done[key]
-    pixels = decode_pixels(data, path, MAX_OWN_PIXELS)
-    del data  # gigabytes, of a large image, and so are the pixels of 16 bits
-    image = as_rgb(pixels)
-    del pixels
+    image = decode_image(data, path, MAX_OWN_PIXELS)
+    del data  # a gigabyte, of a large image
     cost = {"pixels": image.shape[0] * image.shape[1]}
     blocks = Journal(journal.path.with_name(f"{digest[:16]}.journal"))
     if cost["pixels"] > MAX_WHOLE_PIXELS:
