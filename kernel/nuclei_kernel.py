@@ -3,28 +3,28 @@
 #  1  config        line    67  Config: every setting of a run in one flat, frozen dataclass, and the presets.
 #  2  kinds         line   227  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
 #  3  data          line   320  Data: read a competition (zips or folders), and decode it once.
-#  4  rle           line   786  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  5  submission    line   872  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  6  checkpoint    line   999  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  7  device        line  1097  Device: what the run computes on, and in which precision.
-#  8  folds         line  1155  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  9  targets       line  1240  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 10  tta           line  1335  Test-time augmentation: the eight views of an image, and their inverses.
-# 11  watershed     line  1375  Watershed: from probabilities to instances, by flooding from seeds.
-# 12  inference     line  1458  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 13  metric        line  1586  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 14  parallel      line  1662  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 15  augmentation  line  1762  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 16  batches       line  1878  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 17  loss          line  1980  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  2051  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  optimizer     line  2171  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 20  tuning        line  2204  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 21  train         line  2268  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 22  main          line  2601  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 23  __main__      line  2856  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  4  rle           line   790  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  5  submission    line   876  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  6  checkpoint    line  1003  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  7  device        line  1101  Device: what the run computes on, and in which precision.
+#  8  folds         line  1159  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  targets       line  1244  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 10  tta           line  1339  Test-time augmentation: the eight views of an image, and their inverses.
+# 11  watershed     line  1379  Watershed: from probabilities to instances, by flooding from seeds.
+# 12  inference     line  1462  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 13  metric        line  1590  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 14  parallel      line  1666  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 15  augmentation  line  1766  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 16  batches       line  1882  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 17  loss          line  1984  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  2055  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  optimizer     line  2175  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 20  tuning        line  2208  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 21  train         line  2272  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 22  main          line  2605  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 23  __main__      line  2860  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources d05dde67f6ac7e93, this file 9415d117e430d6d7
+# sources 2c1e18ad6015c655, this file 1df9723a3215fcfa
 
 import csv
 import hashlib
@@ -61,7 +61,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "d05dde67f6ac7e93"
+SOURCE_HASH = "2c1e18ad6015c655"
 
 
 # ==================================================================================================
@@ -506,17 +506,21 @@ def _group_files(source):
 # ---- decoding ----------------------------------------------------------------------------------
 
 
-def decode_image(data, name, most=MAX_PIXELS):
+def decode_image(data, name, most=MAX_PIXELS, path=None):
     """The bytes of a PNG or TIFF -> uint8 (H, W, 3) RGB.
 
     Grey, palette, RGB and RGBA are taken (alpha is dropped). uint8 passes as it is; every other depth is stretched
     so that its 0.1st and 99.9th percentile become 0 and 255: microscopes store 10, 12 or 14 bits in 16, and floats
     on any scale, so the type's own range says nothing. NaN becomes black; infinities become black and white.
 
+    Args:
+        path: a file that holds the same bytes. OpenCV then reads it itself, and `data`, a memory map of it, serves to
+            look at the header: decoding takes a third less memory.
+
     Raises:
         BadInput: the bytes are no PNG or TIFF that OpenCV can decode, or state more than `most` pixels.
     """
-    pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most)
+    pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most, path)
     if pixels is None:
         raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
     if pixels.ndim == 3:
@@ -539,7 +543,7 @@ def _stretch_depth(pixels):
     return stretched
 
 
-def _decode_bytes(data, flags, name, most):
+def _decode_bytes(data, flags, name, most, path=None):
     """The bytes of a PNG or TIFF -> what OpenCV makes of them; None where it makes nothing, or they are something else.
 
     Raises:
@@ -551,7 +555,7 @@ def _decode_bytes(data, flags, name, most):
             raise BadInput(
                 f"{name} states {height} x {width} pixels, over the {most:,} that are taken: cut it into parts"
             )
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        return cv2.imread(str(path), flags) if path else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, struct.error, KeyError):
         return None
 
@@ -562,7 +566,7 @@ def _stated_shape(data):
     Raises:
         KeyError, struct.error: there is no such header.
     """
-    if data.startswith(_PNG_START):
+    if data[: len(_PNG_START)] == _PNG_START:
         width, height = struct.unpack_from(">II", data, len(_PNG_START) + 8)
         return height, width
     order = {b"II": "<", b"MM": ">"}[data[:2]]

@@ -20,6 +20,7 @@ from nuclei.rle import encode_labels
 from nuclei.submission import check_submission, read_table, write_submission
 from workbench.cli import main
 from workbench.commands import make_config
+from workbench.folders import in_use
 from workbench.parser import build_parser
 from workbench.sample import draw_sample
 from workbench.scoring import read_solution
@@ -290,6 +291,14 @@ def test_sigterm_ends_as_ctrl_c_does(drawn, capsys, monkeypatch):
     assert main(["info", str(drawn)]) == 143
     assert "stopped by SIGTERM; what earlier runs wrote still stands" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("command", ["run", "train", "predict", "kernel run"])
+def test_a_second_run_in_one_folder_is_told_so(drawn, tmp_path, capsys, command):
+    with in_use(tmp_path):
+        assert main([*command.split(), "--data", str(drawn), "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} is in use by another run" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_a_sentence(drawn, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """Data: decoding, the two ways a set may lie on disk, and the cache."""
 
 import logging
+import mmap
 import os
 import struct
 import zipfile
@@ -84,6 +85,17 @@ def test_sixteen_bits_are_stretched_over_what_they_hold(ending, channels, low, h
     assert image.shape == (60, 50, 3) and image.dtype == np.uint8
     expected = (ramp - low) / (high - low) * 255
     np.testing.assert_allclose(image, np.repeat(expected[..., None], 3, axis=2), atol=1.5)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tiff"])
+@pytest.mark.parametrize("pixels", [RGB, RGB[..., 0], RGB.astype(np.uint16) * 200], ids=["rgb", "grey", "16 bits"])
+def test_a_file_is_decoded_as_its_bytes_are(tmp_path, ending, pixels):
+    path = tmp_path / f"Zellkerne ü{ending}"
+    path.write_bytes(encode(pixels, ending))
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert np.array_equal(decode_image(mapped, "file", path=path), decode_image(mapped[:], "file"))
+        with pytest.raises(BadInput, match="file states 5 x 7 pixels"):
+            decode_image(mapped, "file", most=34, path=path)
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])

@@ -91,6 +91,23 @@ def test_a_finished_prediction_is_made_anew(tmp_path, use):
     assert calls == count_calls(use, lambda: predict_files("others", paths, tmp_path / "out"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("b\udcff.png", None, "a name that is not UTF-8: rename it"),
+        ("empty.png", b"", "cannot be decoded as an image"),
+        ("text.png", b"no image", "cannot be decoded as an image"),
+        ("none.png", None, "cannot be read: No such file"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path, use, name, content, why):
+    use(PixelNetwork())
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=f"{name}.* {why}"):
+        predict_files("w", [tmp_path / name], tmp_path / "out")
+
+
 @pytest.fixture
 def large(tmp_path, monkeypatch):
     """A file that counts as large, of twelve blocks, and its labels."""

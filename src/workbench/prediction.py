@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import mmap
 import time
 import zlib
 
@@ -107,13 +108,11 @@ def name_outputs(paths, out):
 
 def _predict_file(path, trained, labels_path, overlay_path, journal):
     """Finds an image's nuclei and writes them, unless the journal has it -> {"pixels", "seconds"} that it cost."""
-    data = _read_file(path)
-    digest = hashlib.sha256(data).hexdigest()
+    digest = _digest_file(path)
     key = f"{path} {digest}"
     if key in journal.done:
         return journal.done[key]
-    image = decode_image(data, path, MAX_OWN_PIXELS)
-    del data  # a gigabyte, of a large image
+    image = _load_image(path)
     cost = {"pixels": image.shape[0] * image.shape[1]}
     blocks = Journal(journal.path.with_name(f"{digest[:16]}.journal"))
     if cost["pixels"] > MAX_WHOLE_PIXELS:
@@ -140,14 +139,24 @@ def _write_labels(path, labels):
         write_whole(path.with_suffix(".tif"), cv2.imencode(".tif", labels)[1].tobytes())
 
 
-def _read_file(path):
+def _digest_file(path):
     if path.exists() and not path.is_file():  # a folder, a pipe, a device without an end
         raise BadInput(f"{path} is no file: name images")
+    if any("\udc80" <= letter <= "\udcff" for letter in str(path)):  # as Python reads such bytes; OpenCV would crash
+        raise BadInput(f"{path} has a name that is not UTF-8: rename it")
     try:
         check_bytes(path.stat().st_size, MAX_PIXEL_BYTES * MAX_OWN_PIXELS, path)
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _load_image(path):
+    """As `decode_image`. The file's bytes are not read into memory, where those of a large image would be gigabytes."""
+    with open(path, "rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+        return decode_image(data, path, MAX_OWN_PIXELS, path)
 
 
 def _describe_cost(pixels, seconds):
