@@ -24,7 +24,7 @@
 # 22  main          line  2605  Main: the competition's files -> a trained network -> submission.csv, with a table of...
 # 23  __main__      line  2860  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources a670574f0752f676, this file e4d050cf193c6871
+# sources 2c1e18ad6015c655, this file 1df9723a3215fcfa
 
 import csv
 import hashlib
@@ -61,7 +61,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "a670574f0752f676"
+SOURCE_HASH = "2c1e18ad6015c655"
 
 
 # ==================================================================================================
@@ -132,8 +132,8 @@ class Config:
     # Training
     train_minutes: float = 25.0  # of wall clock for the whole training, tuning included
     train_steps: int = 0  # above 0 it counts instead of the minutes
-    train_batch: int = 16  # crops a step: many small ones show more images than a few large ones, in the same time
-    train_crop: int = 128  # px, a multiple of what the network divides by
+    train_batch: int = 4  # crops a step
+    train_crop: int = 256  # px, a multiple of what the network divides by
     train_rate: float = 6e-3  # peak learning rate of Muon; AdamW, beside it, has a tenth
     train_decay: float = 1e-2  # weight decay of both
     train_warmup: float = 0.05  # share of the schedule in which the rate rises
@@ -203,6 +203,7 @@ PRESETS = {
         model_width=16,
         model_depth=3,
         train_minutes=1.2,
+        train_crop=128,
         train_batch=8,
         train_rate=2e-2,  # a hundred steps or two are few: it must be quick
         tta_views=4,
@@ -214,7 +215,6 @@ PRESETS = {
         model_name="one_hundred_layers",
         model_width=16,
         train_minutes=480.0,
-        train_crop=256,  # hours show it every image often enough
         train_batch=8,
         train_rate=1e-2,
         train_checks=8,

@@ -65,8 +65,8 @@ class Config:
     # Training
     train_minutes: float = 25.0  # of wall clock for the whole training, tuning included
     train_steps: int = 0  # above 0 it counts instead of the minutes
-    train_batch: int = 16  # crops a step: many small ones show more images than a few large ones, in the same time
-    train_crop: int = 128  # px, a multiple of what the network divides by
+    train_batch: int = 4  # crops a step
+    train_crop: int = 256  # px, a multiple of what the network divides by
     train_rate: float = 6e-3  # peak learning rate of Muon; AdamW, beside it, has a tenth
     train_decay: float = 1e-2  # weight decay of both
     train_warmup: float = 0.05  # share of the schedule in which the rate rises
@@ -136,6 +136,7 @@ PRESETS = {
         model_width=16,
         model_depth=3,
         train_minutes=1.2,
+        train_crop=128,
         train_batch=8,
         train_rate=2e-2,  # a hundred steps or two are few: it must be quick
         tta_views=4,
@@ -147,7 +148,6 @@ PRESETS = {
         model_name="one_hundred_layers",
         model_width=16,
         train_minutes=480.0,
-        train_crop=256,  # hours show it every image often enough
         train_batch=8,
         train_rate=1e-2,
         train_checks=8,
