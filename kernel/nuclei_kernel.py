@@ -1,30 +1,30 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 #  1  config        line    67  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   227  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   320  Data: read a competition (zips or folders), and decode it once.
-#  4  rle           line   790  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  5  submission    line   876  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  6  checkpoint    line  1003  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  7  device        line  1101  Device: what the run computes on, and in which precision.
-#  8  folds         line  1159  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  9  targets       line  1244  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 10  tta           line  1339  Test-time augmentation: the eight views of an image, and their inverses.
-# 11  watershed     line  1379  Watershed: from probabilities to instances, by flooding from seeds.
-# 12  inference     line  1462  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 13  metric        line  1590  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 14  parallel      line  1666  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 15  augmentation  line  1766  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 16  batches       line  1882  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 17  loss          line  1984  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  2055  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  optimizer     line  2175  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 20  tuning        line  2208  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 21  train         line  2272  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 22  main          line  2605  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 23  __main__      line  2860  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  2  kinds         line   240  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  3  data          line   333  Data: read a competition (zips or folders), and decode it once.
+#  4  rle           line   803  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  5  submission    line   889  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  6  checkpoint    line  1016  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  7  device        line  1114  Device: what the run computes on, and in which precision.
+#  8  folds         line  1172  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+#  9  targets       line  1257  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 10  tta           line  1352  Test-time augmentation: the eight views of an image, and their inverses.
+# 11  watershed     line  1392  Watershed: from probabilities to instances, by flooding from seeds.
+# 12  inference     line  1475  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 13  metric        line  1601  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 14  parallel      line  1677  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 15  augmentation  line  1777  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 16  batches       line  1893  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 17  loss          line  1995  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 18  model         line  2066  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 19  optimizer     line  2186  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 20  tuning        line  2219  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 21  train         line  2283  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 22  main          line  2616  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 23  __main__      line  2871  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 2c1e18ad6015c655, this file 1df9723a3215fcfa
+# sources 4dd66d9ca4271520, this file e2ca691001dd55cd
 
 import csv
 import hashlib
@@ -61,7 +61,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "2c1e18ad6015c655"
+SOURCE_HASH = "4dd66d9ca4271520"
 
 
 # ==================================================================================================
@@ -100,6 +100,8 @@ MAX_SETTINGS = {
     "tile_batch": 4096,
 }
 
+ZOOM_RANGE = (0.25, 3.0)  # of what an image is zoomed by before the network sees it
+
 
 class BadInput(ValueError):
     """Something from outside that cannot be used: one sentence, naming the file and what to do."""
@@ -119,7 +121,8 @@ class Config:
     model_width: int = 32  # unet: filters at the first level; one_hundred_layers: growth rate
     model_depth: int = 4  # unet: how often it halves the image; one_hundred_layers does 5 times
     model_stem: int = 2  # unet: the stride of its first convolution, 1, 2 or 4; one_hundred_layers has none
-    model_diameter: float = 24.0  # px, what the typical nucleus is scaled to before the network sees it
+    model_diameter: float = 24.0  # px, the width of nuclei that the network sees as they are
+    model_zoom: float = 0.5  # 0..1, how far, in octaves, other nuclei are zoomed towards that width: 1 is all the way
 
     # Targets and pixel weights
     target_border: float = 5.0  # w0 of the U-Net paper: the weight added between two touching nuclei
@@ -163,6 +166,7 @@ class Config:
             (min(self.model_width, self.model_depth, self.train_batch, self.tile_batch) >= 1, "sizes start at 1"),
             (min(self.train_crop, self.train_checks) >= 1, "train_crop and train_checks start at 1"),
             (min(self.model_diameter, self.target_sigma) > 0, "model_diameter and target_sigma must be above 0"),
+            (0 <= self.model_zoom <= 1, "model_zoom must be in 0..1"),
             (self.target_rare >= 1, "target_rare must be 1 or more"),
             (self.target_border >= 0, "target_border cannot be negative: weights are 1 or more"),
             (0 <= self.target_core < 1, "target_core must be in 0..1, 1 excluded"),
@@ -189,6 +193,15 @@ class Config:
     def divisor(self):
         """What the height and the width of the network's input must be multiples of."""
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
+
+    def zoom(self, diameter):
+        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide: float in ZOOM_RANGE.
+
+        Zoomed all the way, large nuclei lose the detail of their outlines, and small ones cost time; not at all, the
+        network would have to know every size. Halfway, 12 to 48 px become 17 to 34.
+        """
+        lowest, highest = ZOOM_RANGE
+        return float(min(max((self.model_diameter / diameter) ** self.model_zoom, lowest), highest))
 
 
 MODEL_NAMES = ("unet", "one_hundred_layers")
@@ -1468,8 +1481,6 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
 # the same shape, so that TensorFlow and JAX compile once, and its memory is bounded by the tile, not by the image.
 # ==================================================================================================
 
-ZOOM_RANGE = (0.25, 3.0)  # of what `fit_zoom` answers: nuclei 8 to 96 px wide, where the network's are 24
-
 
 def segment(image, network, thresholds, config, views=None):
     """uint8 (H, W, 3) -> (labels int32 (H, W), confidences float64 (n,)): scale, probabilities, instances."""
@@ -1481,7 +1492,7 @@ def segment(image, network, thresholds, config, views=None):
 def segment_probs(image, network, thresholds, config, views=None):
     """uint8 (H, W, 3) -> (probs float32 (H, W, 3), the zoom that fits its nuclei). `views` stands in for config's."""
     tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
-    zoom = fit_zoom(image, network, thresholds, config.model_diameter, *tiles)
+    zoom = fit_zoom(image, network, thresholds, config.zoom, *tiles)
     zooms = tuple(zoom * factor for factor in config.tta_zooms)
     return predict_probs(image, network, *tiles, VIEWS[: views or config.tta_views], zooms), zoom
 
@@ -1558,8 +1569,8 @@ def _blend_window(tile, overlap):
     return (edge[:, None] * edge)[..., None]
 
 
-def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
-    """The zoom at which the image's typical nucleus is `diameter` px wide, found by looking: float in ZOOM_RANGE.
+def fit_zoom(image, network, thresholds, zoom_for, tile, overlap, batch):
+    """The zoom that fits the image's typical nucleus, found by looking: zoom_for(its diameter in px), a float.
 
     The image is looked at as it is and at half its size. At the wrong scale the network sees the grains in a large
     nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the size
@@ -1573,7 +1584,7 @@ def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
         probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
         labels = find_instances(probs, unsure, zoom)
         found = nucleus_diameter(labels)
-        fitting = float(np.clip(diameter / found, *ZOOM_RANGE)) if found else None
+        fitting = zoom_for(found) if found else None
         interior = probs[..., INTERIOR]
         doubt = 2 * np.minimum(interior, 1 - interior).sum()  # a pixel of p = 0.5 counts as one
         return float(interior[labels > 0].sum() - doubt), fitting, zoom
@@ -1908,7 +1919,7 @@ class Crops:
         self.chances = draw_chances(kinds, config.train_balance)
         diameters = np.array([nucleus_diameter(one) for one in labels])
         typical = np.median(diameters[diameters > 0]) if diameters.any() else config.model_diameter
-        self.zooms = config.model_diameter / np.where(diameters > 0, diameters, typical)
+        self.zooms = [config.zoom(diameter or typical) for diameter in diameters]
 
     def batch(self, index):
         """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, 4): three targets and the
@@ -2234,7 +2245,7 @@ def score_set(images, network, thresholds, config):
 def _probs_at_true_zoom(image, truth, network, config, views):
     """As `segment_probs`, at the zoom that fits the true nuclei, which takes no look at the image."""
     diameter = nucleus_diameter(truth)
-    zoom = float(np.clip(config.model_diameter / diameter, *ZOOM_RANGE)) if diameter else 1.0
+    zoom = config.zoom(diameter) if diameter else 1.0
     tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
     return predict_probs(image, network, *tiles, VIEWS[:views], (zoom,)), zoom
 

@@ -128,14 +128,14 @@ def test_an_image_without_nuclei_takes_the_scale_of_the_others():
 def test_nuclei_of_any_size_come_at_the_networks_scale(radius):
     images, labels, kinds = draw_set(3, radius)
     crops = Crops(images, labels, kinds, replace(CONFIG, train_zoom=0.0, train_crop=256, train_batch=1))
-    assert crops.zooms == pytest.approx(CONFIG.model_diameter / (2 * radius), rel=0.05)
+    assert crops.zooms == pytest.approx([CONFIG.zoom(2 * radius)] * len(crops.zooms), rel=0.05)
     images, labels, kinds = draw_set(1, radius)
     seen = Crops(images, labels, kinds, crops.config)
     share = np.mean([seen.batch(i)[1][..., INTERIOR].mean() for i in range(6)])
     assert share == pytest.approx((labels[0] > 0).mean(), rel=0.3), (
         "a crop of the whole image, mirrored, keeps its share"
     )
-    assert nucleus_diameter(labels[0]) * seen.zooms[0] == pytest.approx(CONFIG.model_diameter)
+    assert seen.zooms[0] == pytest.approx(CONFIG.zoom(nucleus_diameter(labels[0])))
 
 
 def test_standardised_images_reach_the_network():

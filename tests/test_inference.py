@@ -6,10 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
-from nuclei.inference import ZOOM_RANGE, fit_zoom, predict_probs, predict_tiled
+from nuclei.config import ZOOM_RANGE, Config
+from nuclei.inference import fit_zoom, predict_probs, predict_tiled
 from nuclei.kinds import nucleus_diameter
 from nuclei.tta import VIEWS
 from nuclei.watershed import Thresholds
+
+ALL_THE_WAY = Config(model_diameter=24.0, model_zoom=1.0).zoom
 
 
 class Network:
@@ -183,12 +186,13 @@ def test_zooms_agree_on_where_a_nucleus_lies():
 
 @pytest.mark.parametrize("diameter", [12, 24, 60, 90])
 def test_fit_zoom_finds_the_zoom_of_a_disc(diameter):
-    zoom = fit_zoom(disc_image(diameter), disc_network, Thresholds(), 24.0, 64, 16, 1)
+    zoom = fit_zoom(disc_image(diameter), disc_network, Thresholds(), ALL_THE_WAY, 64, 16, 1)
     assert zoom == pytest.approx(24 / diameter, rel=0.08)
 
 
 def test_fit_zoom_stays_in_its_range():
-    fit = [fit_zoom(disc_image(60), disc_network, Thresholds(), wanted, 64, 16, 1) for wanted in (1.0, 2000.0)]
+    laws = [Config(model_diameter=wanted, model_zoom=1.0).zoom for wanted in (1.0, 2000.0)]
+    fit = [fit_zoom(disc_image(60), disc_network, Thresholds(), law, 64, 16, 1) for law in laws]
     assert fit == list(ZOOM_RANGE)
 
 
@@ -199,13 +203,13 @@ def test_fit_zoom_of_nothing_is_1():
         tried.append(x)
         return np.zeros((*x.shape[:3], 3), np.float32)
 
-    assert fit_zoom(disc_image(30), network, Thresholds(), 24.0, 256, 16, 1) == 1.0
+    assert fit_zoom(disc_image(30), network, Thresholds(), ALL_THE_WAY, 256, 16, 1) == 1.0
     assert len(tried) == 1 + 1 + 4  # as it is, at half and, in two tiles each way, at double size
 
 
 def test_fit_zoom_looks_at_other_scales_where_it_sees_nothing_at_first():
     """A network that only knows nuclei under 40 px: a disc of 60 px shows up at half size."""
-    zoom = fit_zoom(disc_image(60), choosy_network(0, 40), Thresholds(), 24.0, 256, 16, 1)
+    zoom = fit_zoom(disc_image(60), choosy_network(0, 40), Thresholds(), ALL_THE_WAY, 256, 16, 1)
     assert zoom == pytest.approx(24 / 60, rel=0.08)
 
 
@@ -223,12 +227,12 @@ def test_fit_zoom_believes_the_surer_look_not_the_one_that_covers_more():
         blob = ndi.binary_closing(bright, iterations=3)[None, ..., None]
         return np.concatenate([0.8 * blob, 0 * blob, 0.8 * blob], axis=-1).astype(np.float32)
 
-    zoom = fit_zoom(clump, network, Thresholds(), 24.0, 256, 16, 1)
+    zoom = fit_zoom(clump, network, Thresholds(), ALL_THE_WAY, 256, 16, 1)
     assert zoom == pytest.approx(24 / 14, rel=0.12)
 
 
 def test_fit_zoom_keeps_its_first_guess_where_the_second_look_finds_nothing():
-    zoom = fit_zoom(disc_image(60), choosy_network(40, 90), Thresholds(), 24.0, 256, 16, 1)
+    zoom = fit_zoom(disc_image(60), choosy_network(40, 90), Thresholds(), ALL_THE_WAY, 256, 16, 1)
     assert zoom == pytest.approx(24 / 60, rel=0.08)
 
 
@@ -236,6 +240,6 @@ def test_a_fitted_zoom_makes_nuclei_alike():
     """The law that the zoom serves: enlarged by it, every disc is as wide."""
     for diameter in (15, 45):
         image = disc_image(diameter)
-        zoom = fit_zoom(image, disc_network, Thresholds(), 24.0, 64, 16, 1)
+        zoom = fit_zoom(image, disc_network, Thresholds(), ALL_THE_WAY, 64, 16, 1)
         labels = (image[..., 0] > 100).astype(np.int32)
         assert zoom * nucleus_diameter(labels) == pytest.approx(24, rel=0.08)

@@ -33,7 +33,7 @@ class Crops:
         self.chances = draw_chances(kinds, config.train_balance)
         diameters = np.array([nucleus_diameter(one) for one in labels])
         typical = np.median(diameters[diameters > 0]) if diameters.any() else config.model_diameter
-        self.zooms = config.model_diameter / np.where(diameters > 0, diameters, typical)
+        self.zooms = [config.zoom(diameter or typical) for diameter in diameters]
 
     def batch(self, index):
         """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, 4): three targets and the

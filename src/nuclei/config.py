@@ -33,6 +33,8 @@ MAX_SETTINGS = {
     "tile_batch": 4096,
 }
 
+ZOOM_RANGE = (0.25, 3.0)  # of what an image is zoomed by before the network sees it
+
 
 class BadInput(ValueError):
     """Something from outside that cannot be used: one sentence, naming the file and what to do."""
@@ -52,7 +54,8 @@ class Config:
     model_width: int = 32  # unet: filters at the first level; one_hundred_layers: growth rate
     model_depth: int = 4  # unet: how often it halves the image; one_hundred_layers does 5 times
     model_stem: int = 2  # unet: the stride of its first convolution, 1, 2 or 4; one_hundred_layers has none
-    model_diameter: float = 24.0  # px, what the typical nucleus is scaled to before the network sees it
+    model_diameter: float = 24.0  # px, the width of nuclei that the network sees as they are
+    model_zoom: float = 0.5  # 0..1, how far, in octaves, other nuclei are zoomed towards that width: 1 is all the way
 
     # Targets and pixel weights
     target_border: float = 5.0  # w0 of the U-Net paper: the weight added between two touching nuclei
@@ -96,6 +99,7 @@ class Config:
             (min(self.model_width, self.model_depth, self.train_batch, self.tile_batch) >= 1, "sizes start at 1"),
             (min(self.train_crop, self.train_checks) >= 1, "train_crop and train_checks start at 1"),
             (min(self.model_diameter, self.target_sigma) > 0, "model_diameter and target_sigma must be above 0"),
+            (0 <= self.model_zoom <= 1, "model_zoom must be in 0..1"),
             (self.target_rare >= 1, "target_rare must be 1 or more"),
             (self.target_border >= 0, "target_border cannot be negative: weights are 1 or more"),
             (0 <= self.target_core < 1, "target_core must be in 0..1, 1 excluded"),
@@ -122,6 +126,15 @@ class Config:
     def divisor(self):
         """What the height and the width of the network's input must be multiples of."""
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
+
+    def zoom(self, diameter):
+        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide: float in ZOOM_RANGE.
+
+        Zoomed all the way, large nuclei lose the detail of their outlines, and small ones cost time; not at all, the
+        network would have to know every size. Halfway, 12 to 48 px become 17 to 34.
+        """
+        lowest, highest = ZOOM_RANGE
+        return float(min(max((self.model_diameter / diameter) ** self.model_zoom, lowest), highest))
 
 
 MODEL_NAMES = ("unet", "one_hundred_layers")

@@ -14,8 +14,6 @@ from nuclei.targets import INTERIOR
 from nuclei.tta import VIEWS, unview_probs, view_image
 from nuclei.watershed import find_confidences, find_instances
 
-ZOOM_RANGE = (0.25, 3.0)  # of what `fit_zoom` answers: nuclei 8 to 96 px wide, where the network's are 24
-
 
 def segment(image, network, thresholds, config, views=None):
     """uint8 (H, W, 3) -> (labels int32 (H, W), confidences float64 (n,)): scale, probabilities, instances."""
@@ -27,7 +25,7 @@ def segment(image, network, thresholds, config, views=None):
 def segment_probs(image, network, thresholds, config, views=None):
     """uint8 (H, W, 3) -> (probs float32 (H, W, 3), the zoom that fits its nuclei). `views` stands in for config's."""
     tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
-    zoom = fit_zoom(image, network, thresholds, config.model_diameter, *tiles)
+    zoom = fit_zoom(image, network, thresholds, config.zoom, *tiles)
     zooms = tuple(zoom * factor for factor in config.tta_zooms)
     return predict_probs(image, network, *tiles, VIEWS[: views or config.tta_views], zooms), zoom
 
@@ -104,8 +102,8 @@ def _blend_window(tile, overlap):
     return (edge[:, None] * edge)[..., None]
 
 
-def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
-    """The zoom at which the image's typical nucleus is `diameter` px wide, found by looking: float in ZOOM_RANGE.
+def fit_zoom(image, network, thresholds, zoom_for, tile, overlap, batch):
+    """The zoom that fits the image's typical nucleus, found by looking: zoom_for(its diameter in px), a float.
 
     The image is looked at as it is and at half its size. At the wrong scale the network sees the grains in a large
     nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the size
@@ -119,7 +117,7 @@ def fit_zoom(image, network, thresholds, diameter, tile, overlap, batch):
         probs = predict_probs(image, network, tile, overlap, batch, zooms=(zoom,))
         labels = find_instances(probs, unsure, zoom)
         found = nucleus_diameter(labels)
-        fitting = float(np.clip(diameter / found, *ZOOM_RANGE)) if found else None
+        fitting = zoom_for(found) if found else None
         interior = probs[..., INTERIOR]
         doubt = 2 * np.minimum(interior, 1 - interior).sum()  # a pixel of p = 0.5 counts as one
         return float(interior[labels > 0].sum() - doubt), fitting, zoom

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from nuclei.config import log
-from nuclei.inference import ZOOM_RANGE, predict_probs
+from nuclei.inference import predict_probs
 from nuclei.kinds import nucleus_diameter
 from nuclei.metric import average_precision
 from nuclei.tta import VIEWS
@@ -36,7 +36,7 @@ def score_set(images, network, thresholds, config):
 def _probs_at_true_zoom(image, truth, network, config, views):
     """As `segment_probs`, at the zoom that fits the true nuclei, which takes no look at the image."""
     diameter = nucleus_diameter(truth)
-    zoom = float(np.clip(config.model_diameter / diameter, *ZOOM_RANGE)) if diameter else 1.0
+    zoom = config.zoom(diameter) if diameter else 1.0
     tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
     return predict_probs(image, network, *tiles, VIEWS[:views], (zoom,)), zoom
 

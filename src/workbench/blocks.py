@@ -38,7 +38,7 @@ def segment_blocks(image, network, thresholds, config, journal, name):
     shape, tiles = image.shape[:2], (config.tile_size, config.tile_overlap, config.tile_batch)
 
     def find_zoom():
-        return fit_zoom(gather_windows(image), network, thresholds, config.model_diameter, *tiles)
+        return fit_zoom(gather_windows(image), network, thresholds, config.zoom, *tiles)
 
     zoom = journal.once("zoom", find_zoom)
     zooms = tuple(zoom * factor for factor in config.tta_zooms)
