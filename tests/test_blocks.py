@@ -196,7 +196,7 @@ def test_the_zoom_is_found_where_nuclei_are_few_and_far_between(tmp_path, monkey
     labels = draw_discs((800, 800), *((y + 7 * x, 97 * x + 60, 24) for y in (60, 700) for x in range(0, 8, 3)))
     journal = Journal(tmp_path / "x.journal")
     found, _ = segment_blocks(paint(labels), PixelNetwork(), Thresholds(), CONFIG, journal, "x")
-    assert journal.done["zoom"] == pytest.approx(24 / nucleus_diameter(labels), rel=0.15)
+    assert journal.done["zoom"] == pytest.approx(CONFIG.zoom(nucleus_diameter(labels)), rel=0.08)
     assert found.max() == 6
 
 
