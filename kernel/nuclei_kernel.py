@@ -24,7 +24,7 @@
 # 22  main          line  2616  Main: the competition's files -> a trained network -> submission.csv, with a table of...
 # 23  __main__      line  2871  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 4dd66d9ca4271520, this file e2ca691001dd55cd
+# sources c14ae18d05efec5c, this file f8c7e40e784c03a0
 
 import csv
 import hashlib
@@ -61,7 +61,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "4dd66d9ca4271520"
+SOURCE_HASH = "c14ae18d05efec5c"
 
 
 # ==================================================================================================
@@ -121,7 +121,7 @@ class Config:
     model_width: int = 32  # unet: filters at the first level; one_hundred_layers: growth rate
     model_depth: int = 4  # unet: how often it halves the image; one_hundred_layers does 5 times
     model_stem: int = 2  # unet: the stride of its first convolution, 1, 2 or 4; one_hundred_layers has none
-    model_diameter: float = 24.0  # px, the width of nuclei that the network sees as they are
+    model_diameter: float = 32.0  # px, the width of nuclei that the network sees as they are
     model_zoom: float = 0.5  # 0..1, how far, in octaves, other nuclei are zoomed towards that width: 1 is all the way
 
     # Targets and pixel weights
@@ -198,7 +198,7 @@ class Config:
         """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide: float in ZOOM_RANGE.
 
         Zoomed all the way, large nuclei lose the detail of their outlines, and small ones cost time; not at all, the
-        network would have to know every size. Halfway, 12 to 48 px become 17 to 34.
+        network would have to know every size. Halfway to 32 px, 12 become 20 and 50 become 40.
         """
         lowest, highest = ZOOM_RANGE
         return float(min(max((self.model_diameter / diameter) ** self.model_zoom, lowest), highest))
@@ -1574,8 +1574,8 @@ def fit_zoom(image, network, thresholds, zoom_for, tile, overlap, batch):
 
     The image is looked at as it is and at half its size. At the wrong scale the network sees the grains in a large
     nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the size
-    of its nuclei says how far it is from the scale that the network knows best. Where that is more than half an octave,
-    one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
+    of its nuclei says how far it is from the scale that the network knows best. Where that is more than a quarter of an
+    octave, one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
     """
     unsure = replace(thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, and its size still tells
 
@@ -1594,7 +1594,7 @@ def fit_zoom(image, network, thresholds, zoom_for, tile, overlap, batch):
         _, first, start = look(2.0)
     if first is None:
         return 1.0
-    far = abs(np.log2(first / start)) > 0.5
+    far = abs(np.log2(first / start)) > 0.25
     return (look(first)[1] if far else None) or first
 
 

@@ -54,7 +54,7 @@ class Config:
     model_width: int = 32  # unet: filters at the first level; one_hundred_layers: growth rate
     model_depth: int = 4  # unet: how often it halves the image; one_hundred_layers does 5 times
     model_stem: int = 2  # unet: the stride of its first convolution, 1, 2 or 4; one_hundred_layers has none
-    model_diameter: float = 24.0  # px, the width of nuclei that the network sees as they are
+    model_diameter: float = 32.0  # px, the width of nuclei that the network sees as they are
     model_zoom: float = 0.5  # 0..1, how far, in octaves, other nuclei are zoomed towards that width: 1 is all the way
 
     # Targets and pixel weights
@@ -131,7 +131,7 @@ class Config:
         """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide: float in ZOOM_RANGE.
 
         Zoomed all the way, large nuclei lose the detail of their outlines, and small ones cost time; not at all, the
-        network would have to know every size. Halfway, 12 to 48 px become 17 to 34.
+        network would have to know every size. Halfway to 32 px, 12 become 20 and 50 become 40.
         """
         lowest, highest = ZOOM_RANGE
         return float(min(max((self.model_diameter / diameter) ** self.model_zoom, lowest), highest))

@@ -107,8 +107,8 @@ def fit_zoom(image, network, thresholds, zoom_for, tile, overlap, batch):
 
     The image is looked at as it is and at half its size. At the wrong scale the network sees the grains in a large
     nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the size
-    of its nuclei says how far it is from the scale that the network knows best. Where that is more than half an octave,
-    one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
+    of its nuclei says how far it is from the scale that the network knows best. Where that is more than a quarter of an
+    octave, one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
     """
     unsure = replace(thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, and its size still tells
 
@@ -127,5 +127,5 @@ def fit_zoom(image, network, thresholds, zoom_for, tile, overlap, batch):
         _, first, start = look(2.0)
     if first is None:
         return 1.0
-    far = abs(np.log2(first / start)) > 0.5
+    far = abs(np.log2(first / start)) > 0.25
     return (look(first)[1] if far else None) or first
