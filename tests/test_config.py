@@ -1,11 +1,12 @@
 """Config: what it refuses, and how it travels."""
 
 import json
+import math
 from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
-from nuclei.config import MODEL_NAMES, PRESETS, BadInput, Config
+from nuclei.config import MODEL_NAMES, PRESETS, ZOOM_RANGE, BadInput, Config
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -36,6 +37,8 @@ def test_cpu_preset_is_the_default():
         ({"train_crop": -256}, "start at 1"),
         ({"train_checks": 0}, "start at 1"),
         ({"model_diameter": 0.0}, "model_diameter"),
+        ({"model_zoom": -0.1}, "model_zoom"),
+        ({"model_zoom": 1.1}, "model_zoom"),
         ({"target_sigma": 0.0}, "target_sigma"),
         ({"target_border": -1.0}, "target_border"),
         ({"target_rare": 0.5}, "target_rare"),
@@ -77,6 +80,18 @@ def test_divisor_follows_the_network():
     assert replace(Config(), model_stem=4, model_depth=2).divisor == 16
     assert replace(Config(), model_name="one_hundred_layers", model_stem=1, model_depth=1).divisor == 32
     assert set(MODEL_NAMES) == {"unet", "one_hundred_layers"}
+
+
+@pytest.mark.parametrize("way", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("diameter", [12.0, 32.0, 64.0])
+def test_nuclei_are_zoomed_a_share_of_the_way_in_octaves(way, diameter):
+    zoomed = diameter * Config(model_diameter=32.0, model_zoom=way).zoom(diameter)
+    assert math.log2(zoomed / diameter) == pytest.approx(way * math.log2(32 / diameter))
+
+
+@pytest.mark.parametrize("diameter, zoom", zip((1e-3, 1e6), reversed(ZOOM_RANGE), strict=True))
+def test_the_zoom_stays_in_its_range(diameter, zoom):
+    assert Config().zoom(diameter) == zoom
 
 
 def test_a_config_cannot_be_changed():
