@@ -163,7 +163,7 @@ def test_what_goes_wrong_is_raised_and_the_placeholder_stays(data, tmp_path, mon
 
 def test_the_kernel_alone_gives_what_the_sources_give(data, tmp_path, monkeypatch):
     """The slowest test here: two short trainings, side by side, each with a cache of its own."""
-    settings = {"PRESET": "sample", "STEPS": 40, "SEED": 3, "STAGE": 1}
+    settings = {"PRESET": "sample", "STEPS": 80, "SEED": 3, "STAGE": 1}
     environ = {f"NUCLEI_{name}": str(value) for name, value in settings.items()}
     environ |= {"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path / "sources")}
     environ |= {"NUCLEI_CACHE": str(tmp_path / "cache of sources"), "PYTHONPATH": str(REPOSITORY / "src")}

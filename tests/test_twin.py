@@ -231,7 +231,7 @@ def has_namespaces():
 @pytest.mark.skipif(not has_namespaces(), reason="no network namespace for users here (unshare -rn)")
 def test_the_kernel_needs_no_network_and_tries_none(data, tmp_path):
     """In the older layout; the newer one is test_entry's."""
-    command = ["kernel", "run", "--data", data, "--preset", "sample", "--steps", "40", "--layout", "plain"]
+    command = ["kernel", "run", "--data", data, "--preset", "sample", "--steps", "80", "--layout", "plain"]
     done = subprocess.run(
         ["unshare", "-rn", sys.executable, "-m", "workbench.cli", *command, "--out", tmp_path / "out"],
         capture_output=True,
