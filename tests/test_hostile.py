@@ -370,6 +370,14 @@ def test_settings_cannot_ask_for_any_memory(tmp_path, name):
         runs.load_run(tmp_path)
 
 
+def test_settings_of_another_version_are_refused_where_a_default_would_be_wrong(tmp_path):
+    (tmp_path / "model.weights.h5").write_bytes(b"")
+    older = {name: value for name, value in asdict(Config()).items() if name != "model_zoom"}
+    (tmp_path / "config.json").write_text(json.dumps({"config": older, "thresholds": asdict(Thresholds())}))
+    with pytest.raises(BadInput, match=r"config\.json is no settings file .*train again \(it lacks model_zoom\)"):
+        runs.load_run(tmp_path)
+
+
 def test_settings_that_nest_without_end_are_refused(tmp_path):
     (tmp_path / "model.weights.h5").write_bytes(b"")
     (tmp_path / "config.json").write_text("[" * 200_000)

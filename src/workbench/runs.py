@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import h5py
@@ -43,7 +43,11 @@ def load_model(path):
         raise BadInput(f"{weights} is no .weights.h5 file: name the folder of a finished run")
     try:
         content = json.loads(settings.read_text(encoding="utf-8"))
-        config = Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()})
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
+        # A default in place of what an older version did not know would be wrong without a word.
+        if missing := {one.name for one in fields(Config)} - values.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        config = Config(**values)
         thresholds = Thresholds(**content["thresholds"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadInput(f"{settings} is no settings file of this version of nuclei: train again ({error})") from None
