@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 
 from nuclei.config import BadInput
-from nuclei.data import decode_image, read_set
+from nuclei.data import read_set
+from nuclei.decoding import decode_image
 from nuclei.submission import check_submission, read_table
 from workbench.scoring import check_file, read_solution
 

@@ -18,8 +18,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 from nuclei.batches import Crops
+from nuclei.cache import default_cache
 from nuclei.config import PRESETS
-from nuclei.data import TRAIN, default_cache, find_set, read_set
+from nuclei.data import TRAIN, find_set, read_set
 from nuclei.device import choose_precision, peak_memory
 from nuclei.loss import weighted_crossentropy_dice
 from nuclei.optimizer import ADAM_SHARE, ConvMuon

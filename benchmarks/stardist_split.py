@@ -21,8 +21,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import numpy as np
 
+from nuclei.cache import default_cache
 from nuclei.config import PRESETS
-from nuclei.data import TRAIN, default_cache, find_set, read_set
+from nuclei.data import TRAIN, find_set, read_set
 from nuclei.device import peak_memory
 from nuclei.folds import split_data
 from nuclei.inference import segment

@@ -1,30 +1,32 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
-#  1  config        line    67  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  kinds         line   240  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  3  data          line   333  Data: read a competition (zips or folders), and decode it once.
-#  4  rle           line   803  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  5  submission    line   889  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  6  checkpoint    line  1016  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  7  device        line  1114  Device: what the run computes on, and in which precision.
-#  8  folds         line  1172  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-#  9  targets       line  1257  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 10  tta           line  1352  Test-time augmentation: the eight views of an image, and their inverses.
-# 11  watershed     line  1392  Watershed: from probabilities to instances, by flooding from seeds.
-# 12  inference     line  1475  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 13  metric        line  1601  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 14  parallel      line  1677  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 15  augmentation  line  1777  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 16  batches       line  1893  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 17  loss          line  1995  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 18  model         line  2066  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 19  optimizer     line  2186  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 20  tuning        line  2219  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 21  train         line  2283  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 22  main          line  2616  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 23  __main__      line  2871  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  1  config        line    69  Config: every setting of a run in one flat, frozen dataclass, and the presets.
+#  2  cache         line   242  Cache: decoded sets of images, each in a folder whose name is a hash of the files...
+#  3  decoding      line   338  Decoding: the bytes of an image, and of the masks of its nuclei, to pixels and labels.
+#  4  kinds         line   455  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  5  data          line   548  Data: find and read a competition, in zips or folders.
+#  6  rle           line   825  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  7  submission    line   911  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  8  checkpoint    line  1038  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  9  device        line  1136  Device: what the run computes on, and in which precision.
+# 10  folds         line  1194  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+# 11  targets       line  1279  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  tta           line  1374  Test-time augmentation: the eight views of an image, and their inverses.
+# 13  watershed     line  1414  Watershed: from probabilities to instances, by flooding from seeds.
+# 14  inference     line  1497  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 15  metric        line  1623  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 16  parallel      line  1699  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 17  augmentation  line  1799  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 18  batches       line  1915  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 19  loss          line  2017  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 20  model         line  2088  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 21  optimizer     line  2208  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 22  tuning        line  2241  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 23  train         line  2305  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 24  main          line  2638  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 25  __main__      line  2893  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources c14ae18d05efec5c, this file f8c7e40e784c03a0
+# sources 1627a9d2c868406d, this file 025e84e1a5b11837
 
 import csv
 import hashlib
@@ -61,7 +63,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "c14ae18d05efec5c"
+SOURCE_HASH = "1627a9d2c868406d"
 
 
 # ==================================================================================================
@@ -238,7 +240,220 @@ PRESETS = {
 
 
 # ==================================================================================================
-# 2. kinds (src/nuclei/kinds.py)
+# 2. cache (src/nuclei/cache.py)
+#
+# Cache: decoded sets of images, each in a folder whose name is a hash of the files that they were decoded from.
+# ==================================================================================================
+
+CACHE_FORMAT = 3  # raise it when decoding, kinds or the file's layout change
+
+
+def default_cache():
+    """Where decoded sets are kept: $NUCLEI_CACHE, else a temporary folder on Kaggle, else ~/.cache/nuclei."""
+    if "NUCLEI_CACHE" in os.environ:
+        return Path(os.environ["NUCLEI_CACHE"])
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        return Path(tempfile.gettempdir()) / "nuclei"
+    return Path.home() / ".cache" / "nuclei"
+
+
+def content_key(checksums):
+    """A hash of every file's name and checksum, both as in `checksums`, pairs (str, int)."""
+    digest = hashlib.blake2b(f"nuclei cache {CACHE_FORMAT}".encode(), digest_size=16)
+    for name, crc in checksums:
+        digest.update(f"{name}:{crc:08x}\n".encode())
+    return digest.hexdigest()
+
+
+def store_cached(entry, decoded):
+    """Writes an ImageSet as a folder that appears whole or not at all; one that cannot be written costs a warning."""
+    index = {
+        "ids": decoded.ids,
+        "kinds": decoded.kinds,
+        "shapes": [image.shape[:2] for image in decoded.images],
+        "overlapping": int(decoded.overlapping),
+    }
+    temporary = None
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        for left in entry.parent.glob("*.tmp"):  # by a run that was killed while it wrote
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
+        _save_flat(temporary / "images.npy", decoded.images, np.uint8)
+        _save_flat(temporary / "labels.npy", decoded.labels, np.int32)
+        text = json.dumps(index | {"checksums": _checksum_pixels(decoded.images, decoded.labels)})
+        (temporary / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
+        if entry.exists():  # torn: it could not be loaded
+            shutil.rmtree(entry)
+        os.rename(temporary, entry)
+    except OSError as error:
+        if not os.path.exists(entry):  # else another run has just stored the same
+            log.warning("the cache %s cannot be written (%s): going on without it", entry.parent, error)
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save_flat(path, arrays, kind):
+    """Writes arrays of one type end to end as one NPY; np.save would take their concatenation, a second copy of all."""
+    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (sum(array.size for array in arrays),)}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for array in arrays:
+            file.write(np.ascontiguousarray(array, kind))
+
+
+def load_cached(entry):
+    """What an ImageSet is made of, by field, from a cache folder; None where there is none, or it is torn or damaged.
+
+    The arrays are mapped: the system may drop what is not looked at. Writing to them changes no file.
+    """
+    try:
+        checksum, text = (entry / "index.json").read_text().split("\n", 1)
+        if int(checksum, 16) != zlib.crc32(text.encode()):
+            return None
+        index = json.loads(text)
+        pixels, flat = (np.load(entry / name, mmap_mode="c") for name in ("images.npy", "labels.npy"))
+        shapes = [tuple(shape) for shape in index["shapes"]]
+        ends = np.cumsum([h * w for h, w in shapes])
+        if len(pixels) != 3 * ends[-1] or len(flat) not in (0, ends[-1]):
+            return None
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    parts = [np.s_[end - h * w : end] for (h, w), end in zip(shapes, ends, strict=True)]
+    images = [pixels[3 * p.start : 3 * p.stop].reshape(*shape, 3) for p, shape in zip(parts, shapes, strict=True)]
+    labels = [flat[p].reshape(shape) for p, shape in zip(parts, shapes, strict=True)] if len(flat) else []
+    if _checksum_pixels(images, labels) != index["checksums"]:
+        return None
+    fields = {name: index[name] for name in ("ids", "kinds", "overlapping")}
+    return fields | {"images": images, "labels": labels}
+
+
+def _checksum_pixels(images, labels):
+    """A checksum of each image and of each image's labels, list of int."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(zlib.crc32, [*images, *labels]))
+
+
+# ==================================================================================================
+# 3. decoding (src/nuclei/decoding.py)
+#
+# Decoding: the bytes of an image, and of the masks of its nuclei, to pixels and labels.
+# ==================================================================================================
+
+MAX_SORTED = 2**24  # numbers, to find percentiles: of a larger image every n-th row and column
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # a TIFF's codes for the kinds of number that hold a size
+
+
+def decode_image(data, name, most=MAX_PIXELS, path=None):
+    """The bytes of a PNG or TIFF -> uint8 (H, W, 3) RGB.
+
+    Grey, palette, RGB and RGBA are taken (alpha is dropped). uint8 passes as it is; every other depth is stretched
+    so that its 0.1st and 99.9th percentile become 0 and 255: microscopes store 10, 12 or 14 bits in 16, and floats
+    on any scale, so the type's own range says nothing. NaN becomes black; infinities become black and white.
+
+    Args:
+        path: a file that holds the same bytes. OpenCV then reads it itself, and `data`, a memory map of it, serves to
+            look at the header: decoding takes a third less memory.
+
+    Raises:
+        BadInput: the bytes are no PNG or TIFF that OpenCV can decode, or state more than `most` pixels.
+    """
+    pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most, path)
+    if pixels is None:
+        raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
+    if pixels.ndim == 3:
+        pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
+    if pixels.dtype != np.uint8:
+        pixels = _stretch_depth(pixels)
+    return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
+
+
+def _stretch_depth(pixels):
+    """Pixels of any type -> uint8 of the same shape, as `decode_image` says."""
+    step = math.ceil(math.sqrt(pixels.size / MAX_SORTED))
+    sparse = pixels[::step, ::step]
+    finite = sparse[np.isfinite(sparse)]
+    low, high = np.percentile(finite, (0.1, 99.9), method="nearest").tolist() if finite.size else (0.0, 0.0)
+    stretched = np.empty(pixels.shape, np.uint8)
+    for top in range(0, len(pixels), 64):  # in strips: as float64, a whole image would be eight times what comes out
+        strip = np.nan_to_num(pixels[top : top + 64].astype(np.float64), nan=low, posinf=high, neginf=low)
+        stretched[top : top + 64] = np.clip((strip - low) * (255.0 / ((high - low) or 1.0)), 0, 255).round()
+    return stretched
+
+
+def _decode_bytes(data, flags, name, most, path=None):
+    """The bytes of a PNG or TIFF -> what OpenCV makes of them; None where it makes nothing, or they are something else.
+
+    Raises:
+        BadInput: the header states more than `most` pixels. OpenCV alone would take the memory for up to 2^30.
+    """
+    try:
+        height, width = _stated_shape(data)
+        if height * width > most:
+            raise BadInput(
+                f"{name} states {height} x {width} pixels, over the {most:,} that are taken: cut it into parts"
+            )
+        return cv2.imread(str(path), flags) if path else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, struct.error, KeyError):
+        return None
+
+
+def _stated_shape(data):
+    """The height and the width that the header of a PNG, or of a TIFF's first picture, states.
+
+    Raises:
+        KeyError, struct.error: there is no such header.
+    """
+    if data[: len(_PNG_START)] == _PNG_START:
+        width, height = struct.unpack_from(">II", data, len(_PNG_START) + 8)
+        return height, width
+    order = {b"II": "<", b"MM": ">"}[data[:2]]
+    big = {42: False, 43: True}[struct.unpack_from(f"{order}H", data, 2)[0]]
+    start, number, entry, value = (8, "Q", 20, 12) if big else (4, "I", 12, 8)
+    (directory,) = struct.unpack_from(order + number, data, start)
+    count_format = order + ("Q" if big else "H")
+    (count,) = struct.unpack_from(count_format, data, directory)
+    first, sizes = directory + struct.calcsize(count_format), {}
+    for place in range(first, min(first + count * entry, len(data)), entry):
+        tag, kind = struct.unpack_from(f"{order}HH", data, place)
+        if tag in (256, 257):  # the width, the height; of a tag that comes twice the larger counts
+            (size,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, place + value)
+            sizes[tag] = max(size, sizes.get(tag, 0))
+    return sizes[257], sizes[256]
+
+
+def decode_mask(data, name, shape):
+    """The bytes of one mask -> int (n,), the flat indices of its pixels: a nucleus fills a thousandth of its image."""
+    # Any depth: brought down to 8 bits, a 16-bit mask of zeros and ones would be empty.
+    grey = _decode_bytes(data, cv2.IMREAD_ANYDEPTH, name, MAX_PIXELS)
+    if grey is None:
+        raise BadInput(f"{name} cannot be decoded as a mask: replace the file by a whole PNG")
+    if grey.shape != shape:
+        raise BadInput(f"{name} is {grey.shape[0]}x{grey.shape[1]} but its image is {shape[0]}x{shape[1]}: redraw it")
+    pixels = np.flatnonzero(grey > grey.max() // 2)
+    if not pixels.size:
+        raise BadInput(f"{name} is an empty mask: delete the file, or draw its nucleus")
+    return pixels
+
+
+def paint_labels(masks, shape):
+    """Flat pixel indices of each mask -> labels int32 (H, W), and the share of the masked pixels that two masks claim.
+
+    A shared pixel goes to the smaller mask, since a small nucleus loses more by it. Ids are 1..n in the order of
+    `masks`.
+    """
+    labels = np.zeros(shape, np.int32)
+    for index in sorted(range(len(masks)), key=lambda i: -masks[i].size):
+        labels.flat[masks[index]] = index + 1
+    masked = np.count_nonzero(labels)
+    return labels, (sum(mask.size for mask in masks) - masked) / max(masked, 1)
+
+
+# ==================================================================================================
+# 4. kinds (src/nuclei/kinds.py)
 #
 # Kinds: what an image shows, told from its pixels: stain and light, and how large its nuclei are.
 # ==================================================================================================
@@ -331,9 +546,9 @@ def nucleus_diameter(labels):
 
 
 # ==================================================================================================
-# 3. data (src/nuclei/data.py)
+# 5. data (src/nuclei/data.py)
 #
-# Data: read a competition (zips or folders), and decode it once.
+# Data: find and read a competition, in zips or folders.
 #
 # Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus.
 # ==================================================================================================
@@ -344,8 +559,6 @@ COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
-MAX_SORTED = 2**24  # numbers, to find percentiles: of a larger image every n-th row and column
-CACHE_FORMAT = 3  # raise it when decoding, kinds or the file's layout change
 
 _ENTRY = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
@@ -360,9 +573,6 @@ BROKEN_ZIP = (
     OverflowError,
     UnicodeError,
 )
-
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # a TIFF's codes for the kinds of number that hold a size
 
 
 @dataclass(frozen=True)
@@ -516,112 +726,7 @@ def _group_files(source):
     return dict(sorted(groups.items()))
 
 
-# ---- decoding ----------------------------------------------------------------------------------
-
-
-def decode_image(data, name, most=MAX_PIXELS, path=None):
-    """The bytes of a PNG or TIFF -> uint8 (H, W, 3) RGB.
-
-    Grey, palette, RGB and RGBA are taken (alpha is dropped). uint8 passes as it is; every other depth is stretched
-    so that its 0.1st and 99.9th percentile become 0 and 255: microscopes store 10, 12 or 14 bits in 16, and floats
-    on any scale, so the type's own range says nothing. NaN becomes black; infinities become black and white.
-
-    Args:
-        path: a file that holds the same bytes. OpenCV then reads it itself, and `data`, a memory map of it, serves to
-            look at the header: decoding takes a third less memory.
-
-    Raises:
-        BadInput: the bytes are no PNG or TIFF that OpenCV can decode, or state more than `most` pixels.
-    """
-    pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most, path)
-    if pixels is None:
-        raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
-    if pixels.ndim == 3:
-        pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
-    if pixels.dtype != np.uint8:
-        pixels = _stretch_depth(pixels)
-    return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
-
-
-def _stretch_depth(pixels):
-    """Pixels of any type -> uint8 of the same shape, as `decode_image` says."""
-    step = math.ceil(math.sqrt(pixels.size / MAX_SORTED))
-    sparse = pixels[::step, ::step]
-    finite = sparse[np.isfinite(sparse)]
-    low, high = np.percentile(finite, (0.1, 99.9), method="nearest").tolist() if finite.size else (0.0, 0.0)
-    stretched = np.empty(pixels.shape, np.uint8)
-    for top in range(0, len(pixels), 64):  # in strips: as float64, a whole image would be eight times what comes out
-        strip = np.nan_to_num(pixels[top : top + 64].astype(np.float64), nan=low, posinf=high, neginf=low)
-        stretched[top : top + 64] = np.clip((strip - low) * (255.0 / ((high - low) or 1.0)), 0, 255).round()
-    return stretched
-
-
-def _decode_bytes(data, flags, name, most, path=None):
-    """The bytes of a PNG or TIFF -> what OpenCV makes of them; None where it makes nothing, or they are something else.
-
-    Raises:
-        BadInput: the header states more than `most` pixels. OpenCV alone would take the memory for up to 2^30.
-    """
-    try:
-        height, width = _stated_shape(data)
-        if height * width > most:
-            raise BadInput(
-                f"{name} states {height} x {width} pixels, over the {most:,} that are taken: cut it into parts"
-            )
-        return cv2.imread(str(path), flags) if path else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except (cv2.error, struct.error, KeyError):
-        return None
-
-
-def _stated_shape(data):
-    """The height and the width that the header of a PNG, or of a TIFF's first picture, states.
-
-    Raises:
-        KeyError, struct.error: there is no such header.
-    """
-    if data[: len(_PNG_START)] == _PNG_START:
-        width, height = struct.unpack_from(">II", data, len(_PNG_START) + 8)
-        return height, width
-    order = {b"II": "<", b"MM": ">"}[data[:2]]
-    big = {42: False, 43: True}[struct.unpack_from(f"{order}H", data, 2)[0]]
-    start, number, entry, value = (8, "Q", 20, 12) if big else (4, "I", 12, 8)
-    (directory,) = struct.unpack_from(order + number, data, start)
-    count_format = order + ("Q" if big else "H")
-    (count,) = struct.unpack_from(count_format, data, directory)
-    first, sizes = directory + struct.calcsize(count_format), {}
-    for place in range(first, min(first + count * entry, len(data)), entry):
-        tag, kind = struct.unpack_from(f"{order}HH", data, place)
-        if tag in (256, 257):  # the width, the height; of a tag that comes twice the larger counts
-            (size,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, place + value)
-            sizes[tag] = max(size, sizes.get(tag, 0))
-    return sizes[257], sizes[256]
-
-
-def _decode_mask(data, name, shape):
-    """The bytes of one mask -> int (n,), the flat indices of its pixels: a nucleus fills a thousandth of its image."""
-    # Any depth: brought down to 8 bits, a 16-bit mask of zeros and ones would be empty.
-    grey = _decode_bytes(data, cv2.IMREAD_ANYDEPTH, name, MAX_PIXELS)
-    if grey is None:
-        raise BadInput(f"{name} cannot be decoded as a mask: replace the file by a whole PNG")
-    if grey.shape != shape:
-        raise BadInput(f"{name} is {grey.shape[0]}x{grey.shape[1]} but its image is {shape[0]}x{shape[1]}: redraw it")
-    pixels = np.flatnonzero(grey > grey.max() // 2)
-    if not pixels.size:
-        raise BadInput(f"{name} is an empty mask: delete the file, or draw its nucleus")
-    return pixels
-
-
-def paint_labels(masks, shape):
-    """Flat pixel indices of each mask -> labels int32 (H, W), and the share of the masked pixels that two masks claim.
-
-    A shared pixel goes to the smaller mask, since a small nucleus loses more by it. Ids are 1..n in the order of
-    `masks`.
-    """
-    labels = np.zeros(shape, np.int32)
-    for index in sorted(range(len(masks)), key=lambda i: -masks[i].size):
-        labels.flat[masks[index]] = index + 1
-    masked = np.count_nonzero(labels)
-    return labels, (sum(mask.size for mask in masks) - masked) / max(masked, 1)
+# ---- reading ---------------------------------------------------------------------------------
 
 
 def _read_one(source, image_id, files):
@@ -635,7 +740,7 @@ def _read_one(source, image_id, files):
         if not files["masks"]:
             return image, None, False
         shape = image.shape[:2]
-        masks = [_decode_mask(source.read(name), f"{source.path}: {name}", shape) for name in files["masks"]]
+        masks = [decode_mask(source.read(name), f"{source.path}: {name}", shape) for name in files["masks"]]
     except BROKEN_ZIP as error:
         raise BadInput(f"{source.path}: {image_id} cannot be read: get the file again ({error})") from None
     labels, shared = paint_labels(masks, shape)
@@ -674,9 +779,9 @@ def read_set(path, cache=None):
     if not groups:
         raise BadInput(f"{path} holds no <id>/images/<file>.png: download it again")
     entry = Path(cache) / _content_key(source, groups) if cache else None
-    cached = _load_cached(entry) if entry else None
+    cached = load_cached(entry) if entry else None
     if cached is not None:
-        return cached
+        return ImageSet(**cached)
     training = any(files["masks"] for files in groups.values())
 
     def read(item):
@@ -705,103 +810,20 @@ def read_set(path, cache=None):
     kinds = [image_kind(image) for image in images]
     decoded = ImageSet(ids, list(images), list(labels) if training else [], kinds, faults, sum(overlaps))
     if entry and not faults:
-        _store_cached(entry, decoded)
-        return _load_cached(entry) or decoded
-    return decoded
-
-
-# ---- the cache ---------------------------------------------------------------------------------
-
-
-def default_cache():
-    """Where decoded sets are kept: $NUCLEI_CACHE, else a temporary folder on Kaggle, else ~/.cache/nuclei."""
-    if "NUCLEI_CACHE" in os.environ:
-        return Path(os.environ["NUCLEI_CACHE"])
-    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
-        return Path(tempfile.gettempdir()) / "nuclei"
-    return Path.home() / ".cache" / "nuclei"
+        store_cached(entry, decoded)
+        cached = load_cached(entry)
+    return ImageSet(**cached) if cached else decoded
 
 
 def _content_key(source, groups):
-    """A hash of every file's name and checksum: the same for a zip and for its unpacked folder."""
-    digest = hashlib.blake2b(f"nuclei cache {CACHE_FORMAT}".encode(), digest_size=16)
+    """The same for a zip and for its unpacked folder."""
     names = [name for files in groups.values() for name in files["images"] + files["masks"]]
-    for name, crc in zip(names, source.checksums(names), strict=True):
-        digest.update(f"{_ENTRY.search(name)[0].lstrip('/')}:{crc:08x}\n".encode())
-    return digest.hexdigest()
-
-
-def _store_cached(entry, decoded):
-    """Writes the set as a folder that appears whole or not at all; a cache that cannot be written costs a warning."""
-    index = {
-        "ids": decoded.ids,
-        "kinds": decoded.kinds,
-        "shapes": [image.shape[:2] for image in decoded.images],
-        "overlapping": int(decoded.overlapping),
-    }
-    temporary = None
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        for left in entry.parent.glob("*.tmp"):  # by a run that was killed while it wrote
-            if time.time() - left.stat().st_mtime > 86400:
-                shutil.rmtree(left, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
-        _save_flat(temporary / "images.npy", decoded.images, np.uint8)
-        _save_flat(temporary / "labels.npy", decoded.labels, np.int32)
-        text = json.dumps(index | {"checksums": _checksum_pixels(decoded.images, decoded.labels)})
-        (temporary / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
-        if entry.exists():  # torn: it could not be loaded
-            shutil.rmtree(entry)
-        os.rename(temporary, entry)
-    except OSError as error:
-        if not os.path.exists(entry):  # else another run has just stored the same
-            log.warning("the cache %s cannot be written (%s): going on without it", entry.parent, error)
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _save_flat(path, arrays, kind):
-    """Writes arrays of one type end to end as one NPY; np.save would take their concatenation, a second copy of all."""
-    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (sum(array.size for array in arrays),)}
-    with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for array in arrays:
-            file.write(np.ascontiguousarray(array, kind))
-
-
-def _load_cached(entry):
-    """The set in a cache folder, or None where there is none, or it is torn or damaged.
-
-    The arrays are mapped: the system may drop what is not looked at. Writing to them changes no file.
-    """
-    try:
-        checksum, text = (entry / "index.json").read_text().split("\n", 1)
-        if int(checksum, 16) != zlib.crc32(text.encode()):
-            return None
-        index = json.loads(text)
-        pixels, flat = (np.load(entry / name, mmap_mode="c") for name in ("images.npy", "labels.npy"))
-        shapes = [tuple(shape) for shape in index["shapes"]]
-        ends = np.cumsum([h * w for h, w in shapes])
-        if len(pixels) != 3 * ends[-1] or len(flat) not in (0, ends[-1]):
-            return None
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError):
-        return None
-    parts = [np.s_[end - h * w : end] for (h, w), end in zip(shapes, ends, strict=True)]
-    images = [pixels[3 * p.start : 3 * p.stop].reshape(*shape, 3) for p, shape in zip(parts, shapes, strict=True)]
-    labels = [flat[p].reshape(shape) for p, shape in zip(parts, shapes, strict=True)] if len(flat) else []
-    if _checksum_pixels(images, labels) != index["checksums"]:
-        return None
-    return ImageSet(index["ids"], images, labels, index["kinds"], overlapping=index["overlapping"])
-
-
-def _checksum_pixels(images, labels):
-    """A checksum of each image and of each image's labels, list of int."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(zlib.crc32, [*images, *labels]))
+    plain = (_ENTRY.search(name)[0].lstrip("/") for name in names)
+    return content_key(zip(plain, source.checksums(names), strict=True))
 
 
 # ==================================================================================================
-# 4. rle (src/nuclei/rle.py)
+# 6. rle (src/nuclei/rle.py)
 #
 # Nuclei to and from Kaggle's run lists, which go down the columns and count pixels from 1.
 #
@@ -887,7 +909,7 @@ def decode_rles(rles, height, width):
 
 
 # ==================================================================================================
-# 5. submission (src/nuclei/submission.py)
+# 7. submission (src/nuclei/submission.py)
 #
 # Submission: label images to the rows of Kaggle's CSV, and the rules that such a file must keep.
 # ==================================================================================================
@@ -1014,7 +1036,7 @@ def _check_image(path, image_id, rles, numbers, shape):
 
 
 # ==================================================================================================
-# 6. checkpoint (src/nuclei/checkpoint.py)
+# 8. checkpoint (src/nuclei/checkpoint.py)
 #
 # Checkpoint: what a run needs to go on after it was cut off, written whole, and checked by its hash when read.
 #
@@ -1112,7 +1134,7 @@ def digest_arrays(arrays):
 
 
 # ==================================================================================================
-# 7. device (src/nuclei/device.py)
+# 9. device (src/nuclei/device.py)
 #
 # Device: what the run computes on, and in which precision.
 # ==================================================================================================
@@ -1170,7 +1192,7 @@ def peak_memory():
 
 
 # ==================================================================================================
-# 8. folds (src/nuclei/folds.py)
+# 10. folds (src/nuclei/folds.py)
 #
 # Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-duplicates together.
 # ==================================================================================================
@@ -1255,7 +1277,7 @@ def split_data(images, config):
 
 
 # ==================================================================================================
-# 9. targets (src/nuclei/targets.py)
+# 11. targets (src/nuclei/targets.py)
 #
 # Targets: what the network learns from a label image, and how much each pixel weighs.
 # ==================================================================================================
@@ -1350,7 +1372,7 @@ def _two_nearest(labels, reach):
 
 
 # ==================================================================================================
-# 10. tta (src/nuclei/tta.py)
+# 12. tta (src/nuclei/tta.py)
 #
 # Test-time augmentation: the eight views of an image, and their inverses.
 #
@@ -1390,7 +1412,7 @@ def unview_probs(probs, view):
 
 
 # ==================================================================================================
-# 11. watershed (src/nuclei/watershed.py)
+# 13. watershed (src/nuclei/watershed.py)
 #
 # Watershed: from probabilities to instances, by flooding from seeds.
 # ==================================================================================================
@@ -1473,7 +1495,7 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
 
 
 # ==================================================================================================
-# 12. inference (src/nuclei/inference.py)
+# 14. inference (src/nuclei/inference.py)
 #
 # Inference: an image of any size through a network of one tile size, at the zoom that fits its nuclei.
 #
@@ -1599,7 +1621,7 @@ def fit_zoom(image, network, thresholds, zoom_for, tile, overlap, batch):
 
 
 # ==================================================================================================
-# 13. metric (src/nuclei/metric.py)
+# 15. metric (src/nuclei/metric.py)
 #
 # The competition's score of one image: one overlap matrix, IoU, precision at ten thresholds.
 #
@@ -1675,7 +1697,7 @@ def average_precision(truth, predicted):
 
 
 # ==================================================================================================
-# 14. parallel (src/nuclei/parallel.py)
+# 16. parallel (src/nuclei/parallel.py)
 #
 # Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other machine has one copy.
 #
@@ -1775,7 +1797,7 @@ def _share(batch, strategy):
 
 
 # ==================================================================================================
-# 15. augmentation (src/nuclei/augmentation.py)
+# 17. augmentation (src/nuclei/augmentation.py)
 #
 # Augmentation: random crops of an image and its labels, bent alike; then colour, blur and noise on the image.
 #
@@ -1891,7 +1913,7 @@ def _add_noise(image, rng):
 
 
 # ==================================================================================================
-# 16. batches (src/nuclei/batches.py)
+# 18. batches (src/nuclei/batches.py)
 #
 # Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread.
 # ==================================================================================================
@@ -1993,7 +2015,7 @@ def draw_chances(kinds, balance):
 
 
 # ==================================================================================================
-# 17. loss (src/nuclei/loss.py)
+# 19. loss (src/nuclei/loss.py)
 #
 # Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 #
@@ -2064,7 +2086,7 @@ def _dice_mean(targets, probs, weights, smooth):
 
 
 # ==================================================================================================
-# 18. model (src/nuclei/model.py)
+# 20. model (src/nuclei/model.py)
 #
 # Model: the one-hundred-layer network, and a small U-Net for CPUs.
 #
@@ -2184,7 +2206,7 @@ def _probabilities(logits):
 
 
 # ==================================================================================================
-# 19. optimizer (src/nuclei/optimizer.py)
+# 21. optimizer (src/nuclei/optimizer.py)
 #
 # Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
 # ==================================================================================================
@@ -2217,7 +2239,7 @@ class ConvMuon(keras.optimizers.Muon):
 
 
 # ==================================================================================================
-# 20. tuning (src/nuclei/tuning.py)
+# 22. tuning (src/nuclei/tuning.py)
 #
 # Tuning: how good a network is on images with labels, and the thresholds that suit it.
 # ==================================================================================================
@@ -2281,7 +2303,7 @@ def tune_thresholds(images, network, config):
 
 
 # ==================================================================================================
-# 21. train (src/nuclei/train.py)
+# 23. train (src/nuclei/train.py)
 #
 # Train: one network inside a time budget, its best weights, and the thresholds that go with them.
 # ==================================================================================================
@@ -2614,7 +2636,7 @@ def save_weights(model, path):
 
 
 # ==================================================================================================
-# 22. main (src/nuclei/main.py)
+# 24. main (src/nuclei/main.py)
 #
 # Main: the competition's files -> a trained network -> submission.csv, with a table of what it cost.
 # ==================================================================================================
@@ -2869,7 +2891,7 @@ def save_config(path, config, thresholds):
 
 
 # ==================================================================================================
-# 23. __main__ (src/nuclei/__main__.py)
+# 25. __main__ (src/nuclei/__main__.py)
 #
 # Entry: what Kaggle runs, from settings in the environment to a submission.csv in the working folder.
 #

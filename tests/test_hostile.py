@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from nuclei import data, submission
 from nuclei.config import MAX_PIXELS, BadInput, Config
-from nuclei.data import decode_image, read_set
+from nuclei.data import read_set
+from nuclei.decoding import decode_image
 from nuclei.rle import encode_labels
 from nuclei.submission import check_submission, make_rows, read_table, write_submission
 from nuclei.watershed import Thresholds

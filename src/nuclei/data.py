@@ -1,27 +1,22 @@
-"""Data: read a competition (zips or folders), and decode it once.
+"""Data: find and read a competition, in zips or folders.
 
 Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus.
 """
 
-import hashlib
-import json
-import math
 import os
 import re
-import shutil
 import struct
-import tempfile
-import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from nuclei.config import MAX_PIXEL_BYTES, MAX_PIXELS, MAX_SET_PIXELS, BadInput, log
+from nuclei.cache import content_key, load_cached, store_cached
+from nuclei.config import MAX_PIXEL_BYTES, MAX_PIXELS, MAX_SET_PIXELS, BadInput
+from nuclei.decoding import decode_image, decode_mask, paint_labels
 from nuclei.kinds import image_kind
 
 TRAIN = "stage1_train"
@@ -30,8 +25,6 @@ COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
-MAX_SORTED = 2**24  # numbers, to find percentiles: of a larger image every n-th row and column
-CACHE_FORMAT = 3  # raise it when decoding, kinds or the file's layout change
 
 _ENTRY = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
@@ -46,9 +39,6 @@ BROKEN_ZIP = (
     OverflowError,
     UnicodeError,
 )
-
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # a TIFF's codes for the kinds of number that hold a size
 
 
 @dataclass(frozen=True)
@@ -202,112 +192,7 @@ def _group_files(source):
     return dict(sorted(groups.items()))
 
 
-# ---- decoding ----------------------------------------------------------------------------------
-
-
-def decode_image(data, name, most=MAX_PIXELS, path=None):
-    """The bytes of a PNG or TIFF -> uint8 (H, W, 3) RGB.
-
-    Grey, palette, RGB and RGBA are taken (alpha is dropped). uint8 passes as it is; every other depth is stretched
-    so that its 0.1st and 99.9th percentile become 0 and 255: microscopes store 10, 12 or 14 bits in 16, and floats
-    on any scale, so the type's own range says nothing. NaN becomes black; infinities become black and white.
-
-    Args:
-        path: a file that holds the same bytes. OpenCV then reads it itself, and `data`, a memory map of it, serves to
-            look at the header: decoding takes a third less memory.
-
-    Raises:
-        BadInput: the bytes are no PNG or TIFF that OpenCV can decode, or state more than `most` pixels.
-    """
-    pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most, path)
-    if pixels is None:
-        raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
-    if pixels.ndim == 3:
-        pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
-    if pixels.dtype != np.uint8:
-        pixels = _stretch_depth(pixels)
-    return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
-
-
-def _stretch_depth(pixels):
-    """Pixels of any type -> uint8 of the same shape, as `decode_image` says."""
-    step = math.ceil(math.sqrt(pixels.size / MAX_SORTED))
-    sparse = pixels[::step, ::step]
-    finite = sparse[np.isfinite(sparse)]
-    low, high = np.percentile(finite, (0.1, 99.9), method="nearest").tolist() if finite.size else (0.0, 0.0)
-    stretched = np.empty(pixels.shape, np.uint8)
-    for top in range(0, len(pixels), 64):  # in strips: as float64, a whole image would be eight times what comes out
-        strip = np.nan_to_num(pixels[top : top + 64].astype(np.float64), nan=low, posinf=high, neginf=low)
-        stretched[top : top + 64] = np.clip((strip - low) * (255.0 / ((high - low) or 1.0)), 0, 255).round()
-    return stretched
-
-
-def _decode_bytes(data, flags, name, most, path=None):
-    """The bytes of a PNG or TIFF -> what OpenCV makes of them; None where it makes nothing, or they are something else.
-
-    Raises:
-        BadInput: the header states more than `most` pixels. OpenCV alone would take the memory for up to 2^30.
-    """
-    try:
-        height, width = _stated_shape(data)
-        if height * width > most:
-            raise BadInput(
-                f"{name} states {height} x {width} pixels, over the {most:,} that are taken: cut it into parts"
-            )
-        return cv2.imread(str(path), flags) if path else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except (cv2.error, struct.error, KeyError):
-        return None
-
-
-def _stated_shape(data):
-    """The height and the width that the header of a PNG, or of a TIFF's first picture, states.
-
-    Raises:
-        KeyError, struct.error: there is no such header.
-    """
-    if data[: len(_PNG_START)] == _PNG_START:
-        width, height = struct.unpack_from(">II", data, len(_PNG_START) + 8)
-        return height, width
-    order = {b"II": "<", b"MM": ">"}[data[:2]]
-    big = {42: False, 43: True}[struct.unpack_from(f"{order}H", data, 2)[0]]
-    start, number, entry, value = (8, "Q", 20, 12) if big else (4, "I", 12, 8)
-    (directory,) = struct.unpack_from(order + number, data, start)
-    count_format = order + ("Q" if big else "H")
-    (count,) = struct.unpack_from(count_format, data, directory)
-    first, sizes = directory + struct.calcsize(count_format), {}
-    for place in range(first, min(first + count * entry, len(data)), entry):
-        tag, kind = struct.unpack_from(f"{order}HH", data, place)
-        if tag in (256, 257):  # the width, the height; of a tag that comes twice the larger counts
-            (size,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, place + value)
-            sizes[tag] = max(size, sizes.get(tag, 0))
-    return sizes[257], sizes[256]
-
-
-def _decode_mask(data, name, shape):
-    """The bytes of one mask -> int (n,), the flat indices of its pixels: a nucleus fills a thousandth of its image."""
-    # Any depth: brought down to 8 bits, a 16-bit mask of zeros and ones would be empty.
-    grey = _decode_bytes(data, cv2.IMREAD_ANYDEPTH, name, MAX_PIXELS)
-    if grey is None:
-        raise BadInput(f"{name} cannot be decoded as a mask: replace the file by a whole PNG")
-    if grey.shape != shape:
-        raise BadInput(f"{name} is {grey.shape[0]}x{grey.shape[1]} but its image is {shape[0]}x{shape[1]}: redraw it")
-    pixels = np.flatnonzero(grey > grey.max() // 2)
-    if not pixels.size:
-        raise BadInput(f"{name} is an empty mask: delete the file, or draw its nucleus")
-    return pixels
-
-
-def paint_labels(masks, shape):
-    """Flat pixel indices of each mask -> labels int32 (H, W), and the share of the masked pixels that two masks claim.
-
-    A shared pixel goes to the smaller mask, since a small nucleus loses more by it. Ids are 1..n in the order of
-    `masks`.
-    """
-    labels = np.zeros(shape, np.int32)
-    for index in sorted(range(len(masks)), key=lambda i: -masks[i].size):
-        labels.flat[masks[index]] = index + 1
-    masked = np.count_nonzero(labels)
-    return labels, (sum(mask.size for mask in masks) - masked) / max(masked, 1)
+# ---- reading ---------------------------------------------------------------------------------
 
 
 def _read_one(source, image_id, files):
@@ -321,7 +206,7 @@ def _read_one(source, image_id, files):
         if not files["masks"]:
             return image, None, False
         shape = image.shape[:2]
-        masks = [_decode_mask(source.read(name), f"{source.path}: {name}", shape) for name in files["masks"]]
+        masks = [decode_mask(source.read(name), f"{source.path}: {name}", shape) for name in files["masks"]]
     except BROKEN_ZIP as error:
         raise BadInput(f"{source.path}: {image_id} cannot be read: get the file again ({error})") from None
     labels, shared = paint_labels(masks, shape)
@@ -360,9 +245,9 @@ def read_set(path, cache=None):
     if not groups:
         raise BadInput(f"{path} holds no <id>/images/<file>.png: download it again")
     entry = Path(cache) / _content_key(source, groups) if cache else None
-    cached = _load_cached(entry) if entry else None
+    cached = load_cached(entry) if entry else None
     if cached is not None:
-        return cached
+        return ImageSet(**cached)
     training = any(files["masks"] for files in groups.values())
 
     def read(item):
@@ -391,96 +276,13 @@ def read_set(path, cache=None):
     kinds = [image_kind(image) for image in images]
     decoded = ImageSet(ids, list(images), list(labels) if training else [], kinds, faults, sum(overlaps))
     if entry and not faults:
-        _store_cached(entry, decoded)
-        return _load_cached(entry) or decoded
-    return decoded
-
-
-# ---- the cache ---------------------------------------------------------------------------------
-
-
-def default_cache():
-    """Where decoded sets are kept: $NUCLEI_CACHE, else a temporary folder on Kaggle, else ~/.cache/nuclei."""
-    if "NUCLEI_CACHE" in os.environ:
-        return Path(os.environ["NUCLEI_CACHE"])
-    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
-        return Path(tempfile.gettempdir()) / "nuclei"
-    return Path.home() / ".cache" / "nuclei"
+        store_cached(entry, decoded)
+        cached = load_cached(entry)
+    return ImageSet(**cached) if cached else decoded
 
 
 def _content_key(source, groups):
-    """A hash of every file's name and checksum: the same for a zip and for its unpacked folder."""
-    digest = hashlib.blake2b(f"nuclei cache {CACHE_FORMAT}".encode(), digest_size=16)
+    """The same for a zip and for its unpacked folder."""
     names = [name for files in groups.values() for name in files["images"] + files["masks"]]
-    for name, crc in zip(names, source.checksums(names), strict=True):
-        digest.update(f"{_ENTRY.search(name)[0].lstrip('/')}:{crc:08x}\n".encode())
-    return digest.hexdigest()
-
-
-def _store_cached(entry, decoded):
-    """Writes the set as a folder that appears whole or not at all; a cache that cannot be written costs a warning."""
-    index = {
-        "ids": decoded.ids,
-        "kinds": decoded.kinds,
-        "shapes": [image.shape[:2] for image in decoded.images],
-        "overlapping": int(decoded.overlapping),
-    }
-    temporary = None
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        for left in entry.parent.glob("*.tmp"):  # by a run that was killed while it wrote
-            if time.time() - left.stat().st_mtime > 86400:
-                shutil.rmtree(left, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
-        _save_flat(temporary / "images.npy", decoded.images, np.uint8)
-        _save_flat(temporary / "labels.npy", decoded.labels, np.int32)
-        text = json.dumps(index | {"checksums": _checksum_pixels(decoded.images, decoded.labels)})
-        (temporary / "index.json").write_text(f"{zlib.crc32(text.encode()):08x}\n{text}")
-        if entry.exists():  # torn: it could not be loaded
-            shutil.rmtree(entry)
-        os.rename(temporary, entry)
-    except OSError as error:
-        if not os.path.exists(entry):  # else another run has just stored the same
-            log.warning("the cache %s cannot be written (%s): going on without it", entry.parent, error)
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _save_flat(path, arrays, kind):
-    """Writes arrays of one type end to end as one NPY; np.save would take their concatenation, a second copy of all."""
-    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (sum(array.size for array in arrays),)}
-    with open(path, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for array in arrays:
-            file.write(np.ascontiguousarray(array, kind))
-
-
-def _load_cached(entry):
-    """The set in a cache folder, or None where there is none, or it is torn or damaged.
-
-    The arrays are mapped: the system may drop what is not looked at. Writing to them changes no file.
-    """
-    try:
-        checksum, text = (entry / "index.json").read_text().split("\n", 1)
-        if int(checksum, 16) != zlib.crc32(text.encode()):
-            return None
-        index = json.loads(text)
-        pixels, flat = (np.load(entry / name, mmap_mode="c") for name in ("images.npy", "labels.npy"))
-        shapes = [tuple(shape) for shape in index["shapes"]]
-        ends = np.cumsum([h * w for h, w in shapes])
-        if len(pixels) != 3 * ends[-1] or len(flat) not in (0, ends[-1]):
-            return None
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError):
-        return None
-    parts = [np.s_[end - h * w : end] for (h, w), end in zip(shapes, ends, strict=True)]
-    images = [pixels[3 * p.start : 3 * p.stop].reshape(*shape, 3) for p, shape in zip(parts, shapes, strict=True)]
-    labels = [flat[p].reshape(shape) for p, shape in zip(parts, shapes, strict=True)] if len(flat) else []
-    if _checksum_pixels(images, labels) != index["checksums"]:
-        return None
-    return ImageSet(index["ids"], images, labels, index["kinds"], overlapping=index["overlapping"])
-
-
-def _checksum_pixels(images, labels):
-    """A checksum of each image and of each image's labels, list of int."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(zlib.crc32, [*images, *labels]))
+    plain = (_ENTRY.search(name)[0].lstrip("/") for name in names)
+    return content_key(zip(plain, source.checksums(names), strict=True))

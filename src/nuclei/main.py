@@ -15,9 +15,10 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from nuclei.cache import default_cache
 from nuclei.checkpoint import CHECKPOINT_SECONDS, CHECKPOINTS, digest_images, load_checkpoint, save_checkpoint
 from nuclei.config import CONFIDENCE, CONFIG, HELD_OUT, HELD_OUT_NUCLEI, STAGES, SUBMISSION, BadInput, log
-from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, read_set
+from nuclei.data import TEST_NAMES, TRAIN, find_set, read_set
 from nuclei.device import choose_precision, peak_memory
 from nuclei.folds import split_data
 from nuclei.inference import segment

@@ -12,8 +12,9 @@ import matplotlib.pyplot as plt
 from skimage.segmentation import mark_boundaries
 
 from nuclei.__main__ import find_data, read_config
+from nuclei.cache import default_cache
 from nuclei.config import CONFIG, WEIGHTS
-from nuclei.data import TRAIN, default_cache, find_set, read_set
+from nuclei.data import TRAIN, find_set, read_set
 from nuclei.folds import split_data
 from nuclei.inference import segment
 from nuclei.kinds import KINDS

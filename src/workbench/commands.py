@@ -107,7 +107,7 @@ def sample(args):
 
 
 def info(args):
-    from nuclei.data import default_cache
+    from nuclei.cache import default_cache
     from workbench.info import facts_table, find_sets, gather_facts
 
     errors = []

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from nuclei.cache import default_cache
 from nuclei.config import BadInput
-from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, last_stage, list_ids
+from nuclei.data import TEST_NAMES, TRAIN, find_set, last_stage, list_ids
 from workbench.advice import DOWNLOADED, find_competition
 from workbench.client import sign_in
 from workbench.terminal import start_keras

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from nuclei.cache import default_cache
 from nuclei.config import HELD_OUT_NUCLEI, BadInput, Config, log
-from nuclei.data import TRAIN, default_cache, find_set, read_set
+from nuclei.data import TRAIN, find_set, read_set
 from nuclei.folds import split_data
 from nuclei.inference import segment
 from nuclei.kinds import KINDS

@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from nuclei.cache import default_cache
 from nuclei.config import MAX_PIXEL_BYTES, SUBMISSION, BadInput, log
-from nuclei.data import TEST_NAMES, check_bytes, decode_image, default_cache, find_set, read_set
+from nuclei.data import TEST_NAMES, check_bytes, find_set, read_set
+from nuclei.decoding import decode_image
 from nuclei.device import peak_memory
 from nuclei.inference import segment
 from nuclei.main import Predictions, progress

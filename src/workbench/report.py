@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 from scipy import ndimage as ndi
 
+from nuclei.cache import default_cache
 from nuclei.config import CONFIDENCE, CONFIG, HELD_OUT, HELD_OUT_NUCLEI, LOG, STAGES, SUBMISSION, BadInput
-from nuclei.data import TEST_NAMES, TRAIN, default_cache, find_set, list_ids, read_set
+from nuclei.data import TEST_NAMES, TRAIN, find_set, list_ids, read_set
 from nuclei.kinds import KINDS
 from nuclei.metric import THRESHOLDS, average_precision, precision_at_thresholds
 from nuclei.rle import decode_rles

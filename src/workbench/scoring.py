@@ -3,8 +3,10 @@
 import numpy as np
 from scipy.stats import bootstrap
 
+from nuclei.cache import default_cache
 from nuclei.config import MAX_PIXELS, MAX_SET_PIXELS, BadInput
-from nuclei.data import TEST_NAMES, default_cache, find_set, paint_labels, read_set
+from nuclei.data import TEST_NAMES, find_set, read_set
+from nuclei.decoding import paint_labels
 from nuclei.metric import THRESHOLDS, precision_at_thresholds
 from nuclei.rle import decode_rles, parse_runs
 from nuclei.submission import HEADER, check_submission, read_table

@@ -13,8 +13,9 @@ import time
 from collections import deque
 from pathlib import Path
 
+from nuclei.cache import default_cache
 from nuclei.config import SUBMISSION, BadInput, log
-from nuclei.data import COMPETITION, TEST_NAMES, TRAIN, default_cache, find_set, last_stage, list_ids
+from nuclei.data import COMPETITION, TEST_NAMES, TRAIN, find_set, last_stage, list_ids
 from workbench.folders import KERNEL_LOG, in_use, unfinished
 from workbench.scoring import check_file
 from workbench.terminal import Failed, plain

@@ -1,0 +1,133 @@
+"""Decoding: every kind of PNG and TIFF, depths that are stretched, what is no image; masks to labels."""
+
+import mmap
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from drawn_files import encode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nuclei import decoding
+from nuclei.config import BadInput
+from nuclei.decoding import decode_image, paint_labels
+
+
+def palette_png(indices, palette):
+    """uint8 (H, W) indices into `palette`, rows of RGB -> the bytes of a palette PNG, which OpenCV cannot write."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = indices.shape
+    lines = b"".join(b"\0" + line.tobytes() for line in indices)
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+            chunk(b"PLTE", bytes(palette.astype(np.uint8).ravel())),
+            chunk(b"IDAT", zlib.compress(lines)),
+            chunk(b"IEND", b""),
+        ]
+    )
+
+
+RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+GREY = np.repeat(RGB[..., :1], 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        (encode(RGB), RGB),
+        (encode(RGB, ".tiff"), RGB),
+        (encode(np.dstack([RGB, RGB[..., 0]])), RGB),
+        (encode(RGB[..., 0]), GREY),
+        (encode(RGB[..., 0], ".tiff"), GREY),
+        (palette_png(np.arange(35, dtype=np.uint8).reshape(5, 7), RGB.reshape(35, 3)), RGB),
+        (encode(RGB[:1, :1]), RGB[:1, :1]),
+    ],
+    ids=["rgb", "rgb tiff", "rgba", "grey", "grey tiff", "palette", "1x1"],
+)
+def test_eight_bits_pass_as_they_are(content, expected):
+    image = decode_image(content, "file")
+    assert image.dtype == np.uint8 and image.flags.c_contiguous
+    assert np.array_equal(image, expected)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [(), (3,), (4,)])
+@pytest.mark.parametrize("low, high", [(0, 65535), (100, 4095), (30000, 30200)])
+def test_sixteen_bits_are_stretched_over_what_they_hold(ending, channels, low, high):
+    ramp = np.linspace(low, high, 60 * 50).round().astype(np.uint16).reshape(60, 50)
+    pixels = np.repeat(ramp[..., None], channels[0], axis=2) if channels else ramp
+    image = decode_image(encode(pixels, ending), "file")
+    assert image.shape == (60, 50, 3) and image.dtype == np.uint8
+    expected = (ramp - low) / (high - low) * 255
+    np.testing.assert_allclose(image, np.repeat(expected[..., None], 3, axis=2), atol=1.5)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tiff"])
+@pytest.mark.parametrize("pixels", [RGB, RGB[..., 0], RGB.astype(np.uint16) * 200], ids=["rgb", "grey", "16 bits"])
+def test_a_file_is_decoded_as_its_bytes_are(tmp_path, ending, pixels):
+    path = tmp_path / f"Zellkerne ü{ending}"
+    path.write_bytes(encode(pixels, ending))
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert np.array_equal(decode_image(mapped, "file", path=path), decode_image(mapped[:], "file"))
+        with pytest.raises(BadInput, match="file states 5 x 7 pixels"):
+            decode_image(mapped, "file", most=34, path=path)
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_large_image_is_stretched_by_some_of_its_pixels(monkeypatch, channels):
+    small = np.random.default_rng(0).integers(0, 2**16, (20, 30, *channels), np.uint16)
+    large = small.repeat(7, axis=0).repeat(7, axis=1)
+    expected = decode_image(encode(small), "file").repeat(7, axis=0).repeat(7, axis=1)
+    monkeypatch.setattr(decoding, "MAX_SORTED", small.size)
+    assert np.array_equal(decode_image(encode(large), "file"), expected)
+
+
+@given(st.integers(-20, 20), st.floats(-1e3, 1e3), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_floats_of_any_scale_give_the_same_image(exponent, offset, negate):
+    ramp = np.linspace(0, 1, 400).reshape(20, 20)
+    expected = decode_image(encode(ramp.astype(np.float32), ".tiff"), "file")
+    assert expected.min() == 0 and expected.max() == 255
+    scaled = (-ramp if negate else ramp) * 10.0**exponent
+    if abs(offset) < 10.0**exponent * 100:  # else float32 itself loses the ramp
+        scaled = scaled + offset
+    image = decode_image(encode(scaled.astype(np.float32), ".tiff"), "file")
+    np.testing.assert_allclose(image, 255.0 - expected if negate else expected, atol=1.01)
+
+
+def test_what_is_no_number_leaves_the_rest_as_it_was():
+    ramp = 1000 + np.linspace(0, 10, 2000, dtype=np.float32).reshape(40, 50)
+    broken = ramp.copy()
+    broken[20, :3] = np.nan, np.inf, -np.inf
+    image, whole = (decode_image(encode(pixels, ".tiff"), "file") for pixels in (broken, ramp))
+    assert image[20, :3, 0].tolist() == [0, 255, 0]
+    image[20, :3] = whole[20, :3]
+    np.testing.assert_allclose(image, whole.astype(float), atol=1)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.5, np.nan, np.inf])
+def test_a_blank_float_image_is_blank(value):
+    image = decode_image(encode(np.full((3, 4), value, np.float32), ".tiff"), "file")
+    assert image.shape == (3, 4, 3) and not image.any()
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", encode(RGB)[:30], encode(RGB, ".tiff")[:40]])
+def test_what_is_no_image_is_refused_by_name(content):
+    with pytest.raises(BadInput, match=r"some/file\.png cannot be decoded"):
+        decode_image(content, "some/file.png")
+
+
+def test_painted_labels_number_the_masks_and_measure_their_overlap():
+    labels, shared = paint_labels([np.array([0, 1, 2, 3]), np.array([3, 4]), np.array([10])], (3, 4))
+    assert labels.dtype == np.int32
+    assert labels.tolist() == [[1, 1, 1, 2], [2, 0, 0, 0], [0, 0, 3, 0]]
+    assert shared == pytest.approx(1 / 6)
+    labels, shared = paint_labels([np.array([i]) for i in range(600)], (20, 30))
+    assert np.array_equal(labels.ravel(), np.arange(1, 601)) and shared == 0
