@@ -15,7 +15,6 @@ from nuclei.metric import average_precision
 from nuclei.rle import encode_labels
 from nuclei.submission import make_rows, write_submission
 from workbench import report
-from workbench.charts import line_chart, nice_ticks
 from workbench.cli import main
 from workbench.report import outlines, write_report
 
@@ -217,20 +216,6 @@ def test_outlines_enclose_their_nuclei():
         corners = corner + np.cumsum(np.array(steps.split(), int).reshape(-1, 2), axis=0) - 0.5
         drawn = cv2.fillPoly(np.zeros(labels.shape, np.uint8), [corners.astype(np.int32)], 1)
         assert np.count_nonzero(drawn != (labels == label)) <= 0.05 * np.count_nonzero(labels == label)
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.3, 0.7), (0.565, 0.577), (0, 480), (5, 5), (0, 0), (-2, 3)])
-def test_ticks_enclose_what_they_are_for(low, high):
-    ticks = nice_ticks(low, high, 4)
-    assert ticks[0] <= low and ticks[-1] >= high
-    assert 2 <= len(ticks) <= 7
-    np.testing.assert_allclose(np.diff(ticks), ticks[1] - ticks[0])
-
-
-def test_a_chart_names_itself():
-    chart = line_chart([(1, 2.0), (3, 4.0)], "loss <at> the end", "minutes", "loss", dots=True)
-    assert 'aria-label="loss &lt;at&gt; the end"' in chart
-    assert chart.count("<circle") == 2
 
 
 # ---- in a browser ------------------------------------------------------------------------------

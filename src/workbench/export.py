@@ -10,8 +10,8 @@ from skimage.measure import find_contours
 from nuclei.config import LOG, BadInput
 from nuclei.rle import encode_labels, parse_runs
 from nuclei.submission import write_whole
+from workbench.cases import gather_cases
 from workbench.logs import read_log, write_events
-from workbench.report import gather_cases
 
 
 def export_run(run, data, out, stage=1):

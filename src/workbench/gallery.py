@@ -11,8 +11,8 @@ from nuclei.folds import split_data
 from nuclei.inference import segment
 from nuclei.kinds import KINDS
 from nuclei.main import progress
+from workbench.cases import LEFT_OUT, gather_cases
 from workbench.pictures import PANEL, compare, contact_sheet, crop_middle
-from workbench.report import LEFT_OUT, gather_cases
 from workbench.runs import load_run
 
 

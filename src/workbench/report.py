@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -15,45 +14,21 @@ import cv2
 import numpy as np
 from scipy import ndimage as ndi
 
-from nuclei.cache import default_cache
-from nuclei.config import CONFIDENCE, CONFIG, HELD_OUT, HELD_OUT_NUCLEI, LOG, STAGES, SUBMISSION, BadInput
-from nuclei.data import TEST_NAMES, TRAIN, find_set, list_ids, read_set
+from nuclei.config import CONFIG, HELD_OUT, LOG, STAGES, SUBMISSION, BadInput
 from nuclei.kinds import KINDS
-from nuclei.metric import THRESHOLDS, average_precision, precision_at_thresholds
-from nuclei.rle import decode_rles
-from nuclei.submission import HEADER, check_submission, read_table, write_whole
+from nuclei.metric import THRESHOLDS, average_precision
+from nuclei.submission import read_table, write_whole
+from workbench.cases import LEFT_OUT, TEST, gather_cases
 from workbench.charts import line_chart
 from workbench.faults import FATES, find_fates
 from workbench.folders import REPORT
 from workbench.logs import read_log, read_number
-from workbench.scoring import mean_interval, read_solution
+from workbench.scoring import mean_interval
 from workbench.webp import encode_images
 
 PAGE = Path(__file__).with_name("page")  # page.html, page.css and page.js
 ROOM = 16_000_000  # characters for all pictures; outlines take about 120 for each nucleus
 SMOOTH = 0.5  # px by which an outline may stray from the nucleus's edge
-TEST, LEFT_OUT = "test", "held-out"  # which part of the data an image is from
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image of a report: `truth` int32 (H, W) or None, `found` int32 (H, W), `precision` float64 (10,) or None.
-
-    `confidences` are a float in 0..1 for each nucleus found, or None where the run has kept none.
-    """
-
-    image_id: str
-    part: str
-    kind: str
-    image: np.ndarray
-    truth: np.ndarray | None
-    found: np.ndarray
-    precision: np.ndarray | None
-    confidences: list[float] | None = None
-
-    @property
-    def score(self):
-        return None if self.precision is None else float(self.precision.mean())
 
 
 def write_report(run, data=None, stage=1, solution=None, against=None):
@@ -81,62 +56,6 @@ def write_report(run, data=None, stage=1, solution=None, against=None):
         raise BadInput(f"{run} and {against} share no image: compare runs on the same data")
     write_whole(run / REPORT, fill_page(run, cases, others, against))
     return run / REPORT
-
-
-# ---- what a run found --------------------------------------------------------------------------
-
-
-def gather_cases(run, data, stage=1, solution=None):
-    """The images that a run left rows for -> list of Case: those held out, then the test images.
-
-    Raises:
-        BadInput: rows that break a rule, or rows of images that `data` does not hold.
-    """
-    cases = []
-    if (run / HELD_OUT_NUCLEI).is_file():
-        images = _pick_images(find_set(data, (TRAIN,)), run / HELD_OUT_NUCLEI)
-        truths = dict(zip(images.ids, images.labels, strict=True)) if images.labels else {}
-        cases += _read_cases(run / HELD_OUT_NUCLEI, images, LEFT_OUT, truths)
-    if (run / SUBMISSION).is_file():
-        images = read_set(find_set(data, TEST_NAMES[stage]), default_cache())
-        cases += _read_cases(run / SUBMISSION, images, TEST, read_solution(solution) if solution else {})
-        if (run / CONFIDENCE).is_file():
-            cases = _add_confidences(cases, run / CONFIDENCE)
-    return cases
-
-
-def _pick_images(path, rows):
-    """The images of a set that a file has rows for."""
-    wanted = {row["ImageId"] for row in read_table(rows, HEADER)}
-    strange = wanted - set(list_ids(path))
-    if strange:
-        raise BadInput(f"{rows} is about {min(strange)}, which {path} does not hold: name the run's own data")
-    images = read_set(path, default_cache())
-    return images.subset([i for i, image_id in enumerate(images.ids) if image_id in wanted])
-
-
-def _read_cases(path, images, part, truths):
-    shapes = {image_id: image.shape[:2] for image_id, image in zip(images.ids, images.images, strict=True)}
-    rles = check_submission(path, shapes | dict.fromkeys(images.faults))
-    for image_id, image, kind in zip(images.ids, images.images, images.kinds, strict=True):
-        found, truth = decode_rles(rles[image_id], *image.shape[:2]), truths.get(image_id)
-        if truth is not None and truth.shape != found.shape:
-            raise BadInput(
-                f"the solution's {image_id} is {truth.shape}, the image {found.shape}: name another solution"
-            )
-        precision = None if truth is None else precision_at_thresholds(truth, found)
-        yield Case(image_id, part, kind, image, truth, found, precision)
-
-
-def _add_confidences(cases, path):
-    """The test images' Cases with the confidence of each nucleus."""
-    confidences = {case.image_id: [] for case in cases}
-    for row in read_table(path, ("ImageId", "confidence")):
-        confidences.setdefault(row["ImageId"], []).append(read_number(path, row, "confidence"))
-    for case in cases:
-        if case.part == TEST and len(confidences[case.image_id]) != case.found.max(initial=0):
-            raise BadInput(f"{path} is about other nuclei in {case.image_id} than {SUBMISSION} beside it: delete it")
-    return [replace(case, confidences=confidences[case.image_id]) if case.part == TEST else case for case in cases]
 
 
 # ---- one image, for the gallery ----------------------------------------------------------------
