@@ -4,7 +4,6 @@ Most kernels here are drawn: a few lines of Python in place of the real one.
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -220,29 +219,6 @@ def wait_until(true, seconds=60):
 
 
 # ---- the real kernel ---------------------------------------------------------------------------
-
-
-def has_namespaces():
-    """Whether a user may start a process without a network here."""
-    tried = shutil.which("unshare") and subprocess.run(["unshare", "-rn", "true"], capture_output=True)
-    return bool(tried) and tried.returncode == 0
-
-
-@pytest.mark.skipif(not has_namespaces(), reason="no network namespace for users here (unshare -rn)")
-def test_the_kernel_needs_no_network_and_tries_none(data, tmp_path):
-    """In the older layout; the newer one is test_entry's."""
-    command = ["kernel", "run", "--data", data, "--preset", "sample", "--steps", "80", "--layout", "plain"]
-    done = subprocess.run(
-        ["unshare", "-rn", sys.executable, "-m", "workbench.cli", *command, "--out", tmp_path / "out"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    log = (tmp_path / "out/kernel.log").read_text()
-    assert "".join(line for line in log.splitlines(True) if not twin.START_UP.match(line)) in done.stdout
-    assert "NO NETWORK" not in log
-    assert "/kaggle/input/data-science-bowl-2018, stage 1" in log
-    assert f"nuclei check {tmp_path / 'out/submission.csv'}" in done.stdout
 
 
 @pytest.mark.parametrize("share, sent", [(0.5, signal.SIGKILL), (1.0, signal.SIGTERM)])

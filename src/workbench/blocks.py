@@ -19,7 +19,7 @@ from nuclei.rle import decode_rles, encode_labels
 from nuclei.tta import VIEWS
 from nuclei.watershed import find_instances
 
-# In pixels of the scale at which the network works, where a typical nucleus is 24 wide:
+# In pixels of the scale at which the network works, where most nuclei are 20 to 40 wide:
 BLOCK = 2048  # the side of a block at most: what a kill costs, and what memory it takes
 HALO = 128  # seen around a block: half of the widest nucleus that is seen whole
 MARGIN = 8  # a middle as little outside of a block counts as inside: no two blocks see a nucleus quite alike
