@@ -16,17 +16,17 @@
 # 14  inference     line  1497  Inference: an image of any size through a network of one tile size, at the zoom that...
 # 15  metric        line  1623  The competition's score of one image: one overlap matrix, IoU, precision at ten...
 # 16  parallel      line  1699  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 17  augmentation  line  1799  Augmentation: random crops of an image and its labels, bent alike, some of them...
-# 18  batches       line  1948  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 19  loss          line  2050  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 20  model         line  2121  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 21  optimizer     line  2241  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 22  tuning        line  2274  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 23  train         line  2338  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 24  main          line  2671  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 25  __main__      line  2926  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 17  augmentation  line  1799  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 18  batches       line  1915  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 19  loss          line  2017  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 20  model         line  2088  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 21  optimizer     line  2208  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 22  tuning        line  2241  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 23  train         line  2305  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 24  main          line  2638  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 25  __main__      line  2893  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources f78646cff4fd4074, this file 9d58ad7976dececd
+# sources 1627a9d2c868406d, this file 025e84e1a5b11837
 
 import csv
 import hashlib
@@ -63,7 +63,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "f78646cff4fd4074"
+SOURCE_HASH = "1627a9d2c868406d"
 
 
 # ==================================================================================================
@@ -1799,15 +1799,12 @@ def _share(batch, strategy):
 # ==================================================================================================
 # 17. augmentation (src/nuclei/augmentation.py)
 #
-# Augmentation: random crops of an image and its labels, bent alike, some of them crowded with the nuclei of another
-# crop; then colour, blur and noise on the image.
+# Augmentation: random crops of an image and its labels, bent alike; then colour, blur and noise on the image.
 #
 # Targets are drawn from the labels after all of this, so they are as crisp as if the crop had been photographed so.
 # ==================================================================================================
 
 ANISOTROPY = 0.25  # octaves between the two axes, both ways
-CROWDED = 0.35  # share of the crops that get the nuclei of another one
-MAX_SHARED = 0.2  # of a nucleus, that lies on another one there
 
 
 def augment(image, labels, rng, crop, zoom):
@@ -1818,10 +1815,7 @@ def augment(image, labels, rng, crop, zoom):
         crop: px, side of the result.
         zoom: px of the result for one px of the image, along and across.
     """
-    seen, bent = warp(image, labels, rng, crop, zoom)
-    if rng.random() < CROWDED:
-        seen, bent = crowd(seen, bent, *warp(image, labels, rng, crop, zoom))
-    return recolour(seen, bent, rng)
+    return recolour(*warp(image, labels, rng, crop, zoom), rng)
 
 
 def warp(image, labels, rng, crop, zoom):
@@ -1839,7 +1833,7 @@ def warp(image, labels, rng, crop, zoom):
     # float32 carries ids exactly, up to 2^24; OpenCV does not resample int32
     ids = cv2.remap(labels.astype(np.float32), columns, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
     seen = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return seen, _number_parts(ids)
+    return seen, connected_components(ids.astype(np.int32), connectivity=2).astype(np.int32)
 
 
 def _source_grid(shape, rng, crop, zoom):
@@ -1870,33 +1864,6 @@ def _source_box(rows, columns, shape):
         box.append((min(max(int(side.min()) - margin, 0), length - 1), max(min(int(side.max()) + margin, length), 1)))
     (top, bottom), (left, right) = box
     return top, left, bottom, right
-
-
-def crowd(image, labels, other, other_labels):
-    """The nuclei of another crop, laid among those of this one, so that more of them touch.
-
-    A nucleus that would share over MAX_SHARED of itself, or of one that is there, stays out. Shared pixels go to the
-    brighter one, which lies in front: standardised nuclei are bright on black, whatever the stain.
-
-    Args:
-        image, other: uint8 (S, S, 3), standardised.
-        labels, other_labels: int32 (S, S), ids 1..n.
-    """
-    overlap = overlap_matrix(labels, other_labels)
-    areas, other_areas = overlap.sum(axis=1)[1:], overlap.sum(axis=0)[1:]
-    shared = overlap[1:, 1:] / np.minimum(areas[:, None], other_areas)
-    stays_out = np.concatenate([[True], (shared > MAX_SHARED).any(axis=0)])
-    pasted = np.where(stays_out[other_labels], 0, other_labels)
-    near = cv2.dilate((pasted > 0).astype(np.float32), np.ones((5, 5), np.uint8))
-    laid = (other * cv2.GaussianBlur(near, (0, 0), 1.5)[..., None]).astype(np.uint8)  # no seam around it
-    in_front = (pasted > 0) & ((labels == 0) | (laid.max(axis=2) > image.max(axis=2)))
-    merged = np.where(in_front, pasted + labels.max(initial=0), labels)
-    return np.maximum(image, laid), _number_parts(merged)
-
-
-def _number_parts(ids):
-    """int32 (S, S) of ids 1..n, dealt anew: each connected part of an id is a nucleus."""
-    return connected_components(ids.astype(np.int32), connectivity=2).astype(np.int32)
 
 
 def recolour(image, labels, rng):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
-from nuclei.augmentation import MAX_SHARED, augment, crowd, recolour, warp
+from nuclei.augmentation import augment, recolour, warp
 
 
 def photograph(labels):
@@ -40,44 +40,6 @@ def test_labels_stay_aligned_with_the_image(seed, zoom):
         if inside.any():
             seen = image[inside, 0].astype(int)
             assert (np.abs(seen - np.median(seen)) > 2).mean() < 0.03
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_a_crowd_is_of_whole_nuclei_that_hide_little_of_each_other(seed):
-    here, there = (draw_field(np.random.default_rng(seed + s), (160, 160), 12, 20) for s in (0, 100))
-    image, labels = crowd(photograph(here), here, photograph(there), there)
-    assert image.dtype == np.uint8 and labels.dtype == np.int32
-    assert_numbered_and_connected(labels)
-    assert labels.max() > here.max()
-    for label in range(1, labels.max() + 1):  # each is what is seen of one nucleus of either crop
-        mask = labels == label
-        owners = [field == np.bincount(field[mask]).argmax() for field in (here, there)]
-        assert any((mask & ~owner).sum() == 0 and mask.sum() >= (1 - 2 * MAX_SHARED) * owner.sum() for owner in owners)
-    assert (image[..., 0] > 50)[labels > 0].all() and (labels > 0)[here > 0].all()
-    assert (image >= photograph(here)).all()
-
-
-def test_in_a_crowd_the_brighter_lies_in_front():
-    left, right = draw_discs((60, 60), (30, 22, 10)), draw_discs((60, 60), (30, 39, 10))
-    shared = (left > 0) & (right > 0)
-    assert 0 < shared.sum() < MAX_SHARED * (left > 0).sum()
-    for dim, bright in ((left, right), (right, left)):
-        lit = [
-            np.repeat(np.where(field, light, 0).astype(np.uint8)[..., None], 3, axis=2)
-            for field, light in ((dim > 0, 90), (bright > 0, 200))
-        ]
-        for image, labels in (crowd(lit[0], dim, lit[1], bright), crowd(lit[1], bright, lit[0], dim)):
-            assert labels.max() == 2 and len(np.unique(labels[bright > 0])) == 1
-            assert (image[..., 0][bright > 0] > 180).all()
-
-
-def test_what_would_hide_a_nucleus_stays_out():
-    small, large, apart = (draw_discs((90, 90), disc) for disc in ((30, 30, 5), (30, 34, 20), (70, 70, 8)))
-    for here, there in ((small, large), (large, small)):
-        both = np.where(apart > 0, there.max() + 1, there).astype(np.int32)
-        _, labels = crowd(photograph(here), here, photograph(both), both)
-        assert np.array_equal(labels == 1, here > 0)
-        assert np.array_equal(labels == 2, apart > 0) and labels.max() == 2
 
 
 @given(

@@ -1,5 +1,4 @@
-"""Augmentation: random crops of an image and its labels, bent alike, some of them crowded with the nuclei of another
-crop; then colour, blur and noise on the image.
+"""Augmentation: random crops of an image and its labels, bent alike; then colour, blur and noise on the image.
 
 Targets are drawn from the labels after all of this, so they are as crisp as if the crop had been photographed so.
 """
@@ -8,11 +7,7 @@ import cv2
 import numpy as np
 from skimage.measure import label as connected_components
 
-from nuclei.metric import overlap_matrix
-
 ANISOTROPY = 0.25  # octaves between the two axes, both ways
-CROWDED = 0.35  # share of the crops that get the nuclei of another one
-MAX_SHARED = 0.2  # of a nucleus, that lies on another one there
 
 
 def augment(image, labels, rng, crop, zoom):
@@ -23,10 +18,7 @@ def augment(image, labels, rng, crop, zoom):
         crop: px, side of the result.
         zoom: px of the result for one px of the image, along and across.
     """
-    seen, bent = warp(image, labels, rng, crop, zoom)
-    if rng.random() < CROWDED:
-        seen, bent = crowd(seen, bent, *warp(image, labels, rng, crop, zoom))
-    return recolour(seen, bent, rng)
+    return recolour(*warp(image, labels, rng, crop, zoom), rng)
 
 
 def warp(image, labels, rng, crop, zoom):
@@ -44,7 +36,7 @@ def warp(image, labels, rng, crop, zoom):
     # float32 carries ids exactly, up to 2^24; OpenCV does not resample int32
     ids = cv2.remap(labels.astype(np.float32), columns, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
     seen = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return seen, _number_parts(ids)
+    return seen, connected_components(ids.astype(np.int32), connectivity=2).astype(np.int32)
 
 
 def _source_grid(shape, rng, crop, zoom):
@@ -75,33 +67,6 @@ def _source_box(rows, columns, shape):
         box.append((min(max(int(side.min()) - margin, 0), length - 1), max(min(int(side.max()) + margin, length), 1)))
     (top, bottom), (left, right) = box
     return top, left, bottom, right
-
-
-def crowd(image, labels, other, other_labels):
-    """The nuclei of another crop, laid among those of this one, so that more of them touch.
-
-    A nucleus that would share over MAX_SHARED of itself, or of one that is there, stays out. Shared pixels go to the
-    brighter one, which lies in front: standardised nuclei are bright on black, whatever the stain.
-
-    Args:
-        image, other: uint8 (S, S, 3), standardised.
-        labels, other_labels: int32 (S, S), ids 1..n.
-    """
-    overlap = overlap_matrix(labels, other_labels)
-    areas, other_areas = overlap.sum(axis=1)[1:], overlap.sum(axis=0)[1:]
-    shared = overlap[1:, 1:] / np.minimum(areas[:, None], other_areas)
-    stays_out = np.concatenate([[True], (shared > MAX_SHARED).any(axis=0)])
-    pasted = np.where(stays_out[other_labels], 0, other_labels)
-    near = cv2.dilate((pasted > 0).astype(np.float32), np.ones((5, 5), np.uint8))
-    laid = (other * cv2.GaussianBlur(near, (0, 0), 1.5)[..., None]).astype(np.uint8)  # no seam around it
-    in_front = (pasted > 0) & ((labels == 0) | (laid.max(axis=2) > image.max(axis=2)))
-    merged = np.where(in_front, pasted + labels.max(initial=0), labels)
-    return np.maximum(image, laid), _number_parts(merged)
-
-
-def _number_parts(ids):
-    """int32 (S, S) of ids 1..n, dealt anew: each connected part of an id is a nucleus."""
-    return connected_components(ids.astype(np.int32), connectivity=2).astype(np.int32)
 
 
 def recolour(image, labels, rng):
