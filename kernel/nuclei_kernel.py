@@ -9,24 +9,24 @@
 #  7  submission    line   911  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
 #  8  checkpoint    line  1038  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
 #  9  device        line  1136  Device: what the run computes on, and in which precision.
-# 10  folds         line  1194  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-# 11  targets       line  1279  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  tta           line  1374  Test-time augmentation: the eight views of an image, and their inverses.
-# 13  watershed     line  1414  Watershed: from probabilities to instances, by flooding from seeds.
-# 14  inference     line  1497  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  metric        line  1623  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 16  parallel      line  1699  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 17  augmentation  line  1799  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 18  batches       line  1915  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 19  loss          line  2017  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 20  model         line  2088  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 21  optimizer     line  2208  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 22  tuning        line  2241  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 23  train         line  2305  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 24  main          line  2638  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 25  __main__      line  2893  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 10  folds         line  1209  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+# 11  targets       line  1294  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  tta           line  1389  Test-time augmentation: the eight views of an image, and their inverses.
+# 13  watershed     line  1429  Watershed: from probabilities to instances, by flooding from seeds.
+# 14  inference     line  1512  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 15  metric        line  1638  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 16  parallel      line  1714  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 17  augmentation  line  1814  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 18  batches       line  1930  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 19  loss          line  2032  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 20  model         line  2103  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 21  optimizer     line  2223  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 22  tuning        line  2256  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 23  train         line  2320  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 24  main          line  2653  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 25  __main__      line  2908  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 1627a9d2c868406d, this file 025e84e1a5b11837
+# sources 34d09d4530f1fccd, this file e3ef02e3423de197
 
 import csv
 import hashlib
@@ -63,7 +63,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "1627a9d2c868406d"
+SOURCE_HASH = "34d09d4530f1fccd"
 
 
 # ==================================================================================================
@@ -1151,6 +1151,21 @@ def choose_precision():
     if capability is not None:
         return "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
     return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
+
+
+def list_gpus():
+    """The names of the GPUs that Keras's backend sees; keras.distribution fails on JAX without one, and on torch."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return [gpu.name for gpu in tf.config.list_physical_devices("GPU")]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [str(device) for device in jax.devices() if device.platform == "gpu"]
+    import torch
+
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
 def gpu_capability():
@@ -2945,7 +2960,7 @@ def list_versions():
 
 def report_gpus():
     """Logs the GPUs; hours on a CPU should not come as a surprise."""
-    gpus = keras.distribution.list_devices("gpu")
+    gpus = list_gpus()
     if gpus:
         log.info("GPUs: %s", ", ".join(gpus))
     else:

@@ -1,5 +1,10 @@
 """Device: the precision that each kind of hardware gets, by faked hardware, and the peak of memory."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -59,3 +64,16 @@ def test_peak_memory_grows_with_what_is_held_and_stays():
     assert grown > before + 0.15
     del held
     assert device.peak_memory() >= grown
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_every_backend_lists_its_gpus(backend):
+    """Where there is none, too: as many as there are exactly if the first has a capability."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    script = (
+        "from nuclei.device import gpu_capability, list_gpus\nprint(any(list_gpus()) == (gpu_capability() is not None))"
+    )
+    environ = os.environ | {"KERAS_BACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr

@@ -29,6 +29,7 @@ import skimage
 from nuclei.checkpoint import CHECKPOINTS
 from nuclei.config import PRESETS, SUBMISSION, BadInput, log
 from nuclei.data import COMPETITION, TEST_NAMES, TRAIN, find_set, holds_set, last_stage, list_ids
+from nuclei.device import list_gpus
 from nuclei.main import run_competition
 from nuclei.submission import check_submission, write_submission
 
@@ -69,7 +70,7 @@ def list_versions():
 
 def report_gpus():
     """Logs the GPUs; hours on a CPU should not come as a surprise."""
-    gpus = keras.distribution.list_devices("gpu")
+    gpus = list_gpus()
     if gpus:
         log.info("GPUs: %s", ", ".join(gpus))
     else:

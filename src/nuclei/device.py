@@ -20,6 +20,21 @@ def choose_precision():
     return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
 
 
+def list_gpus():
+    """The names of the GPUs that Keras's backend sees; keras.distribution fails on JAX without one, and on torch."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return [gpu.name for gpu in tf.config.list_physical_devices("GPU")]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [str(device) for device in jax.devices() if device.platform == "gpu"]
+    import torch
+
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
 def gpu_capability():
     """The compute capability of the first GPU that Keras sees, or None where there is none."""
     if keras.backend.backend() == "tensorflow":

@@ -75,7 +75,9 @@ def check_gpu():
     start_keras()
     import keras
 
-    found = len(keras.distribution.list_devices("gpu"))
+    from nuclei.device import list_gpus
+
+    found = len(list_gpus())
     fact = f"{len(listed)} in the machine, {found} found by {keras.backend.backend()}"
     return Finding("GPU", fact, "" if found else 'pip install -e ".[gpu]"', needed=False)
 

@@ -10,11 +10,10 @@ from ast import literal_eval
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from nuclei.config import CONFIG, HELD_OUT, LOG, BadInput, Config
-from nuclei.device import choose_precision
+from nuclei.device import choose_precision, list_gpus
 from nuclei.kinds import KINDS
 from nuclei.main import train_competition
 from nuclei.submission import read_table, write_whole
@@ -112,7 +111,7 @@ def append_row(table, command, folder, folds):
 
 def describe_device():
     """What this machine trains on, in a few words."""
-    gpus = len(keras.distribution.list_devices("gpu"))
+    gpus = len(list_gpus())
     where = f"{gpus} GPU" if gpus else f"{os.cpu_count()} cores"
     return f"{where}, {choose_precision()}"
 

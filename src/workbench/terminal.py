@@ -73,9 +73,9 @@ def start_keras():
     # Of weights that do not fit, Keras warns once a layer before it raises the error that we show.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"keras\.src\.saving")
     with silence():
-        import keras
+        from nuclei.device import list_gpus
 
-        keras.distribution.list_devices()
+        list_gpus()
 
 
 def paint(text, code):
