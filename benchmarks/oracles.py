@@ -30,7 +30,8 @@ from nuclei.metric import average_precision
 from nuclei.targets import INTERIOR
 from nuclei.tuning import THRESHOLD_CHOICES
 from nuclei.watershed import find_instances
-from workbench.runs import SHIPPED, load_run
+from workbench.folders import SHIPPED
+from workbench.runs import load_run
 
 FACTORS = (0.8, 1.0, 1.25, 1.6)  # of the zoom that the network is used to
 WIDTHS = (0, 14, 17, 25, 45, np.inf)  # px, bounds of the table's rows
