@@ -18,6 +18,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from drawn_files import write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,14 +59,6 @@ def tiff_header(order, big, width, height):
     return {"<": b"II", ">": b"MM"}[order] + start + b"".join(entries) + bytes(8)
 
 
-def write_set(folder, files):
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
-
-
 def write_zip(path, files, method=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in files.items():
@@ -92,7 +85,7 @@ def test_an_absurd_header_is_refused_before_memory_is_taken(content, monkeypatch
 
 
 def test_a_mask_with_an_absurd_header_is_refused(tmp_path):
-    path = write_set(tmp_path / "set", {"a/images/a.png": GOOD, "a/masks/1.png": png_header(100_000, 100_000)})
+    path = write_folder(tmp_path / "set", {"a/images/a.png": GOOD, "a/masks/1.png": png_header(100_000, 100_000)})
     with pytest.raises(BadInput, match=r"1\.png states 100000 x 100000"):
         read_set(path)
 
@@ -150,7 +143,7 @@ def test_names_that_climb_out_of_a_zip_write_nothing(tmp_path):
 
 
 def test_links_lead_to_no_other_file_and_no_endless_one(tmp_path):
-    folder = write_set(tmp_path / "set", {"b/images/b.png": GOOD})
+    folder = write_folder(tmp_path / "set", {"b/images/b.png": GOOD})
     for image_id, target in (("a", "/etc/passwd"), ("c", "/dev/zero"), ("d", "gone")):
         (folder / image_id / "images").mkdir(parents=True)
         (folder / image_id / "images" / "x.png").symlink_to(target)
@@ -169,7 +162,7 @@ def test_links_lead_to_no_other_file_and_no_endless_one(tmp_path):
 def test_an_image_set_is_bounded_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "MAX_SET_PIXELS", 1000)
     with pytest.raises(BadInput, match=r"set holds over 1,000 pixels, too many at once"):
-        read_set(write_set(tmp_path / "set", {f"{i}/images/x.png": GOOD for i in range(3)}))
+        read_set(write_folder(tmp_path / "set", {f"{i}/images/x.png": GOOD for i in range(3)}))
 
 
 def test_thousands_of_empty_files_are_faults_of_their_own(tmp_path):
@@ -213,7 +206,7 @@ ODD_NAMES = (
 @pytest.mark.parametrize("packed", [True, False])
 def test_odd_names_come_through_as_they_are(tmp_path, packed):
     files = {f"{name}/images/x.png": GOOD for name in ODD_NAMES}
-    read = read_set(write_zip(tmp_path / "set.zip", files) if packed else write_set(tmp_path / "set", files))
+    read = read_set(write_zip(tmp_path / "set.zip", files) if packed else write_folder(tmp_path / "set", files))
     assert set(read.ids) == set(ODD_NAMES)
     write_submission(tmp_path / "s.csv", [(image_id, "1 600") for image_id in read.ids])
     assert list(check_submission(tmp_path / "s.csv", dict.fromkeys(read.ids, (20, 30)))) == read.ids
@@ -222,7 +215,7 @@ def test_odd_names_come_through_as_they_are(tmp_path, packed):
 @pytest.mark.parametrize("name", ["a\x1b[31mred", "a\nb", "a\rb", "\u202egnp", "a\x07", os.fsdecode(b"bad\xff")])
 def test_names_that_cannot_be_printed_are_refused_in_print(tmp_path, name):
     with pytest.raises(BadInput, match="a name that cannot be printed") as caught:
-        read_set(write_set(tmp_path / "set", {f"{name}/images/x.png": GOOD}), tmp_path / "cache")
+        read_set(write_folder(tmp_path / "set", {f"{name}/images/x.png": GOOD}), tmp_path / "cache")
     assert str(caught.value).isprintable() and str(caught.value).isascii()
 
 
@@ -303,7 +296,7 @@ def test_a_run_list_of_any_length_is_written_and_checked(tmp_path):
 
 @pytest.mark.parametrize("name", ["images.npy", "index.json"])
 def test_a_bit_that_flipped_in_the_cache_is_noticed(tmp_path, name):
-    path, cache = write_set(tmp_path / "set", {"a/images/a.png": GOOD, "b/images/b.png": GOOD}), tmp_path / "cache"
+    path, cache = write_folder(tmp_path / "set", {"a/images/a.png": GOOD, "b/images/b.png": GOOD}), tmp_path / "cache"
     whole = read_set(path, cache)
     (file,) = cache.rglob(name)
     content = bytearray(file.read_bytes())
@@ -319,7 +312,7 @@ def test_what_a_killed_run_left_in_the_cache_goes_after_a_day(tmp_path):
     for folder in (old, new):
         folder.mkdir(parents=True)
     os.utime(old, (0, 0))
-    read_set(write_set(tmp_path / "set", {"a/images/a.png": GOOD}), tmp_path / "cache")
+    read_set(write_folder(tmp_path / "set", {"a/images/a.png": GOOD}), tmp_path / "cache")
     assert not old.exists() and new.exists()
 
 
@@ -418,7 +411,7 @@ def test_two_runs_may_build_one_cache_at_once(tmp_path):
                 time.sleep(0.0005)
             print(digest_images(read_set(here / "set", here / f"cache{n}")), digest_images(read_set(here / "set")))
     """
-    write_set(tmp_path / "set", {f"{i}/{kind}/x.png": GOOD for i in range(9) for kind in ("images", "masks")})
+    write_folder(tmp_path / "set", {f"{i}/{kind}/x.png": GOOD for i in range(9) for kind in ("images", "masks")})
     environ = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1])}
     command = [sys.executable, "-c", code, tmp_path]
     both = [
@@ -486,7 +479,7 @@ def test_what_is_not_permitted_is_a_sentence(foreign, capsys, command, named):
 def test_a_cache_that_is_another_users_costs_speed_alone(foreign, caplog):
     foreign.chmod(0o755)
     (foreign / "home").mkdir(mode=0o500)
-    path = write_set(foreign / "set", {"a/images/a.png": GOOD})
+    path = write_folder(foreign / "set", {"a/images/a.png": GOOD})
     expected = read_set(path).images[0]
     with as_another_user():
         assert np.array_equal(read_set(path, foreign / "home" / "cache").images[0], expected)
@@ -526,7 +519,7 @@ def test_a_full_disk_leaves_the_old_file_and_a_sentence(mounted, monkeypatch, ca
 
 def test_a_cache_on_a_full_disk_costs_speed_alone(mounted, tmp_path, caplog):
     pixels = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
-    path = write_set(tmp_path / "set", {"a/images/a.png": cv2.imencode(".png", pixels)[1].tobytes()})
+    path = write_folder(tmp_path / "set", {"a/images/a.png": cv2.imencode(".png", pixels)[1].tobytes()})
     read = read_set(path, mounted / "cache")
     assert np.array_equal(read.images[0], pixels[..., ::-1]) and "cannot be written" in caplog.text
     assert not list((mounted / "cache").iterdir())
