@@ -16,17 +16,17 @@
 # 14  inference     line  1512  Inference: an image of any size through a network of one tile size, at the zoom that...
 # 15  metric        line  1638  The competition's score of one image: one overlap matrix, IoU, precision at ten...
 # 16  parallel      line  1714  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 17  augmentation  line  1814  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 18  batches       line  1930  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 19  loss          line  2032  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 20  model         line  2103  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 21  optimizer     line  2223  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 22  tuning        line  2256  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 23  train         line  2320  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 24  main          line  2653  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 25  __main__      line  2908  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 17  augmentation  line  1810  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 18  batches       line  1926  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 19  loss          line  2028  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 20  model         line  2099  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 21  optimizer     line  2219  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 22  tuning        line  2252  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 23  train         line  2316  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 24  main          line  2649  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 25  __main__      line  2904  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 34d09d4530f1fccd, this file e3ef02e3423de197
+# sources 8d58792438208975, this file 8f50ee7555a49a92
 
 import csv
 import hashlib
@@ -63,7 +63,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "34d09d4530f1fccd"
+SOURCE_HASH = "8d58792438208975"
 
 
 # ==================================================================================================
@@ -1158,7 +1158,7 @@ def list_gpus():
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return [gpu.name for gpu in tf.config.list_physical_devices("GPU")]
+        return [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
     if keras.backend.backend() == "jax":
         import jax
 
@@ -1739,11 +1739,7 @@ def share_gpus(*batches):
 
 def _tensorflow_gpus():
     """The names of the GPUs that TensorFlow can compute on."""
-    if keras.backend.backend() != "tensorflow":
-        return []
-    import tensorflow as tf
-
-    return [device.name for device in tf.config.list_logical_devices("GPU")]
+    return list_gpus() if keras.backend.backend() == "tensorflow" else []
 
 
 def shared_loss(loss):

@@ -25,7 +25,7 @@ def list_gpus():
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return [gpu.name for gpu in tf.config.list_physical_devices("GPU")]
+        return [gpu.name for gpu in tf.config.list_logical_devices("GPU")]
     if keras.backend.backend() == "jax":
         import jax
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from nuclei.config import log
+from nuclei.device import list_gpus
 
 
 def share_gpus(*batches):
@@ -31,11 +32,7 @@ def share_gpus(*batches):
 
 def _tensorflow_gpus():
     """The names of the GPUs that TensorFlow can compute on."""
-    if keras.backend.backend() != "tensorflow":
-        return []
-    import tensorflow as tf
-
-    return [device.name for device in tf.config.list_logical_devices("GPU")]
+    return list_gpus() if keras.backend.backend() == "tensorflow" else []
 
 
 def shared_loss(loss):
