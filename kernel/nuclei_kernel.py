@@ -1,32 +1,34 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
-#  1  config        line    69  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  cache         line   242  Cache: decoded sets of images, each in a folder whose name is a hash of the files...
-#  3  decoding      line   338  Decoding: the bytes of an image, and of the masks of its nuclei, to pixels and labels.
-#  4  kinds         line   455  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  5  data          line   548  Data: find and read a competition, in zips or folders.
-#  6  rle           line   825  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  7  submission    line   911  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  8  checkpoint    line  1038  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  9  device        line  1136  Device: what the run computes on, and in which precision.
-# 10  folds         line  1209  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-# 11  targets       line  1294  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  tta           line  1389  Test-time augmentation: the eight views of an image, and their inverses.
-# 13  watershed     line  1429  Watershed: from probabilities to instances, by flooding from seeds.
-# 14  inference     line  1512  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  metric        line  1638  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 16  parallel      line  1714  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 17  augmentation  line  1810  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 18  batches       line  1926  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 19  loss          line  2028  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 20  model         line  2099  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 21  optimizer     line  2219  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 22  tuning        line  2252  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 23  train         line  2316  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 24  main          line  2649  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 25  __main__      line  2904  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  1  config        line    71  Config: every setting of a run in one flat, frozen dataclass, and the presets.
+#  2  cache         line   244  Cache: decoded sets of images, each in a folder whose name is a hash of the files...
+#  3  decoding      line   340  Decoding: the bytes of an image, and of the masks of its nuclei, to pixels and labels.
+#  4  kinds         line   457  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  5  data          line   550  Data: find and read a competition, in zips or folders.
+#  6  rle           line   827  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  7  submission    line   913  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  8  checkpoint    line  1040  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  9  device        line  1138  Device: what the run computes on, and in which precision.
+# 10  folds         line  1211  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+# 11  targets       line  1296  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  tta           line  1391  Test-time augmentation: the eight views of an image, and their inverses.
+# 13  watershed     line  1431  Watershed: from probabilities to instances, by flooding from seeds.
+# 14  inference     line  1514  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 15  metric        line  1640  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 16  parallel      line  1716  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 17  augmentation  line  1812  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 18  batches       line  1928  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 19  loss          line  2030  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 20  model         line  2101  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 21  optimizer     line  2221  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 22  schedule      line  2254  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 23  training_log  line  2299  Training log: where a training is, and what it says of that.
+# 24  tuning        line  2367  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 25  train         line  2431  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 26  main          line  2667  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 27  __main__      line  2922  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 8d58792438208975, this file 8f50ee7555a49a92
+# sources 0004031abb999b39, this file dd741d10887bf379
 
 import csv
 import hashlib
@@ -63,7 +65,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "8d58792438208975"
+SOURCE_HASH = "0004031abb999b39"
 
 
 # ==================================================================================================
@@ -2250,7 +2252,120 @@ class ConvMuon(keras.optimizers.Muon):
 
 
 # ==================================================================================================
-# 22. tuning (src/nuclei/tuning.py)
+# 22. schedule (src/nuclei/schedule.py)
+#
+# Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# ==================================================================================================
+
+TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
+
+
+def learning_rate(progress, peak, warmup):
+    """The rate at `progress` (0..1) of the schedule: linear up to `peak` in its first `warmup`, then cosine to 0."""
+    if progress < warmup:
+        return peak * (progress + 1e-3) / (warmup + 1e-3)
+    return peak * 0.5 * (1 + np.cos(np.pi * min((progress - warmup) / (1 - warmup), 1.0)))
+
+
+class Schedule:
+    """How far the training is, 0..1, by the clock or by steps.
+
+    By the clock, progress counts from the end of the first step, which compiles the network; whatever the speed of
+    the machine, and should it change on the way, the rate reaches zero when the time is up.
+
+    Args:
+        seconds: that the training took before it was cut off.
+        start: after how many of them the first step ended.
+    """
+
+    def __init__(self, minutes, steps, seconds=0.0, start=None):
+        self.steps = steps
+        self.budget = minutes * 60 * (1 - TUNING_SHARE)
+        self.began = time.monotonic() - seconds
+        self.start = start
+
+    def seconds(self):
+        return time.monotonic() - self.began
+
+    def progress(self, step):
+        if self.steps:
+            return step / self.steps
+        now = self.seconds()
+        if self.start is None:
+            self.start = now
+        return min((now - self.start) / max(self.budget - self.start, 1e-9), 1.0)
+
+
+# ==================================================================================================
+# 23. training_log (src/nuclei/training_log.py)
+#
+# Training log: where a training is, and what it says of that.
+# ==================================================================================================
+
+EPOCH = 64  # steps between two lines
+
+
+@dataclass
+class Progress:
+    """Where a training is; with the variables of its network and its optimiser, all that it needs to go on."""
+
+    step: int = 0  # that were taken
+    done: float = 0.0  # 0..1 of the schedule
+    seconds: float = 0.0  # of training
+    start: float | None = None  # the seconds at the end of the first step
+    best: float = -1.0  # score on the tuning images
+    halvings: int = 0  # of the learning rate
+    parts: int = 1  # into which each batch is cut, for want of memory
+    losses: list[float] = field(default_factory=list)  # of the steps since the log's last row
+    rows: list[list] = field(default_factory=list)  # of the log
+    thresholds: dict | None = None  # once they are chosen, and the training is over
+
+
+class TrainingLog:
+    """What a training says of itself: log.csv, a live bar in a terminal, and elsewhere one line an epoch.
+
+    Args:
+        path: of log.csv; what a training wrote there after the checkpoint from which it goes on is written over.
+        at: the training's Progress.
+    """
+
+    def __init__(self, path, at):
+        self.path, self.at = path, at
+
+    def __enter__(self):
+        self.file = open(self.path, "w", newline="", encoding="utf-8")
+        self.table = csv.writer(self.file, lineterminator="\n")
+        self.table.writerow(["step", "seconds", "learning_rate", "loss", "tuning_score"])
+        self.table.writerows(self.at.rows)
+        line = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = tqdm(total=100, desc="train", disable=None, bar_format=line)
+        return self
+
+    def note(self, rate, loss, score):
+        """Takes one step's figures; every EPOCH steps, at a score and at the end it writes them down."""
+        at = self.at
+        at.losses.append(loss)
+        self.bar.update(int(100 * at.done) - self.bar.n)
+        if len(at.losses) < EPOCH and score is None and at.done < 1:
+            return
+        mean = np.mean(at.losses)
+        scored = "" if score is None else f"{score:.4f}"
+        at.rows.append([at.step, f"{at.seconds:.1f}", f"{rate:.3g}", f"{mean:.4f}", scored])
+        self.table.writerow(at.rows[-1])
+        self.file.flush()
+        self.bar.set_postfix_str(f"loss {mean:.3f}")
+        if self.bar.disable or score is not None:
+            note = f", tuning score {scored}" if scored else ""
+            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", at.seconds, at.step, 100 * at.done, mean, note)
+        at.losses = []
+
+    def __exit__(self, *error):
+        self.bar.close()
+        self.file.close()
+
+
+# ==================================================================================================
+# 24. tuning (src/nuclei/tuning.py)
 #
 # Tuning: how good a network is on images with labels, and the thresholds that suit it.
 # ==================================================================================================
@@ -2314,13 +2429,11 @@ def tune_thresholds(images, network, config):
 
 
 # ==================================================================================================
-# 23. train (src/nuclei/train.py)
+# 25. train (src/nuclei/train.py)
 #
 # Train: one network inside a time budget, its best weights, and the thresholds that go with them.
 # ==================================================================================================
 
-EPOCH = 64  # steps between two lines of the log
-TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
 EXPLODED = 5.0  # the loss of a network that knows nothing is about 1.5; after the first epoch, one above this is lost
 HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
@@ -2353,42 +2466,6 @@ def compile_model(model, config, parts=1):
     return one
 
 
-def learning_rate(progress, peak, warmup):
-    """The rate at `progress` (0..1) of the schedule: linear up to `peak` in its first `warmup`, then cosine to 0."""
-    if progress < warmup:
-        return peak * (progress + 1e-3) / (warmup + 1e-3)
-    return peak * 0.5 * (1 + np.cos(np.pi * min((progress - warmup) / (1 - warmup), 1.0)))
-
-
-class _Schedule:
-    """How far the training is, 0..1, by the clock or by steps.
-
-    By the clock, progress counts from the end of the first step, which compiles the network; whatever the speed of
-    the machine, and should it change on the way, the rate reaches zero when the time is up.
-
-    Args:
-        seconds: that the training took before it was cut off.
-        start: after how many of them the first step ended.
-    """
-
-    def __init__(self, minutes, steps, seconds=0.0, start=None):
-        self.steps = steps
-        self.budget = minutes * 60 * (1 - TUNING_SHARE)
-        self.began = time.monotonic() - seconds
-        self.start = start
-
-    def seconds(self):
-        return time.monotonic() - self.began
-
-    def progress(self, step):
-        if self.steps:
-            return step / self.steps
-        now = self.seconds()
-        if self.start is None:
-            self.start = now
-        return min((now - self.start) / max(self.budget - self.start, 1e-9), 1.0)
-
-
 # ---- training ----------------------------------------------------------------------------------
 
 
@@ -2417,10 +2494,10 @@ def train_model(config, train, tuning, folder, on_better, start=None):
     training = _Training(config, folder, digests, start)
     at, network = training.at, partial(predict_step, training.model)
     used = at.seconds + time.monotonic() - entered
-    schedule = _Schedule(config.train_minutes, config.train_steps, used, at.start)
+    schedule = Schedule(config.train_minutes, config.train_steps, used, at.start)
     checks = np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
     checks = checks[checks > at.done]
-    with _Journal(folder / LOG, at) as journal:
+    with TrainingLog(folder / LOG, at) as training_log:
         for x, y in crops.stream(at.step) if at.done < 1 else ():
             rate = learning_rate(at.done, config.train_rate, config.train_warmup) * 0.5**at.halvings
             loss = training.learn(x, y, rate)
@@ -2437,7 +2514,7 @@ def train_model(config, train, tuning, folder, on_better, start=None):
                 better = score > at.best
                 if better:
                     training.keep_best(score)
-            journal.note(rate, loss, score)
+            training_log.note(rate, loss, score)
             if milestone:
                 at.seconds = schedule.seconds()
                 training.save()
@@ -2455,22 +2532,6 @@ def train_model(config, train, tuning, folder, on_better, start=None):
         training.save()
     training.use_best()
     return training.model, Thresholds(**at.thresholds), at.step * config.train_batch
-
-
-@dataclass
-class _Progress:
-    """Where a training is; with the variables of its network and its optimiser, all that it needs to go on."""
-
-    step: int = 0  # that were taken
-    done: float = 0.0  # 0..1 of the schedule
-    seconds: float = 0.0  # of training
-    start: float | None = None  # the seconds at the end of the first step
-    best: float = -1.0  # score on the tuning images
-    halvings: int = 0  # of the learning rate
-    parts: int = 1  # into which each batch is cut, for want of memory
-    losses: list[float] = field(default_factory=list)  # of the steps since the log's last row
-    rows: list[list] = field(default_factory=list)  # of the log
-    thresholds: dict | None = None  # once they are chosen, and the training is over
 
 
 class _Training:
@@ -2493,7 +2554,7 @@ class _Training:
         if start is not None:
             self.settings["start"] = digest_arrays(start)
         saved = load_checkpoint(self.checkpoints, self.settings)
-        self.at = _Progress(**saved[0]) if saved else _Progress()
+        self.at = Progress(**saved[0]) if saved else Progress()
         with share_gpus(config.train_batch, config.tile_batch):
             self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
             if start is not None:
@@ -2596,49 +2657,6 @@ def is_out_of_memory(error):
     return "resourceexhausted" in text or "outofmemory" in text
 
 
-class _Journal:
-    """What a training says of itself: log.csv, a live bar in a terminal, and elsewhere one line an epoch.
-
-    Args:
-        path: of log.csv; what a training wrote there after the checkpoint from which it goes on is written over.
-        at: the training's _Progress.
-    """
-
-    def __init__(self, path, at):
-        self.path, self.at = path, at
-
-    def __enter__(self):
-        self.file = open(self.path, "w", newline="", encoding="utf-8")
-        self.table = csv.writer(self.file, lineterminator="\n")
-        self.table.writerow(["step", "seconds", "learning_rate", "loss", "tuning_score"])
-        self.table.writerows(self.at.rows)
-        line = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-        self.bar = tqdm(total=100, desc="train", disable=None, bar_format=line)
-        return self
-
-    def note(self, rate, loss, score):
-        """Takes one step's figures; every EPOCH steps, at a score and at the end it writes them down."""
-        at = self.at
-        at.losses.append(loss)
-        self.bar.update(int(100 * at.done) - self.bar.n)
-        if len(at.losses) < EPOCH and score is None and at.done < 1:
-            return
-        mean = np.mean(at.losses)
-        scored = "" if score is None else f"{score:.4f}"
-        at.rows.append([at.step, f"{at.seconds:.1f}", f"{rate:.3g}", f"{mean:.4f}", scored])
-        self.table.writerow(at.rows[-1])
-        self.file.flush()
-        self.bar.set_postfix_str(f"loss {mean:.3f}")
-        if self.bar.disable or score is not None:
-            note = f", tuning score {scored}" if scored else ""
-            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", at.seconds, at.step, 100 * at.done, mean, note)
-        at.losses = []
-
-    def __exit__(self, *error):
-        self.bar.close()
-        self.file.close()
-
-
 def save_weights(model, path):
     """Writes the weights as HDF5, whole or not at all."""
     temporary = path.with_name("writing.weights.h5")  # Keras insists on the ending
@@ -2647,7 +2665,7 @@ def save_weights(model, path):
 
 
 # ==================================================================================================
-# 24. main (src/nuclei/main.py)
+# 26. main (src/nuclei/main.py)
 #
 # Main: the competition's files -> a trained network -> submission.csv, with a table of what it cost.
 # ==================================================================================================
@@ -2902,7 +2920,7 @@ def save_config(path, config, thresholds):
 
 
 # ==================================================================================================
-# 25. __main__ (src/nuclei/__main__.py)
+# 27. __main__ (src/nuclei/__main__.py)
 #
 # Entry: what Kaggle runs, from settings in the environment to a submission.csv in the working folder.
 #

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import json
 import os
 import shutil
 import struct
@@ -11,11 +10,9 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
-import h5py
 import numpy as np
 import pytest
 from drawn_files import write_folder
@@ -23,13 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclei import data, submission
-from nuclei.config import MAX_PIXELS, BadInput, Config
+from nuclei.config import MAX_PIXELS, BadInput
 from nuclei.data import read_set
 from nuclei.decoding import decode_image
 from nuclei.rle import encode_labels
 from nuclei.submission import check_submission, make_rows, read_table, write_submission
-from nuclei.watershed import Thresholds
-from workbench import commands, runs
+from workbench import commands
 from workbench.cli import main
 from workbench.folders import in_use
 from workbench.journal import Journal
@@ -314,69 +310,6 @@ def test_what_a_killed_run_left_in_the_cache_goes_after_a_day(tmp_path):
     os.utime(old, (0, 0))
     read_set(write_folder(tmp_path / "set", {"a/images/a.png": GOOD}), tmp_path / "cache")
     assert not old.exists() and new.exists()
-
-
-# ---- weights -----------------------------------------------------------------------------------
-
-
-def hostile_link(file):
-    file["layers"] = h5py.ExternalLink("/etc/other.h5", "/x")
-
-
-def hostile_external(file):
-    file.create_dataset("x", (4,), "f4", external=[("/etc/passwd", 0, 16)])
-
-
-def hostile_size(file):
-    file.create_dataset("x", (2**40,), "f4", chunks=(1024,), compression="gzip")
-
-
-def hostile_text(file):
-    file["x"] = "import os"
-
-
-def hostile_loop(file):
-    file["x/y"] = file["/"]
-
-
-@pytest.mark.parametrize("spoil", [hostile_link, hostile_external, hostile_size, hostile_text, hostile_loop])
-def test_weights_are_numbers_in_the_file_itself(tmp_path, spoil):
-    with h5py.File(tmp_path / "model.weights.h5", "w") as file:
-        spoil(file)
-    with pytest.raises(ValueError):
-        runs._check_weights(tmp_path / "model.weights.h5", 1000)
-
-
-@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.npz", "model.pkl"])
-def test_other_formats_of_weights_are_not_opened(tmp_path, name):
-    (tmp_path / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(BadInput, match=r"is no \.weights\.h5 file"):
-        runs.load_run(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["model_width", "model_depth", "tile_size", "tile_batch", "train_crop", "train_batch"])
-def test_settings_cannot_ask_for_any_memory(tmp_path, name):
-    (tmp_path / "model.weights.h5").write_bytes(b"")
-    content = {"config": asdict(Config()) | {name: 2**40}, "thresholds": asdict(Thresholds())}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(BadInput, match=rf"config\.json is no settings file .* {name} can be \d+ at most"):
-        runs.load_run(tmp_path)
-
-
-def test_settings_of_another_version_are_refused_where_a_default_would_be_wrong(tmp_path):
-    (tmp_path / "model.weights.h5").write_bytes(b"")
-    older = {name: value for name, value in asdict(Config()).items() if name != "model_zoom"}
-    (tmp_path / "config.json").write_text(json.dumps({"config": older, "thresholds": asdict(Thresholds())}))
-    with pytest.raises(BadInput, match=r"config\.json is no settings file .*train again \(it lacks model_zoom\)"):
-        runs.load_run(tmp_path)
-
-
-def test_settings_that_nest_without_end_are_refused(tmp_path):
-    (tmp_path / "model.weights.h5").write_bytes(b"")
-    (tmp_path / "config.json").write_text("[" * 200_000)
-    with pytest.raises(BadInput, match=r"config\.json is no settings file"):
-        runs.load_run(tmp_path)
 
 
 # ---- two runs at once --------------------------------------------------------------------------

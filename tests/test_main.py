@@ -18,7 +18,7 @@ from nuclei.main import Predictions, run_competition, score_table, train_competi
 from nuclei.rle import decode_rles
 from nuclei.submission import check_submission
 from nuclei.watershed import Thresholds
-from workbench.runs import FINE_TUNING_RATE, fine_tuning, load_model, load_run, ship_run
+from workbench.runs import FINE_TUNING_RATE, fine_tuning, load_model, load_run
 from workbench.sample import draw_sample
 
 TINY = Config(
@@ -60,11 +60,6 @@ def finished(competition, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     run_competition(TINY, competition, out)
     return out
-
-
-@pytest.fixture
-def run_copy(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "copy")
 
 
 def nothing_found(x):
@@ -158,13 +153,6 @@ def test_a_loaded_run_predicts_the_same_rows(finished, test_set, tmp_path):
     predictions.write(tmp_path)
     for name in ("submission.csv", "confidence.csv"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
-
-
-def test_a_run_is_named_by_its_weights_too(finished):
-    network, thresholds, config = load_run(finished / "model.weights.h5")
-    assert (thresholds, config) == load_run(finished)[1:]
-    x = np.random.default_rng(0).random((4, 64, 64, 3), np.float32)
-    np.testing.assert_array_equal(network(x), load_run(finished)[0](x))
 
 
 def test_one_hundred_layers_goes_the_whole_way(tmp_path, eagerly):
@@ -321,7 +309,8 @@ def test_a_prediction_that_is_cut_off_repeats_no_finished_image(competition, tmp
 # ---- runs that do not go well ------------------------------------------------------------------
 
 
-def test_a_failing_run_leaves_the_submission_that_stands(competition, run_copy, monkeypatch):
+def test_a_failing_run_leaves_the_submission_that_stands(competition, finished, tmp_path, monkeypatch):
+    run_copy = shutil.copytree(finished, tmp_path / "copy")
     before = contents(run_copy)
     monkeypatch.setattr(main, "train_model", failing_training)
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -371,54 +360,6 @@ def test_a_bad_test_image_gets_its_empty_row(competition, tmp_path, monkeypatch,
     assert all(stage in table for stage in ("read train", "train", "held out", "read test", "predict"))
 
 
-# ---- loading what does not fit -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"model_width": 8},
-        {"model_depth": 1},
-        {"model_depth": 3},
-        {"model_stem": 2},
-        {"model_name": "one_hundred_layers"},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_weights_of_another_configuration(run_copy, change):
-    settings = run_copy / "config.json"
-    content = json.loads(settings.read_text())
-    content["config"] |= change
-    settings.write_text(json.dumps(content))
-    with pytest.raises(BadInput, match=r"model\.weights\.h5 does not fit") as raised:
-        load_run(run_copy)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"config": [], "thresholds": {}}', '{"config": {"colour": 1}}'])
-def test_broken_settings(run_copy, damage):
-    (run_copy / "config.json").write_text(damage)
-    with pytest.raises(BadInput, match=r"config\.json is no settings file"):
-        load_run(run_copy)
-
-
-def test_broken_and_missing_weights(run_copy):
-    weights = run_copy / "model.weights.h5"
-    weights.write_bytes(weights.read_bytes()[:3000])
-    with pytest.raises(BadInput, match=r"model\.weights\.h5 does not fit"):
-        load_run(run_copy)
-    weights.unlink()
-    for name in (run_copy, weights):
-        with pytest.raises(BadInput, match=r"model\.weights\.h5 is missing"):
-            load_run(name)
-
-
-def test_weights_without_settings(run_copy):
-    (run_copy / "config.json").unlink()
-    with pytest.raises(BadInput, match=r"config\.json is missing"):
-        load_run(run_copy / "model.weights.h5")
-
-
 # ---- going on from weights ---------------------------------------------------------------------
 
 
@@ -436,20 +377,6 @@ def test_a_fine_tuning_goes_on_from_its_own_weights_alone(finished, competition,
     train_competition(config, competition, tmp_path, weights)
     with pytest.raises(BadInput, match=r"other settings .*start was"):
         train_competition(config, competition, tmp_path, [weight + 1 for weight in weights])
-
-
-def test_shipped_weights_answer_as_the_run_does(run_copy, tmp_path):
-    model, *settings = load_model(run_copy)
-    variance = next(weight for weight in model.weights if weight.path.endswith("moving_variance"))
-    variance.assign(variance + 1e6)  # more than float16 holds
-    model.save_weights(run_copy / "model.weights.h5")
-    size = ship_run(run_copy, tmp_path)
-    assert size == (tmp_path / "model.weights.h5").stat().st_size
-    shipped, *same = load_model(tmp_path)
-    assert same == settings
-    for one, other in zip(model.weights, shipped.weights, strict=True):
-        rounding = 2**-11 if len(one.shape) > 1 else 0  # float16 has 11 bits
-        np.testing.assert_allclose(one, other, rtol=rounding, atol=1e-7 * (rounding > 0))
 
 
 # ---- tables ------------------------------------------------------------------------------------

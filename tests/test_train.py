@@ -1,4 +1,4 @@
-"""Train: the schedule, a small training twice, and what becomes of it when something breaks."""
+"""Train: a small training twice, and what becomes of it when something breaks."""
 
 import csv
 from dataclasses import replace
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from drawn import draw_disc_set
 
-from nuclei import parallel, train
+from nuclei import parallel, train, training_log
 from nuclei.config import BadInput, Config
 from nuclei.data import ImageSet
-from nuclei.train import learning_rate, new_model, train_model
+from nuclei.schedule import learning_rate
+from nuclei.train import new_model, train_model
 from nuclei.watershed import Thresholds
 
 TINY = Config(
@@ -47,62 +48,6 @@ def trained(tmp_path_factory):
     """A training with tuning images -> (its folder, what train_model returned)."""
     folder = tmp_path_factory.mktemp("trained")
     return folder, train_tiny(folder, draw_disc_set(2, seed=1))
-
-
-# ---- the schedule ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.3])
-def test_the_rate_rises_to_its_peak_and_falls_to_zero(warmup):
-    progress = np.linspace(0, 1, 201)
-    rates = np.array([learning_rate(p, 2e-3, warmup) for p in progress])
-    top = int(np.argmax(rates))
-    assert rates[top] == pytest.approx(2e-3)
-    assert progress[top] == pytest.approx(warmup)
-    assert (np.diff(rates[: top + 1]) > 0).all()
-    assert (np.diff(rates[top:]) < 0).all()
-    assert rates[0] > 0  # the first step moves, too
-    assert rates[-1] == pytest.approx(0, abs=1e-12)
-    assert learning_rate((1 + warmup) / 2, 2e-3, warmup) == pytest.approx(1e-3)  # half way down
-
-
-def test_the_rate_stays_zero_after_the_end():
-    assert learning_rate(1.5, 2e-3, 0.05) == pytest.approx(0, abs=1e-12)
-
-
-def test_progress_by_steps():
-    schedule = train._Schedule(minutes=5, steps=4)
-    assert [schedule.progress(step) for step in range(5)] == [0, 0.25, 0.5, 0.75, 1]
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that this test sets: clock[0] is the time in seconds."""
-    now = [1000.0]
-    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
-    return now
-
-
-def test_progress_by_the_clock_counts_from_the_first_step_and_ends_in_time(clock):
-    schedule = train._Schedule(minutes=10, steps=0)
-    clock[0] += 52  # the first step compiles
-    assert schedule.progress(1) == 0
-    end = 1000 + 600 * (1 - train.TUNING_SHARE)
-    for share in (0.1, 0.5, 0.99):
-        clock[0] = 1052 + share * (end - 1052)
-        assert schedule.progress(2) == pytest.approx(share)
-    clock[0] = end
-    assert schedule.progress(3) == pytest.approx(1)
-    clock[0] = end + 100
-    assert schedule.progress(4) == 1
-
-
-def test_a_first_step_longer_than_the_budget_ends_the_training(clock):
-    schedule = train._Schedule(minutes=0.1, steps=0)
-    clock[0] += 60
-    assert schedule.progress(1) in (0, 1)
-    clock[0] += 1
-    assert schedule.progress(2) == 1
 
 
 # ---- training ----------------------------------------------------------------------------------
@@ -273,12 +218,6 @@ def test_checkpoints_of_other_settings_are_refused(tmp_path, eagerly, settings, 
         train_tiny(tmp_path, **{"train_steps": 2, **settings})
 
 
-def test_the_clock_counts_what_was_used_before(clock):
-    schedule = train._Schedule(minutes=10, steps=0, seconds=400.0, start=52.0)
-    clock[0] += 10
-    assert schedule.progress(7) == pytest.approx((410 - 52) / (600 * (1 - train.TUNING_SHARE) - 52))
-
-
 # ---- training that goes wrong ------------------------------------------------------------------
 
 
@@ -313,7 +252,7 @@ def test_a_lost_training_goes_back_and_on_at_half_the_rate(tmp_path, monkeypatch
 
 
 def test_an_exploding_loss_counts_as_lost(tmp_path, monkeypatch, eagerly, caplog):
-    monkeypatch.setattr(train, "EPOCH", 2)
+    monkeypatch.setattr(training_log, "EPOCH", 2)
     lose(monkeypatch, {3: train.EXPLODED + 1})
     train_tiny(tmp_path, train_steps=4)
     assert "the loss of step 3 was 6 at a learning rate of" in caplog.text

@@ -1,15 +1,13 @@
 """Train: one network inside a time budget, its best weights, and the thresholds that go with them."""
 
-import csv
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from nuclei.batches import Crops
 from nuclei.checkpoint import (
@@ -26,11 +24,11 @@ from nuclei.loss import weighted_crossentropy_dice
 from nuclei.model import build_model
 from nuclei.optimizer import ADAM_SHARE, NEWTON_SCHULZ_STEPS, ConvMuon
 from nuclei.parallel import count_copies, predict_step, share_gpus, shared_loss, train_step
+from nuclei.schedule import Schedule, learning_rate
+from nuclei.training_log import Progress, TrainingLog
 from nuclei.tuning import score_set, tune_thresholds
 from nuclei.watershed import Thresholds
 
-EPOCH = 64  # steps between two lines of the log
-TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
 EXPLODED = 5.0  # the loss of a network that knows nothing is about 1.5; after the first epoch, one above this is lost
 HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
@@ -63,42 +61,6 @@ def compile_model(model, config, parts=1):
     return one
 
 
-def learning_rate(progress, peak, warmup):
-    """The rate at `progress` (0..1) of the schedule: linear up to `peak` in its first `warmup`, then cosine to 0."""
-    if progress < warmup:
-        return peak * (progress + 1e-3) / (warmup + 1e-3)
-    return peak * 0.5 * (1 + np.cos(np.pi * min((progress - warmup) / (1 - warmup), 1.0)))
-
-
-class _Schedule:
-    """How far the training is, 0..1, by the clock or by steps.
-
-    By the clock, progress counts from the end of the first step, which compiles the network; whatever the speed of
-    the machine, and should it change on the way, the rate reaches zero when the time is up.
-
-    Args:
-        seconds: that the training took before it was cut off.
-        start: after how many of them the first step ended.
-    """
-
-    def __init__(self, minutes, steps, seconds=0.0, start=None):
-        self.steps = steps
-        self.budget = minutes * 60 * (1 - TUNING_SHARE)
-        self.began = time.monotonic() - seconds
-        self.start = start
-
-    def seconds(self):
-        return time.monotonic() - self.began
-
-    def progress(self, step):
-        if self.steps:
-            return step / self.steps
-        now = self.seconds()
-        if self.start is None:
-            self.start = now
-        return min((now - self.start) / max(self.budget - self.start, 1e-9), 1.0)
-
-
 # ---- training ----------------------------------------------------------------------------------
 
 
@@ -127,10 +89,10 @@ def train_model(config, train, tuning, folder, on_better, start=None):
     training = _Training(config, folder, digests, start)
     at, network = training.at, partial(predict_step, training.model)
     used = at.seconds + time.monotonic() - entered
-    schedule = _Schedule(config.train_minutes, config.train_steps, used, at.start)
+    schedule = Schedule(config.train_minutes, config.train_steps, used, at.start)
     checks = np.arange(1, config.train_checks + 1) / config.train_checks if tuning.ids else np.empty(0)
     checks = checks[checks > at.done]
-    with _Journal(folder / LOG, at) as journal:
+    with TrainingLog(folder / LOG, at) as training_log:
         for x, y in crops.stream(at.step) if at.done < 1 else ():
             rate = learning_rate(at.done, config.train_rate, config.train_warmup) * 0.5**at.halvings
             loss = training.learn(x, y, rate)
@@ -147,7 +109,7 @@ def train_model(config, train, tuning, folder, on_better, start=None):
                 better = score > at.best
                 if better:
                     training.keep_best(score)
-            journal.note(rate, loss, score)
+            training_log.note(rate, loss, score)
             if milestone:
                 at.seconds = schedule.seconds()
                 training.save()
@@ -165,22 +127,6 @@ def train_model(config, train, tuning, folder, on_better, start=None):
         training.save()
     training.use_best()
     return training.model, Thresholds(**at.thresholds), at.step * config.train_batch
-
-
-@dataclass
-class _Progress:
-    """Where a training is; with the variables of its network and its optimiser, all that it needs to go on."""
-
-    step: int = 0  # that were taken
-    done: float = 0.0  # 0..1 of the schedule
-    seconds: float = 0.0  # of training
-    start: float | None = None  # the seconds at the end of the first step
-    best: float = -1.0  # score on the tuning images
-    halvings: int = 0  # of the learning rate
-    parts: int = 1  # into which each batch is cut, for want of memory
-    losses: list[float] = field(default_factory=list)  # of the steps since the log's last row
-    rows: list[list] = field(default_factory=list)  # of the log
-    thresholds: dict | None = None  # once they are chosen, and the training is over
 
 
 class _Training:
@@ -203,7 +149,7 @@ class _Training:
         if start is not None:
             self.settings["start"] = digest_arrays(start)
         saved = load_checkpoint(self.checkpoints, self.settings)
-        self.at = _Progress(**saved[0]) if saved else _Progress()
+        self.at = Progress(**saved[0]) if saved else Progress()
         with share_gpus(config.train_batch, config.tile_batch):
             self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
             if start is not None:
@@ -304,49 +250,6 @@ def is_out_of_memory(error):
     """Whether an exception of any backend says that the device's memory is full."""
     text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
     return "resourceexhausted" in text or "outofmemory" in text
-
-
-class _Journal:
-    """What a training says of itself: log.csv, a live bar in a terminal, and elsewhere one line an epoch.
-
-    Args:
-        path: of log.csv; what a training wrote there after the checkpoint from which it goes on is written over.
-        at: the training's _Progress.
-    """
-
-    def __init__(self, path, at):
-        self.path, self.at = path, at
-
-    def __enter__(self):
-        self.file = open(self.path, "w", newline="", encoding="utf-8")
-        self.table = csv.writer(self.file, lineterminator="\n")
-        self.table.writerow(["step", "seconds", "learning_rate", "loss", "tuning_score"])
-        self.table.writerows(self.at.rows)
-        line = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-        self.bar = tqdm(total=100, desc="train", disable=None, bar_format=line)
-        return self
-
-    def note(self, rate, loss, score):
-        """Takes one step's figures; every EPOCH steps, at a score and at the end it writes them down."""
-        at = self.at
-        at.losses.append(loss)
-        self.bar.update(int(100 * at.done) - self.bar.n)
-        if len(at.losses) < EPOCH and score is None and at.done < 1:
-            return
-        mean = np.mean(at.losses)
-        scored = "" if score is None else f"{score:.4f}"
-        at.rows.append([at.step, f"{at.seconds:.1f}", f"{rate:.3g}", f"{mean:.4f}", scored])
-        self.table.writerow(at.rows[-1])
-        self.file.flush()
-        self.bar.set_postfix_str(f"loss {mean:.3f}")
-        if self.bar.disable or score is not None:
-            note = f", tuning score {scored}" if scored else ""
-            log.info("%.0f s, step %d, %.0f %%, loss %.4f%s", at.seconds, at.step, 100 * at.done, mean, note)
-        at.losses = []
-
-    def __exit__(self, *error):
-        self.bar.close()
-        self.file.close()
 
 
 def save_weights(model, path):

@@ -14,6 +14,7 @@ from nuclei.submission import write_whole
 from nuclei.train import new_model
 from nuclei.watershed import Thresholds
 
+TRAINED_WITH = ("data_", "train_")  # the settings that are over with a training
 FINE_TUNING_RATE = 0.25  # of the preset's peak rate, for weights that have learnt already
 
 
@@ -43,11 +44,7 @@ def load_model(path):
         raise BadInput(f"{weights} is no .weights.h5 file: name the folder of a finished run")
     try:
         content = json.loads(settings.read_text(encoding="utf-8"))
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
-        # A default in place of what an older version did not know would be wrong without a word.
-        if missing := {one.name for one in fields(Config)} - values.keys():
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        config = Config(**values)
+        config = _read_settings(content["config"])
         thresholds = Thresholds(**content["thresholds"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadInput(f"{settings} is no settings file of this version of nuclei: train again ({error})") from None
@@ -61,6 +58,23 @@ def load_model(path):
             f"{weights} does not fit the network in {settings.name} beside it: {str(error).splitlines()[0]}"
         ) from None
     return model, thresholds, config
+
+
+def _read_settings(saved):
+    """What a run saved of its settings, a dict -> Config.
+
+    Those of its training have had their effect: another version's may differ. The others say how to use the network,
+    so that a default in place of one that another version did not know would be wrong without a word.
+
+    Raises:
+        ValueError, TypeError, AttributeError: it is no such dict, lacks a setting or has an unknown one.
+    """
+    known = {one.name for one in fields(Config)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+    values = {name: value for name, value in values.items() if name in known or not name.startswith(TRAINED_WITH)}
+    if missing := {name for name in known - values.keys() if not name.startswith(TRAINED_WITH)}:
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    return Config(**values)
 
 
 def fine_tuning(config, path):
