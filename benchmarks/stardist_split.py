@@ -1,6 +1,7 @@
 """The score on StarDist's split of the fluorescence images, where other methods' figures are published.
 
-    .venv/bin/python benchmarks/stardist_split.py DIR [--preset kaggle] [--minutes 25 | --steps N] [--out DIR]
+    .venv/bin/python benchmarks/stardist_split.py DIR [--preset kaggle] [--minutes 25 | --steps N]
+        [--set NAME=VALUE...] [--out DIR]
 
 DIR holds stage1_train.zip and splits/stardist_dsb2018_{train447,test50}.txt: 446 and 49 of these images are in the
 fixed set. Trains on the former, a tenth of them set aside for thresholds, and prints what the network finds in the
@@ -31,6 +32,7 @@ from nuclei.main import progress, save_config, set_up_device
 from nuclei.metric import precision_at_thresholds
 from nuclei.parallel import predict_step
 from nuclei.train import train_model
+from workbench.experiments import change_settings
 from workbench.scoring import threshold_table
 
 PUBLISHED = 0.665  # micro-SAM APG
@@ -42,11 +44,13 @@ def main():
     parser.add_argument("--preset", choices=PRESETS, default="kaggle")
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/nuclei/config.py")
     parser.add_argument("--out", type=Path, help="folder for the weights and the log (default: a temporary one)")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_up_device()
-    config = replace(PRESETS[args.preset], data_folds=0, train_minutes=args.minutes, train_steps=args.steps)
+    preset = replace(PRESETS[args.preset], data_folds=0, train_minutes=args.minutes, train_steps=args.steps)
+    config = change_settings(preset, args.set)
     everything = read_set(find_set(args.data, (TRAIN,)), default_cache())
     train, tuning, _ = split_data(pick(everything, args.data, "train447"), config)
     test = pick(everything, args.data, "test50")
