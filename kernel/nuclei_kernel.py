@@ -17,18 +17,18 @@
 # 15  metric        line  1640  The competition's score of one image: one overlap matrix, IoU, precision at ten...
 # 16  parallel      line  1716  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
 # 17  augmentation  line  1812  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 18  batches       line  1949  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 19  loss          line  2051  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 20  model         line  2122  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 21  optimizer     line  2242  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 22  schedule      line  2275  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
-# 23  training_log  line  2320  Training log: where a training is, and what it says of that.
-# 24  tuning        line  2388  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 25  train         line  2452  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 26  main          line  2688  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 27  __main__      line  2943  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 18  batches       line  1928  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 19  loss          line  2030  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 20  model         line  2101  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 21  optimizer     line  2221  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 22  schedule      line  2254  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 23  training_log  line  2299  Training log: where a training is, and what it says of that.
+# 24  tuning        line  2367  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 25  train         line  2431  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 26  main          line  2667  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 27  __main__      line  2922  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources d8144040296b275f, this file 6f53df6d9ff2ecbb
+# sources 0004031abb999b39, this file dd741d10887bf379
 
 import csv
 import hashlib
@@ -65,7 +65,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "d8144040296b275f"
+SOURCE_HASH = "0004031abb999b39"
 
 
 # ==================================================================================================
@@ -1885,12 +1885,8 @@ def recolour(image, labels, rng):
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < 0.15:
         image = image[..., rng.permutation(3)]
-    if rng.random() < 0.2:
+    if rng.random() < 0.3:
         image = _shift_hsv(image, rng)
-    if rng.random() < 0.4:
-        image = _mix_channels(image, rng)
-    if rng.random() < 0.2:
-        image = _add_haze(image, rng)
     if rng.random() < 0.7:
         image = cv2.LUT(np.ascontiguousarray(image), _tone_curve(rng))
     if rng.random() < 0.04:
@@ -1914,23 +1910,6 @@ def _shift_hsv(image, rng):
         axis=-1,
     )
     return cv2.cvtColor(cv2.LUT(hsv, table.astype(np.uint8)[None]), cv2.COLOR_HSV2RGB)
-
-
-def _mix_channels(image, rng):
-    """Another stain: each channel becomes a random blend of all three; grey may take a tint."""
-    blend = np.eye(3) + rng.normal(0, 0.2, (3, 3))
-    blend *= 2.0 ** rng.uniform(-1, 0, (3, 1)) / blend.sum(axis=1, keepdims=True)
-    return cv2.transform(np.ascontiguousarray(image), blend)
-
-
-def _add_haze(image, rng):
-    """What lies around nuclei, out of focus: a smooth random field of one colour."""
-    size = rng.integers(3, 10)
-    field = cv2.resize(
-        rng.uniform(-1, 1, (size, size)).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_CUBIC
-    )
-    haze = np.maximum(field, 0)[..., None] * rng.uniform(0, 90, 3)
-    return cv2.add(np.ascontiguousarray(image), np.clip(haze, 0, 255).astype(np.uint8))
 
 
 def _tone_curve(rng):

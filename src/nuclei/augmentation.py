@@ -75,12 +75,8 @@ def recolour(image, labels, rng):
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < 0.15:
         image = image[..., rng.permutation(3)]
-    if rng.random() < 0.2:
+    if rng.random() < 0.3:
         image = _shift_hsv(image, rng)
-    if rng.random() < 0.4:
-        image = _mix_channels(image, rng)
-    if rng.random() < 0.2:
-        image = _add_haze(image, rng)
     if rng.random() < 0.7:
         image = cv2.LUT(np.ascontiguousarray(image), _tone_curve(rng))
     if rng.random() < 0.04:
@@ -104,23 +100,6 @@ def _shift_hsv(image, rng):
         axis=-1,
     )
     return cv2.cvtColor(cv2.LUT(hsv, table.astype(np.uint8)[None]), cv2.COLOR_HSV2RGB)
-
-
-def _mix_channels(image, rng):
-    """Another stain: each channel becomes a random blend of all three; grey may take a tint."""
-    blend = np.eye(3) + rng.normal(0, 0.2, (3, 3))
-    blend *= 2.0 ** rng.uniform(-1, 0, (3, 1)) / blend.sum(axis=1, keepdims=True)
-    return cv2.transform(np.ascontiguousarray(image), blend)
-
-
-def _add_haze(image, rng):
-    """What lies around nuclei, out of focus: a smooth random field of one colour."""
-    size = rng.integers(3, 10)
-    field = cv2.resize(
-        rng.uniform(-1, 1, (size, size)).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_CUBIC
-    )
-    haze = np.maximum(field, 0)[..., None] * rng.uniform(0, 90, 3)
-    return cv2.add(np.ascontiguousarray(image), np.clip(haze, 0, 255).astype(np.uint8))
 
 
 def _tone_curve(rng):
