@@ -22,7 +22,7 @@ def build_model(name, width, depth, stem, outputs=1, channels=3):
 # ---- one hundred layers ------------------------------------------------------------------------
 
 
-def one_hundred_layers(growth=16, outputs=1, channels=3, dropout=0.2):
+def one_hundred_layers(growth=16, outputs=1, channels=3, dropout=0.0):
     """U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
 
     1 at the entrance + 38 in the dense blocks on the way down + 5 that close them (1x1) + 15 at the bottom + 5
