@@ -20,15 +20,15 @@
 # 18  batches       line  1928  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
 # 19  loss          line  2030  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 # 20  model         line  2101  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 21  optimizer     line  2221  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 22  schedule      line  2254  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
-# 23  training_log  line  2299  Training log: where a training is, and what it says of that.
-# 24  tuning        line  2367  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 25  train         line  2431  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 26  main          line  2667  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 27  __main__      line  2922  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 21  optimizer     line  2223  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 22  schedule      line  2256  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 23  training_log  line  2301  Training log: where a training is, and what it says of that.
+# 24  tuning        line  2369  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 25  train         line  2433  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 26  main          line  2669  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 27  __main__      line  2924  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 0004031abb999b39, this file dd741d10887bf379
+# sources 40136d5ef45b0be7, this file 627935dd48186fa4
 
 import csv
 import hashlib
@@ -65,7 +65,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "0004031abb999b39"
+SOURCE_HASH = "40136d5ef45b0be7"
 
 
 # ==================================================================================================
@@ -2123,54 +2123,56 @@ def build_model(name, width, depth, stem, outputs=1, channels=3):
 # ---- one hundred layers ------------------------------------------------------------------------
 
 
-def one_hundred_layers(growth=16, outputs=1, channels=3, dropout=0.2):
+def one_hundred_layers(growth=16, outputs=1, channels=3):
     """U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
 
     1 at the entrance + 38 in the dense blocks on the way down + 5 that close them (1x1) + 15 at the bottom + 5
     transposed + 38 on the way up + 1 at the exit. A block on the way up passes on only what it adds (Jegou et al.,
     section 3.2), which keeps the width of the full-resolution end in bounds.
 
+    The paper's dropout is left out. Its authors normalise by the batch when they predict, too (section 4.1); where
+    prediction takes moving averages, dropout before batch normalisation leaves variances there that prediction does not
+    meet (Li et al. 2018, arXiv 1801.05134). docs/failures.md has what it cost.
+
     Args:
         growth: feature maps that each layer adds; the paper's is 16, and its first convolution has 3 * growth maps.
         outputs: classes, each with its own sigmoid.
         channels: of the input.
-        dropout: 0..1, after every convolution, as in the paper.
     """
     inputs = Input((None, None, channels))
     x = layers.Conv2D(3 * growth, 3, padding="same", kernel_initializer="he_uniform")(inputs)
     skips = []
     for count in TIRAMISU_BLOCKS:
-        x = layers.Concatenate()([x, _dense_block(x, count, growth, dropout)])
+        x = layers.Concatenate()([x, _dense_block(x, count, growth)])
         skips.append(x)
-        x = _transition_down(x, dropout)
-    x = _dense_block(x, TIRAMISU_BOTTLENECK, growth, dropout)
+        x = _transition_down(x)
+    x = _dense_block(x, TIRAMISU_BOTTLENECK, growth)
     for count, skip in zip(reversed(TIRAMISU_BLOCKS), reversed(skips), strict=True):
         x = layers.Conv2DTranspose(x.shape[-1], 3, strides=2, padding="same", kernel_initializer="he_uniform")(x)
         x = layers.Concatenate()([x, skip])
-        added = _dense_block(x, count, growth, dropout)
+        added = _dense_block(x, count, growth)
         x = layers.Concatenate()([x, added]) if count == TIRAMISU_BLOCKS[0] else added
     return Model(inputs, _probabilities(layers.Conv2D(outputs, 1)(x)), name="one_hundred_layers")
 
 
-def _dense_block(x, count, growth, dropout):
+def _dense_block(x, count, growth):
     """`count` layers, each reading all before it; returns what they added: (N, H, W, count * growth)."""
     added = []
     for _ in range(count):
-        new = _dense_layer(x, growth, 3, dropout)
+        new = _dense_layer(x, growth, 3)
         added.append(new)
         x = layers.Concatenate()([x, new])
     return layers.Concatenate()(added)
 
 
-def _dense_layer(x, filters, kernel, dropout):
+def _dense_layer(x, filters, kernel):
     x = layers.BatchNormalization()(x)
     x = layers.Activation("relu")(x)
-    x = layers.Conv2D(filters, kernel, padding="same", use_bias=False, kernel_initializer="he_uniform")(x)
-    return layers.Dropout(dropout)(x)
+    return layers.Conv2D(filters, kernel, padding="same", use_bias=False, kernel_initializer="he_uniform")(x)
 
 
-def _transition_down(x, dropout):
-    return layers.MaxPooling2D(2)(_dense_layer(x, x.shape[-1], 1, dropout))
+def _transition_down(x):
+    return layers.MaxPooling2D(2)(_dense_layer(x, x.shape[-1], 1))
 
 
 # ---- U-Net -------------------------------------------------------------------------------------
@@ -2575,7 +2577,7 @@ class _Training:
             self.save()
 
     def _variables(self):
-        """The names and the variables of what a checkpoint holds, the random states of dropout included."""
+        """The names and the variables of what a checkpoint holds."""
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def save(self):

@@ -98,6 +98,18 @@ def test_classes_may_overlap():
     assert np.abs(sums - 1).mean() > 0.1
 
 
+@pytest.mark.parametrize("name", ["unet", "one_hundred_layers"])
+def test_prediction_normalises_by_what_training_did(name):
+    """With the statistics of a batch as the averages, prediction gives what training gave: no dropout shifts them."""
+    model = build_model(name, 2, 1, 1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    x = noise(2, 64, 64, 3)
+    trained = keras.ops.convert_to_numpy(model(x, training=True))
+    np.testing.assert_allclose(answer(model, x), trained, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "policy"),
     [("unet", "mixed_float16"), ("unet", "mixed_bfloat16"), ("one_hundred_layers", "mixed_bfloat16")],

@@ -170,7 +170,7 @@ class _Training:
             self.save()
 
     def _variables(self):
-        """The names and the variables of what a checkpoint holds, the random states of dropout included."""
+        """The names and the variables of what a checkpoint holds."""
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def save(self):
