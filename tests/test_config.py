@@ -89,7 +89,7 @@ def test_nuclei_are_zoomed_a_share_of_the_way_in_octaves(way, diameter):
     assert math.log2(zoomed / diameter) == pytest.approx(way * math.log2(32 / diameter))
 
 
-@pytest.mark.parametrize("diameter, zoom", zip((1e-3, 1e6), reversed(ZOOM_RANGE), strict=True))
+@pytest.mark.parametrize("diameter, zoom", [(1e-3, ZOOM_RANGE[1]), (1e6, ZOOM_RANGE[0])])
 def test_the_zoom_stays_in_its_range(diameter, zoom):
     assert Config().zoom(diameter) == zoom
 
