@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 STACKS := kaggle newest
+# By file, for what its tests share, and in the order of the files: the other order leaves the slowest to the end.
+PYTEST := -m pytest -n auto --dist loadfile --no-loadscope-reorder
 PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 PIP_FAILED := echo "Set-up failed: see pip's message above. If no TensorFlow was found, this Python is too new for it: try PYTHON=python3.13." >&2
 
@@ -24,7 +26,7 @@ run: .venv/.ready  ## draw the sample competition, run the built kernel on it as
 	@echo "  .venv/bin/nuclei run --data DIR --preset cpu --minutes 25"
 
 test: lint  ## check lint and format, run the tests
-	@.venv/bin/python -m pytest -n auto --dist loadfile
+	@.venv/bin/python $(PYTEST)
 
 lint: .venv/.ready-test  ## check lint and format
 	@.venv/bin/python -m ruff check
@@ -38,7 +40,7 @@ stacks: $(STACKS:%=stack-%)  ## run the tests on Kaggle's versions and on the ne
 
 $(STACKS:%=stack-%): stack-%: build/stacks/%/.ready
 	@echo "The tests on the $* stack:"
-	@build/stacks/$*/bin/python -m pytest -n auto --dist loadfile
+	@build/stacks/$*/bin/python $(PYTEST)
 
 kaggle-env: build/stacks/kaggle/.ready  ## set up the versions of Kaggle's image, to run the kernel on
 	@echo "To run the kernel on Kaggle's versions:"
