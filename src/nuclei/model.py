@@ -101,14 +101,11 @@ def unet(width=32, depth=4, stem=1, outputs=1, channels=3, widest=256):
         skips.append(x)
         x = layers.MaxPooling2D(2)(x)
     x = _conv(_conv(x, min(width * 2**depth, widest)), min(width * 2**depth, widest))
-    bottom, logits = x, []
-    for _ in range(outputs):
-        x = bottom
-        for skip in reversed(skips):
-            x = layers.UpSampling2D(2)(layers.Conv2D(skip.shape[-1], 1)(x))
-            x = _conv(layers.Add()([x, skip]), skip.shape[-1])
-        logits.append(layers.Conv2DTranspose(1, 2 * stem, strides=stem, padding="same")(x))
-    return Model(inputs, _probabilities(layers.Concatenate()(logits)), name="unet")
+    for skip in reversed(skips):
+        x = layers.UpSampling2D(2)(layers.Conv2D(skip.shape[-1], 1)(x))
+        x = _conv(layers.Add()([x, skip]), skip.shape[-1])
+    logits = layers.Conv2DTranspose(outputs, 2 * stem, strides=stem, padding="same")(x)
+    return Model(inputs, _probabilities(logits), name="unet")
 
 
 def _conv(x, filters, kernel=3, stride=1):
