@@ -53,8 +53,6 @@ def compile_model(model, config, parts=1):
         adam_lr_ratio=ADAM_SHARE,
         ns_steps=NEWTON_SCHULZ_STEPS,
         global_clipnorm=1.0,
-        use_ema=True,
-        ema_momentum=0.98,
         gradient_accumulation_steps=parts if parts > 1 else None,
     )
     on_cpu = keras.backend.backend() == "tensorflow" and gpu_capability() is None
@@ -106,7 +104,6 @@ def train_model(config, train, tuning, folder, on_better, start=None):
             if milestone:
                 training.ensure_finite()
             if check:
-                training.model.optimizer.finalize_variable_values(training.model.trainable_variables)
                 checks = checks[checks > at.done]
                 score = score_set(tuning, network, Thresholds(), config)
                 better = score > at.best
