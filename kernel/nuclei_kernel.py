@@ -28,7 +28,7 @@
 # 26  main          line  2669  Main: the competition's files -> a trained network -> submission.csv, with a table of...
 # 27  __main__      line  2924  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 40136d5ef45b0be7, this file 627935dd48186fa4
+# sources 3275be4d5e512dd7, this file fe6f28fe36cd0cf0
 
 import csv
 import hashlib
@@ -65,7 +65,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "40136d5ef45b0be7"
+SOURCE_HASH = "3275be4d5e512dd7"
 
 
 # ==================================================================================================
@@ -2577,7 +2577,7 @@ class _Training:
             self.save()
 
     def _variables(self):
-        """The names and the variables of what a checkpoint holds."""
+        """The names and the variables of what a checkpoint holds, random states included."""
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def save(self):

@@ -161,7 +161,7 @@ def test_one_hundred_layers_goes_the_whole_way(tmp_path, eagerly):
         TINY,
         model_name="one_hundred_layers",
         model_width=2,
-        train_steps=1,
+        train_steps=2,
         data_folds=0,
         data_tuning=0.0,
         tile_size=256,

@@ -159,10 +159,10 @@ CUTS = [("train_step", 1), ("train_step", 4), ("score_set", 1), ("tune_threshold
 
 
 def small_network(config):
-    """What the real ones keep from step to step, weights and the averages of statistics, in two layers."""
+    """All that a network can keep from step to step: weights, averages of statistics, and dropout's random state."""
     inputs = keras.Input((None, None, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, padding="same")(inputs))
-    x = keras.layers.Conv2D(3, 1)(x)
+    x = keras.layers.Conv2D(3, 1)(keras.layers.Dropout(0.2)(x))
     return keras.Model(inputs, keras.layers.Activation("sigmoid", dtype="float32")(x))
 
 

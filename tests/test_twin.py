@@ -221,9 +221,10 @@ def wait_until(true, seconds=60):
 # ---- the real kernel ---------------------------------------------------------------------------
 
 
-def test_a_valid_submission_stands_when_a_run_is_cut_off(data, tmp_path):
-    """One of the eight in benchmarks/kills.py; it checks the rules, and that the earlier submission stays."""
-    path, _, images, left = kill_twin(data, tmp_path, 0.5, signal.SIGKILL, minutes=0.1)
+@pytest.mark.parametrize("share, sent", [(0.5, signal.SIGKILL), (1.0, signal.SIGTERM)])
+def test_a_valid_submission_stands_whenever_a_run_is_cut_off(data, tmp_path, share, sent):
+    """Two of the eight in benchmarks/kills.py; it checks the rules, and that the earlier submission stays."""
+    path, _, images, left = kill_twin(data, tmp_path, share, sent, minutes=0.1)
     assert path.is_relative_to(tmp_path / "out")
     assert images == 2
     assert left == []

@@ -170,7 +170,7 @@ class _Training:
             self.save()
 
     def _variables(self):
-        """The names and the variables of what a checkpoint holds."""
+        """The names and the variables of what a checkpoint holds, random states included."""
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def save(self):
