@@ -1,34 +1,35 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
-#  1  config        line    71  Config: every setting of a run in one flat, frozen dataclass, and the presets.
-#  2  cache         line   244  Cache: decoded sets of images, each in a folder whose name is a hash of the files...
-#  3  decoding      line   340  Decoding: the bytes of an image, and of the masks of its nuclei, to pixels and labels.
-#  4  kinds         line   457  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
-#  5  data          line   550  Data: find and read a competition, in zips or folders.
-#  6  rle           line   827  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
-#  7  submission    line   913  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
-#  8  checkpoint    line  1040  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
-#  9  device        line  1138  Device: what the run computes on, and in which precision.
-# 10  folds         line  1211  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
-# 11  targets       line  1296  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  tta           line  1391  Test-time augmentation: the eight views of an image, and their inverses.
-# 13  watershed     line  1431  Watershed: from probabilities to instances, by flooding from seeds.
-# 14  inference     line  1514  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  metric        line  1640  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 16  parallel      line  1716  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 17  augmentation  line  1812  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 18  batches       line  1928  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 19  loss          line  2030  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 20  model         line  2101  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 21  optimizer     line  2223  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 22  schedule      line  2256  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
-# 23  training_log  line  2301  Training log: where a training is, and what it says of that.
-# 24  tuning        line  2369  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 25  train         line  2433  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 26  main          line  2669  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 27  __main__      line  2924  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+#  1  config        line    72  Config: every setting of a run in one flat, frozen dataclass, and the presets.
+#  2  cache         line   245  Cache: decoded sets of images, each in a folder whose name is a hash of the files...
+#  3  decoding      line   341  Decoding: the bytes of an image, and of the masks of its nuclei, to pixels and labels.
+#  4  kinds         line   458  Kinds: what an image shows, told from its pixels: stain and light, and how large its...
+#  5  data          line   551  Data: find and read a competition, in zips or folders.
+#  6  rle           line   828  Nuclei to and from Kaggle's run lists, which go down the columns and count pixels...
+#  7  submission    line   914  Submission: label images to the rows of Kaggle's CSV, and the rules that such a file...
+#  8  checkpoint    line  1041  Checkpoint: what a run needs to go on after it was cut off, written whole, and...
+#  9  device        line  1139  Device: what the run computes on, and in which precision.
+# 10  folds         line  1212  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
+# 11  targets       line  1297  Targets: what the network learns from a label image, and how much each pixel weighs.
+# 12  tta           line  1392  Test-time augmentation: the eight views of an image, and their inverses.
+# 13  watershed     line  1432  Watershed: from probabilities to instances, by flooding from seeds.
+# 14  inference     line  1515  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 15  metric        line  1641  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 16  parallel      line  1717  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 17  progress      line  1813  Progress: what long work over many images says of itself.
+# 18  augmentation  line  1833  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 19  batches       line  1949  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 20  loss          line  2051  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 21  model         line  2122  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 22  optimizer     line  2244  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 23  schedule      line  2277  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 24  training_log  line  2322  Training log: where a training is, and what it says of that.
+# 25  tuning        line  2390  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 26  train         line  2454  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 27  main          line  2690  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 28  __main__      line  2940  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 3275be4d5e512dd7, this file fe6f28fe36cd0cf0
+# sources 4e74d6d09e7be359, this file db1e00d4e136920b
 
 import csv
 import hashlib
@@ -65,7 +66,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "3275be4d5e512dd7"
+SOURCE_HASH = "4e74d6d09e7be359"
 
 
 # ==================================================================================================
@@ -1810,7 +1811,27 @@ def _share(batch, strategy):
 
 
 # ==================================================================================================
-# 17. augmentation (src/nuclei/augmentation.py)
+# 17. progress (src/nuclei/progress.py)
+#
+# Progress: what long work over many images says of itself.
+# ==================================================================================================
+
+LINE_SECONDS = 60  # between two lines
+
+
+def progress(items, name):
+    """Gives the items of a sequence one by one: under a live bar in a terminal, elsewhere with a log line a minute."""
+    bar = tqdm(items, desc=name, unit=" images", disable=None, leave=False)
+    said = time.monotonic()
+    for done, item in enumerate(bar):
+        if bar.disable and time.monotonic() - said >= LINE_SECONDS:
+            log.info("%s: %d of %d images", name, done, len(items))
+            said = time.monotonic()
+        yield item
+
+
+# ==================================================================================================
+# 18. augmentation (src/nuclei/augmentation.py)
 #
 # Augmentation: random crops of an image and its labels, bent alike; then colour, blur and noise on the image.
 #
@@ -1926,7 +1947,7 @@ def _add_noise(image, rng):
 
 
 # ==================================================================================================
-# 18. batches (src/nuclei/batches.py)
+# 19. batches (src/nuclei/batches.py)
 #
 # Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread.
 # ==================================================================================================
@@ -2028,7 +2049,7 @@ def draw_chances(kinds, balance):
 
 
 # ==================================================================================================
-# 19. loss (src/nuclei/loss.py)
+# 20. loss (src/nuclei/loss.py)
 #
 # Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 #
@@ -2099,7 +2120,7 @@ def _dice_mean(targets, probs, weights, smooth):
 
 
 # ==================================================================================================
-# 20. model (src/nuclei/model.py)
+# 21. model (src/nuclei/model.py)
 #
 # Model: the one-hundred-layer network, and a small U-Net for CPUs.
 #
@@ -2221,7 +2242,7 @@ def _probabilities(logits):
 
 
 # ==================================================================================================
-# 21. optimizer (src/nuclei/optimizer.py)
+# 22. optimizer (src/nuclei/optimizer.py)
 #
 # Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
 # ==================================================================================================
@@ -2254,7 +2275,7 @@ class ConvMuon(keras.optimizers.Muon):
 
 
 # ==================================================================================================
-# 22. schedule (src/nuclei/schedule.py)
+# 23. schedule (src/nuclei/schedule.py)
 #
 # Schedule: how far a training is, by the clock or by steps, and the learning rate there.
 # ==================================================================================================
@@ -2299,7 +2320,7 @@ class Schedule:
 
 
 # ==================================================================================================
-# 23. training_log (src/nuclei/training_log.py)
+# 24. training_log (src/nuclei/training_log.py)
 #
 # Training log: where a training is, and what it says of that.
 # ==================================================================================================
@@ -2367,7 +2388,7 @@ class TrainingLog:
 
 
 # ==================================================================================================
-# 24. tuning (src/nuclei/tuning.py)
+# 25. tuning (src/nuclei/tuning.py)
 #
 # Tuning: how good a network is on images with labels, and the thresholds that suit it.
 # ==================================================================================================
@@ -2404,7 +2425,7 @@ def tune_thresholds(images, network, config):
     """The Thresholds that score best on an ImageSet with labels: one field at a time."""
     cases = [
         (truth, _probs_at_true_zoom(image, truth, network, config, views=2))
-        for image, truth in zip(images.images, images.labels, strict=True)
+        for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "tune")
     ]
 
     def score(thresholds):
@@ -2431,7 +2452,7 @@ def tune_thresholds(images, network, config):
 
 
 # ==================================================================================================
-# 25. train (src/nuclei/train.py)
+# 26. train (src/nuclei/train.py)
 #
 # Train: one network inside a time budget, its best weights, and the thresholds that go with them.
 # ==================================================================================================
@@ -2667,7 +2688,7 @@ def save_weights(model, path):
 
 
 # ==================================================================================================
-# 26. main (src/nuclei/main.py)
+# 27. main (src/nuclei/main.py)
 #
 # Main: the competition's files -> a trained network -> submission.csv, with a table of what it cost.
 # ==================================================================================================
@@ -2881,11 +2902,6 @@ def set_up_device():
     cv2.setNumThreads(1)
 
 
-def progress(items, name):
-    """A live bar in a terminal, silence elsewhere."""
-    return tqdm(items, desc=name, unit=" images", disable=None, leave=False)
-
-
 def score_table(kinds, scores):
     """The mean score by kind and over all, as lines of text."""
     kinds, scores = np.asarray(kinds), np.asarray(scores)
@@ -2922,7 +2938,7 @@ def save_config(path, config, thresholds):
 
 
 # ==================================================================================================
-# 27. __main__ (src/nuclei/__main__.py)
+# 28. __main__ (src/nuclei/__main__.py)
 #
 # Entry: what Kaggle runs, from settings in the environment to a submission.csv in the working folder.
 #

@@ -13,7 +13,6 @@ from functools import partial
 import cv2
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from nuclei.cache import default_cache
 from nuclei.checkpoint import CHECKPOINT_SECONDS, CHECKPOINTS, digest_images, load_checkpoint, save_checkpoint
@@ -25,6 +24,7 @@ from nuclei.inference import segment
 from nuclei.kinds import KINDS
 from nuclei.metric import average_precision
 from nuclei.parallel import predict_step
+from nuclei.progress import progress
 from nuclei.submission import make_rows, write_submission, write_whole
 from nuclei.train import train_model
 
@@ -235,11 +235,6 @@ def set_up_device():
     """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
-
-
-def progress(items, name):
-    """A live bar in a terminal, silence elsewhere."""
-    return tqdm(items, desc=name, unit=" images", disable=None, leave=False)
 
 
 def score_table(kinds, scores):

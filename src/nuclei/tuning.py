@@ -10,6 +10,7 @@ from nuclei.config import log
 from nuclei.inference import predict_probs
 from nuclei.kinds import nucleus_diameter
 from nuclei.metric import average_precision
+from nuclei.progress import progress
 from nuclei.tta import VIEWS
 from nuclei.watershed import Thresholds, find_instances
 
@@ -45,7 +46,7 @@ def tune_thresholds(images, network, config):
     """The Thresholds that score best on an ImageSet with labels: one field at a time."""
     cases = [
         (truth, _probs_at_true_zoom(image, truth, network, config, views=2))
-        for image, truth in zip(images.images, images.labels, strict=True)
+        for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "tune")
     ]
 
     def score(thresholds):

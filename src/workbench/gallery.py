@@ -10,7 +10,7 @@ from nuclei.data import TRAIN, find_set, read_set
 from nuclei.folds import split_data
 from nuclei.inference import segment
 from nuclei.kinds import KINDS
-from nuclei.main import progress
+from nuclei.progress import progress
 from workbench.cases import LEFT_OUT, gather_cases
 from workbench.pictures import PANEL, compare, contact_sheet, crop_middle
 from workbench.runs import load_run

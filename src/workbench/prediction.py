@@ -16,7 +16,8 @@ from nuclei.data import TEST_NAMES, check_bytes, find_set, read_set
 from nuclei.decoding import decode_image
 from nuclei.device import peak_memory
 from nuclei.inference import segment
-from nuclei.main import Predictions, progress
+from nuclei.main import Predictions
+from nuclei.progress import progress
 from nuclei.submission import write_whole
 from workbench.blocks import segment_blocks
 from workbench.journal import Journal, unfinished_prediction

@@ -1,0 +1,53 @@
+"""Progress: every item comes through, and a line a minute where there is no terminal."""
+
+import io
+import logging
+import sys
+
+import pytest
+
+from nuclei.progress import LINE_SECONDS, progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that `progress` reads, in a list of one; the test winds it."""
+    now = [0.0]
+    monkeypatch.setattr("nuclei.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+def work(clock, count, seconds):
+    """Goes through `count` items, each of which takes so many seconds -> the items that came through."""
+    seen = []
+    for item in progress(list(range(count)), "score"):
+        seen.append(item)
+        clock[0] += seconds
+    return seen
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_every_item_comes_through_in_order(clock, count):
+    assert work(clock, count, 2 * LINE_SECONDS) == list(range(count))
+
+
+def test_elsewhere_than_in_a_terminal_a_minute_is_a_line(clock, caplog):
+    caplog.set_level(logging.INFO, "nuclei")
+    work(clock, 10, LINE_SECONDS / 3)
+    assert caplog.messages == [f"score: {done} of 10 images" for done in (3, 6, 9)]
+
+
+def test_what_takes_less_than_a_minute_says_nothing(clock, caplog):
+    caplog.set_level(logging.INFO, "nuclei")
+    work(clock, 10, LINE_SECONDS / 11)
+    assert not caplog.messages
+
+
+def test_in_a_terminal_a_bar_takes_the_place_of_the_lines(clock, caplog, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    caplog.set_level(logging.INFO, "nuclei")
+    work(clock, 10, LINE_SECONDS)
+    assert not caplog.messages
+    assert "score" in terminal.getvalue()
