@@ -11,24 +11,24 @@
 #  9  device        line  1138  Device: what the run computes on, and in which precision.
 # 10  folds         line  1211  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
 # 11  targets       line  1296  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  tta           line  1391  Test-time augmentation: the eight views of an image, and their inverses.
-# 13  watershed     line  1431  Watershed: from probabilities to instances, by flooding from seeds.
-# 14  inference     line  1514  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  metric        line  1640  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 16  parallel      line  1716  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 17  augmentation  line  1812  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 18  batches       line  1928  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 19  loss          line  2030  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 20  model         line  2101  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 21  optimizer     line  2223  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 22  schedule      line  2256  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
-# 23  training_log  line  2301  Training log: where a training is, and what it says of that.
-# 24  tuning        line  2369  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 25  train         line  2433  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 26  main          line  2669  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 27  __main__      line  2924  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 12  tta           line  1402  Test-time augmentation: the eight views of an image, and their inverses.
+# 13  watershed     line  1449  Watershed: from probabilities to instances, by flooding from seeds.
+# 14  inference     line  1541  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 15  metric        line  1669  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 16  parallel      line  1745  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 17  augmentation  line  1841  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 18  batches       line  1957  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 19  loss          line  2059  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 20  model         line  2134  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 21  optimizer     line  2259  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 22  schedule      line  2292  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 23  training_log  line  2337  Training log: where a training is, and what it says of that.
+# 24  tuning        line  2405  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 25  train         line  2469  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 26  main          line  2705  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 27  __main__      line  2960  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 3275be4d5e512dd7, this file fe6f28fe36cd0cf0
+# sources f86a5145d5bb5541, this file bf2cfa3a8e8bec34
 
 import csv
 import hashlib
@@ -65,7 +65,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "3275be4d5e512dd7"
+SOURCE_HASH = "f86a5145d5bb5541"
 
 
 # ==================================================================================================
@@ -1317,9 +1317,20 @@ def make_targets(labels, core):
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     interior = labels > 0
     return np.stack(
-        [interior, _touching(labels), interior & (depth > core * deepest[labels])],
+        [interior, _touching(labels), interior & (depth > core * deepest[labels]), *_offsets(labels)],
         axis=-1,
     ).astype(np.float32)
+
+
+OFFSET_UNIT = 32.0  # px of the network's scale
+
+
+def _offsets(labels):
+    """Down and across from each pixel to the middle of its nucleus, in OFFSET_UNIT; 0 outside."""
+    areas = np.maximum(np.bincount(labels.ravel()), 1)
+    for grid in np.indices(labels.shape, np.float32):
+        centres = np.bincount(labels.ravel(), weights=grid.ravel()) / areas
+        yield np.where(labels > 0, (centres[labels] - grid) / OFFSET_UNIT, 0)
 
 
 def inner_distance(labels):
@@ -1425,7 +1436,14 @@ def unview_probs(probs, view):
         probs = np.flip(probs, axis=-3)
     if view & 1:
         probs = np.flip(probs, axis=-2)
-    return np.ascontiguousarray(probs)
+    probs = np.array(probs)
+    if probs.shape[-1] == 5:  # the offsets turn, too
+        down, across = probs[..., 3].copy(), probs[..., 4].copy()
+        if view & 4:
+            down, across = across, down
+        probs[..., 3] = -down if view & 2 else down
+        probs[..., 4] = -across if view & 1 else across
+    return probs
 
 
 # ==================================================================================================
@@ -1457,16 +1475,25 @@ def find_instances(probs, thresholds, zoom=1.0):
     Args:
         zoom: network px for one px of `probs`; the thresholds' areas are divided by its square.
     """
-    core = probs[..., CORE] * (1 - probs[..., BORDER])
     interior = probs[..., INTERIOR] > thresholds.interior
-    seeds = _large_parts(core > thresholds.seed, thresholds.seed_area / zoom**2)
-    interior |= seeds > 0
-    parts, count = ndi.label(interior)
-    seedless = np.setdiff1d(np.arange(1, count + 1), parts[seeds > 0])
-    seeds = np.where(np.isin(parts, seedless), parts + seeds.max(initial=0), seeds)
-    altitude = -(probs[..., INTERIOR] + core)
-    labels = watershed(altitude, seeds, mask=interior)
-    return _keep_nuclei(_fill_holes(labels), probs[..., INTERIOR], thresholds, zoom)
+    labels = _gather_votes(interior, probs[..., 3:5] * (OFFSET_UNIT / zoom), 10 * thresholds.seed / zoom)
+    parts = connected_components(labels, connectivity=1)  # what votes across a gap is another nucleus
+    return _keep_nuclei(_fill_holes(parts), probs[..., INTERIOR], thresholds, zoom)
+
+
+def _gather_votes(interior, offsets, sigma):
+    """Each pixel of the interior votes for a middle; the votes, blurred by sigma px, have a basin for each nucleus."""
+    height, width = interior.shape
+    rows, columns = np.nonzero(interior)
+    at_row = np.clip(np.round(rows + offsets[rows, columns, 0]), 0, height - 1).astype(int)
+    at_column = np.clip(np.round(columns + offsets[rows, columns, 1]), 0, width - 1).astype(int)
+    votes = np.zeros(interior.shape, np.float32)
+    np.add.at(votes, (at_row, at_column), 1)
+    density = cv2.GaussianBlur(votes, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    basins = watershed(-density, mask=density > 1e-3)
+    labels = np.zeros(interior.shape, np.int32)
+    labels[rows, columns] = basins[at_row, at_column]
+    return labels
 
 
 def find_confidences(probs, labels):
@@ -1557,7 +1584,9 @@ def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,)
         zoomed = seen if size == (width, height) else cv2.resize(seen, size, interpolation=smooth)
         probs = predict_tiled(zoomed, network, tile, overlap, batch, views)
         if size != (width, height):
-            probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR)
+            smooth = cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR
+            pieces = (probs[..., :3], probs[..., 3:])  # OpenCV takes four channels at most
+            probs = np.concatenate([cv2.resize(one, (width, height), interpolation=smooth) for one in pieces], axis=-1)
         total = total + probs.reshape(height, width, -1) / len(zooms)
     return total
 
@@ -1966,7 +1995,7 @@ class Crops:
         c = self.config
         rng = np.random.default_rng([c.train_seed, index])
         x = np.empty((c.train_batch, c.train_crop, c.train_crop, 3), np.float32)
-        y = np.empty((c.train_batch, c.train_crop, c.train_crop, 4), np.float32)
+        y = np.empty((c.train_batch, c.train_crop, c.train_crop, 6), np.float32)
         for n, i in enumerate(rng.choice(len(self.images), c.train_batch, p=self.chances)):
             while not self._make_crop(i, rng, x[n], y[n]):
                 i = rng.choice(len(self.images), p=self.chances)
@@ -1980,8 +2009,8 @@ class Crops:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-c.train_zoom, c.train_zoom)
             image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
             x[:] = image
-            y[..., :3] = make_targets(labels, c.target_core)
-            y[..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+            y[..., :5] = make_targets(labels, c.target_core)
+            y[..., 5] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
         except Exception as error:  # hours of training are worth more than one image
             self._leave_out(self.ids[i], f"{type(error).__name__}: {error}")
             return False
@@ -2082,8 +2111,12 @@ def weighted_crossentropy_dice(y_true, y_pred):
     are in the cross-entropy alone: `weighted_dice` is best with p under 1 where a nucleus weighs more than den / num,
     so that it pulls against the cross-entropy along touching nuclei, and masks come out thin there.
     """
-    targets, _ = _split_weights(y_true, y_pred)
-    return weighted_crossentropy(y_true, y_pred) + dice(targets, y_pred) + 1.0
+    kinds, offsets = y_pred[..., :3], y_pred[..., 3:]
+    y_true = ops.cast(y_true, y_pred.dtype)
+    three = ops.concatenate([y_true[..., :3], y_true[..., -1:]], axis=-1)
+    interior = y_true[..., :1]
+    misses = ops.sum(interior * ops.abs(offsets - y_true[..., 3:5]), axis=(1, 2)) / (ops.sum(interior, axis=(1, 2)) + 1)
+    return weighted_crossentropy(three, kinds) + dice(three[..., :3], kinds) + 1.0 + 2 * ops.mean(misses)
 
 
 def _split_weights(y_true, y_pred):
@@ -2217,7 +2250,10 @@ def _conv(x, filters, kernel=3, stride=1):
 
 
 def _probabilities(logits):
-    return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
+    if logits.shape[-1] != 5:
+        return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
+    probs = layers.Activation("sigmoid", dtype="float32")(logits[..., :3])
+    return layers.Concatenate(dtype="float32", name="probs")([probs, logits[..., 3:]])
 
 
 # ==================================================================================================
@@ -2442,7 +2478,7 @@ HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
 def new_model(config):
     """The network that a config describes, with fresh weights: three outputs, see targets."""
-    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
+    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=5)
 
 
 def compile_model(model, config, parts=1):

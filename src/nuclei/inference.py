@@ -51,7 +51,9 @@ def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,)
         zoomed = seen if size == (width, height) else cv2.resize(seen, size, interpolation=smooth)
         probs = predict_tiled(zoomed, network, tile, overlap, batch, views)
         if size != (width, height):
-            probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR)
+            smooth = cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR
+            pieces = (probs[..., :3], probs[..., 3:])  # OpenCV takes four channels at most
+            probs = np.concatenate([cv2.resize(one, (width, height), interpolation=smooth) for one in pieces], axis=-1)
         total = total + probs.reshape(height, width, -1) / len(zooms)
     return total
 

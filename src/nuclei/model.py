@@ -116,4 +116,7 @@ def _conv(x, filters, kernel=3, stride=1):
 
 
 def _probabilities(logits):
-    return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
+    if logits.shape[-1] != 5:
+        return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
+    probs = layers.Activation("sigmoid", dtype="float32")(logits[..., :3])
+    return layers.Concatenate(dtype="float32", name="probs")([probs, logits[..., 3:]])

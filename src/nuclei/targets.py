@@ -22,9 +22,20 @@ def make_targets(labels, core):
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     interior = labels > 0
     return np.stack(
-        [interior, _touching(labels), interior & (depth > core * deepest[labels])],
+        [interior, _touching(labels), interior & (depth > core * deepest[labels]), *_offsets(labels)],
         axis=-1,
     ).astype(np.float32)
+
+
+OFFSET_UNIT = 32.0  # px of the network's scale
+
+
+def _offsets(labels):
+    """Down and across from each pixel to the middle of its nucleus, in OFFSET_UNIT; 0 outside."""
+    areas = np.maximum(np.bincount(labels.ravel()), 1)
+    for grid in np.indices(labels.shape, np.float32):
+        centres = np.bincount(labels.ravel(), weights=grid.ravel()) / areas
+        yield np.where(labels > 0, (centres[labels] - grid) / OFFSET_UNIT, 0)
 
 
 def inner_distance(labels):

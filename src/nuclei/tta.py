@@ -34,4 +34,11 @@ def unview_probs(probs, view):
         probs = np.flip(probs, axis=-3)
     if view & 1:
         probs = np.flip(probs, axis=-2)
-    return np.ascontiguousarray(probs)
+    probs = np.array(probs)
+    if probs.shape[-1] == 5:  # the offsets turn, too
+        down, across = probs[..., 3].copy(), probs[..., 4].copy()
+        if view & 4:
+            down, across = across, down
+        probs[..., 3] = -down if view & 2 else down
+        probs[..., 4] = -across if view & 1 else across
+    return probs

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from scipy import ndimage as ndi
+from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
-from nuclei.targets import BORDER, CORE, INTERIOR
+from nuclei.targets import INTERIOR, OFFSET_UNIT
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,25 @@ def find_instances(probs, thresholds, zoom=1.0):
     Args:
         zoom: network px for one px of `probs`; the thresholds' areas are divided by its square.
     """
-    core = probs[..., CORE] * (1 - probs[..., BORDER])
     interior = probs[..., INTERIOR] > thresholds.interior
-    seeds = _large_parts(core > thresholds.seed, thresholds.seed_area / zoom**2)
-    interior |= seeds > 0
-    parts, count = ndi.label(interior)
-    seedless = np.setdiff1d(np.arange(1, count + 1), parts[seeds > 0])
-    seeds = np.where(np.isin(parts, seedless), parts + seeds.max(initial=0), seeds)
-    altitude = -(probs[..., INTERIOR] + core)
-    labels = watershed(altitude, seeds, mask=interior)
-    return _keep_nuclei(_fill_holes(labels), probs[..., INTERIOR], thresholds, zoom)
+    labels = _gather_votes(interior, probs[..., 3:5] * (OFFSET_UNIT / zoom), 10 * thresholds.seed / zoom)
+    parts = connected_components(labels, connectivity=1)  # what votes across a gap is another nucleus
+    return _keep_nuclei(_fill_holes(parts), probs[..., INTERIOR], thresholds, zoom)
+
+
+def _gather_votes(interior, offsets, sigma):
+    """Each pixel of the interior votes for a middle; the votes, blurred by sigma px, have a basin for each nucleus."""
+    height, width = interior.shape
+    rows, columns = np.nonzero(interior)
+    at_row = np.clip(np.round(rows + offsets[rows, columns, 0]), 0, height - 1).astype(int)
+    at_column = np.clip(np.round(columns + offsets[rows, columns, 1]), 0, width - 1).astype(int)
+    votes = np.zeros(interior.shape, np.float32)
+    np.add.at(votes, (at_row, at_column), 1)
+    density = cv2.GaussianBlur(votes, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    basins = watershed(-density, mask=density > 1e-3)
+    labels = np.zeros(interior.shape, np.int32)
+    labels[rows, columns] = basins[at_row, at_column]
+    return labels
 
 
 def find_confidences(probs, labels):
