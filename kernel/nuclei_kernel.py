@@ -11,14 +11,14 @@
 #  9  device        line  1138  Device: what the run computes on, and in which precision.
 # 10  folds         line  1211  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
 # 11  targets       line  1296  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  tta           line  1391  Test-time augmentation: the eight views of an image, and their inverses.
-# 13  watershed     line  1431  Watershed: from probabilities to instances, by flooding from seeds.
-# 14  inference     line  1514  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  metric        line  1640  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 16  parallel      line  1716  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 17  augmentation  line  1812  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 18  batches       line  1928  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 19  loss          line  2030  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 12  tta           line  1390  Test-time augmentation: the eight views of an image, and their inverses.
+# 13  watershed     line  1430  Watershed: from probabilities to instances, by flooding from seeds.
+# 14  inference     line  1513  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 15  metric        line  1639  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 16  parallel      line  1715  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 17  augmentation  line  1811  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 18  batches       line  1927  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 19  loss          line  2029  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 # 20  model         line  2101  Model: the one-hundred-layer network, and a small U-Net for CPUs.
 # 21  optimizer     line  2223  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
 # 22  schedule      line  2256  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
@@ -28,7 +28,7 @@
 # 26  main          line  2669  Main: the competition's files -> a trained network -> submission.csv, with a table of...
 # 27  __main__      line  2924  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 3275be4d5e512dd7, this file fe6f28fe36cd0cf0
+# sources 1863c4949ce04c2a, this file fabaf31564e9bd98
 
 import csv
 import hashlib
@@ -65,7 +65,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "3275be4d5e512dd7"
+SOURCE_HASH = "1863c4949ce04c2a"
 
 
 # ==================================================================================================
@@ -1309,15 +1309,14 @@ def make_targets(labels, core):
     - interior: every pixel of a nucleus.
     - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
       of the nuclei (the 2018 winners' target: github.com/selimsef/dsb2018_topcoders).
-    - core: pixels deeper in their nucleus than `core` (0..1) of its greatest depth: a level of the relative distance,
-      which parts touching nuclei of every size alike.
+    - core: how deep in its nucleus a pixel lies, 0..1 of the greatest depth there; `core` is not used.
     """
     depth = inner_distance(labels)
     deepest = np.zeros(labels.max(initial=0) + 1, np.float32)
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     interior = labels > 0
     return np.stack(
-        [interior, _touching(labels), interior & (depth > core * deepest[labels])],
+        [interior, _touching(labels), depth / np.maximum(deepest[labels], 1)],
         axis=-1,
     ).astype(np.float32)
 
@@ -2083,7 +2082,8 @@ def weighted_crossentropy_dice(y_true, y_pred):
     so that it pulls against the cross-entropy along touching nuclei, and masks come out thin there.
     """
     targets, _ = _split_weights(y_true, y_pred)
-    return weighted_crossentropy(y_true, y_pred) + dice(targets, y_pred) + 1.0
+    # Dice would make a depth 0 or 1.
+    return weighted_crossentropy(y_true, y_pred) + dice(targets[..., :2], y_pred[..., :2]) + 1.0
 
 
 def _split_weights(y_true, y_pred):

@@ -53,7 +53,8 @@ def weighted_crossentropy_dice(y_true, y_pred):
     so that it pulls against the cross-entropy along touching nuclei, and masks come out thin there.
     """
     targets, _ = _split_weights(y_true, y_pred)
-    return weighted_crossentropy(y_true, y_pred) + dice(targets, y_pred) + 1.0
+    # Dice would make a depth 0 or 1.
+    return weighted_crossentropy(y_true, y_pred) + dice(targets[..., :2], y_pred[..., :2]) + 1.0
 
 
 def _split_weights(y_true, y_pred):

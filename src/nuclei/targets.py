@@ -14,15 +14,14 @@ def make_targets(labels, core):
     - interior: every pixel of a nucleus.
     - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
       of the nuclei (the 2018 winners' target: github.com/selimsef/dsb2018_topcoders).
-    - core: pixels deeper in their nucleus than `core` (0..1) of its greatest depth: a level of the relative distance,
-      which parts touching nuclei of every size alike.
+    - core: how deep in its nucleus a pixel lies, 0..1 of the greatest depth there; `core` is not used.
     """
     depth = inner_distance(labels)
     deepest = np.zeros(labels.max(initial=0) + 1, np.float32)
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     interior = labels > 0
     return np.stack(
-        [interior, _touching(labels), interior & (depth > core * deepest[labels])],
+        [interior, _touching(labels), depth / np.maximum(deepest[labels], 1)],
         axis=-1,
     ).astype(np.float32)
 
