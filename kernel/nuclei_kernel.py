@@ -20,15 +20,15 @@
 # 18  batches       line  1928  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
 # 19  loss          line  2030  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 # 20  model         line  2101  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 21  optimizer     line  2223  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 22  schedule      line  2256  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
-# 23  training_log  line  2301  Training log: where a training is, and what it says of that.
-# 24  tuning        line  2369  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 25  train         line  2433  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 26  main          line  2669  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 27  __main__      line  2924  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 21  optimizer     line  2228  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 22  schedule      line  2261  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 23  training_log  line  2306  Training log: where a training is, and what it says of that.
+# 24  tuning        line  2374  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 25  train         line  2438  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 26  main          line  2674  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 27  __main__      line  2929  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 3275be4d5e512dd7, this file fe6f28fe36cd0cf0
+# sources 6eca33021c2e8004, this file 2752ba7e246a971f
 
 import csv
 import hashlib
@@ -65,7 +65,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "3275be4d5e512dd7"
+SOURCE_HASH = "6eca33021c2e8004"
 
 
 # ==================================================================================================
@@ -2196,12 +2196,10 @@ def unet(width=32, depth=4, stem=1, outputs=1, channels=3, widest=256):
     x = _conv(inputs, width, kernel=2 * stem, stride=stem) if stem > 1 else _conv(inputs, width)
     skips = []
     for level in range(depth):
-        if level > 0:
-            x = _conv(x, min(width * 2**level, widest))
-        x = _conv(x, min(width * 2**level, widest))
+        x = _small_dense_block(x, min(width * 2**level, widest))
         skips.append(x)
         x = layers.MaxPooling2D(2)(x)
-    x = _conv(_conv(x, min(width * 2**depth, widest)), min(width * 2**depth, widest))
+    x = _small_dense_block(x, min(width * 2**depth, widest))
     for skip in reversed(skips):
         x = layers.UpSampling2D(2)(layers.Conv2D(skip.shape[-1], 1)(x))
         x = _conv(layers.Add()([x, skip]), skip.shape[-1])
@@ -2214,6 +2212,13 @@ def _conv(x, filters, kernel=3, stride=1):
         x
     )
     return layers.Activation("relu")(layers.BatchNormalization()(x))
+
+
+def _small_dense_block(x, filters):
+    """Four layers of filters / 4, each reading all before it, and one that makes `filters` of them all."""
+    for _ in range(4):
+        x = layers.Concatenate()([x, _conv(x, filters // 4)])
+    return _conv(x, filters, kernel=1)
 
 
 def _probabilities(logits):

@@ -95,12 +95,10 @@ def unet(width=32, depth=4, stem=1, outputs=1, channels=3, widest=256):
     x = _conv(inputs, width, kernel=2 * stem, stride=stem) if stem > 1 else _conv(inputs, width)
     skips = []
     for level in range(depth):
-        if level > 0:
-            x = _conv(x, min(width * 2**level, widest))
-        x = _conv(x, min(width * 2**level, widest))
+        x = _small_dense_block(x, min(width * 2**level, widest))
         skips.append(x)
         x = layers.MaxPooling2D(2)(x)
-    x = _conv(_conv(x, min(width * 2**depth, widest)), min(width * 2**depth, widest))
+    x = _small_dense_block(x, min(width * 2**depth, widest))
     for skip in reversed(skips):
         x = layers.UpSampling2D(2)(layers.Conv2D(skip.shape[-1], 1)(x))
         x = _conv(layers.Add()([x, skip]), skip.shape[-1])
@@ -113,6 +111,13 @@ def _conv(x, filters, kernel=3, stride=1):
         x
     )
     return layers.Activation("relu")(layers.BatchNormalization()(x))
+
+
+def _small_dense_block(x, filters):
+    """Four layers of filters / 4, each reading all before it, and one that makes `filters` of them all."""
+    for _ in range(4):
+        x = layers.Concatenate()([x, _conv(x, filters // 4)])
+    return _conv(x, filters, kernel=1)
 
 
 def _probabilities(logits):
