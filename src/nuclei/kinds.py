@@ -27,9 +27,10 @@ def standardise(image):
 
 def standard_table(image):
     """uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
-    sparse, levels = _sparse(image), np.arange(256)
+    sparse, levels = _sparse(image), np.arange(256.0)
     if np.median(sparse) > 127:
-        sparse, levels = 255 - sparse, 255 - levels
+        levels = 255 * -np.log10((levels + 1) / 256)  # optical density, which goes with the amount of stain
+    sparse = levels[sparse]
     black = np.percentile(sparse, 2, axis=(0, 1))
     white = max(np.percentile((sparse - black).max(axis=2), 99.8), 255 / 12)
     ramp = (levels[:, None] - black) * (255.0 / white)
