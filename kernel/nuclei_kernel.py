@@ -29,7 +29,7 @@
 # 27  main          line  2690  Main: the competition's files -> a trained network -> submission.csv, with a table of...
 # 28  __main__      line  2940  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 4e74d6d09e7be359, this file db1e00d4e136920b
+# sources 23eb6dd615cc45c8, this file bfd51cedaf8b136c
 
 import csv
 import hashlib
@@ -66,7 +66,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "4e74d6d09e7be359"
+SOURCE_HASH = "23eb6dd615cc45c8"
 
 
 # ==================================================================================================
@@ -2407,7 +2407,7 @@ def score_set(images, network, thresholds, config):
     """The mean average precision over an ImageSet with labels, from a single view at the zoom that the labels tell:
     quick, for choosing weights."""
     scores = []
-    for image, truth in zip(images.images, images.labels, strict=True):
+    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "check"):
         probs, zoom = _probs_at_true_zoom(image, truth, network, config, views=1)
         scores.append(average_precision(truth, find_instances(probs, thresholds, zoom)))
     return float(np.mean(scores))

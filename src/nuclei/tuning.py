@@ -28,7 +28,7 @@ def score_set(images, network, thresholds, config):
     """The mean average precision over an ImageSet with labels, from a single view at the zoom that the labels tell:
     quick, for choosing weights."""
     scores = []
-    for image, truth in zip(images.images, images.labels, strict=True):
+    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "check"):
         probs, zoom = _probs_at_true_zoom(image, truth, network, config, views=1)
         scores.append(average_precision(truth, find_instances(probs, thresholds, zoom)))
     return float(np.mean(scores))
