@@ -1,7 +1,6 @@
-"""The command line: what every command prints and leaves, and one sentence for every bad input."""
+"""The command line: what a whole run prints and leaves, how a command ends, a sentence for every bad input."""
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -14,21 +13,12 @@ import numpy as np
 import pytest
 from drawn import draw_discs
 
-from nuclei.config import PRESETS, Config
-from nuclei.metric import average_precision
+from nuclei.config import Config
 from nuclei.rle import encode_labels
-from nuclei.submission import check_submission, read_table, write_submission
+from nuclei.submission import check_submission, read_table
 from workbench.cli import main
-from workbench.commands import make_config
 from workbench.folders import in_use
-from workbench.parser import build_parser
 from workbench.sample import draw_sample
-from workbench.scoring import read_solution
-
-COMMANDS = ("run", "train", "predict", "score", "report", "check", "info", "picture", "sample", "cv", "compare")
-COMMANDS += ("export", "doctor")
-COMMANDS += ("kernel", "kernel run")  # tested in test_twin
-COMMANDS += ("push", "watch", "fetch", "submit", "ship", "download")  # tested in test_remote
 
 
 def png(pixels):
@@ -135,7 +125,7 @@ def test_a_picture_of_the_run(sample_run, tmp_path, capsys):
     assert "held no images out" in capsys.readouterr().err
 
 
-# ---- commands without Keras --------------------------------------------------------------------
+# ---- how a command ends ------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -143,124 +133,6 @@ def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn")
     draw_sample(folder, n_train=2, n_test=5)
     return folder
-
-
-def test_they_start_without_keras(drawn, tmp_path):
-    solution, data = str(drawn / "stage1_solution.csv"), str(drawn)
-    submission = str(drawn / "stage1_sample_submission.csv")
-    commands = [
-        ["sample", str(tmp_path)],
-        ["info", data],
-        ["check", submission, "--data", data],
-        ["score", submission, "--solution", solution],
-        *([*command.split(), "--help"] for command in COMMANDS),
-    ]
-    script = f"""
-import contextlib, sys
-from workbench.cli import main
-for command in {commands!r}:
-    with contextlib.suppress(SystemExit):  # what --help ends with
-        assert main(command) == 0, command
-    assert not {{"keras", "tensorflow", "jax", "torch"}} & set(sys.modules), command
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example(command, capsys):
-    with pytest.raises(SystemExit) as end:
-        main([*command.split(), "--help"])
-    assert end.value.code == 0
-    text = capsys.readouterr().out
-    assert f"example:\n  nuclei {command}" in text
-    example = text.split("example:\n")[1].strip().split()[1:]
-    build_parser().parse_args(example)  # it is accepted as it stands
-
-
-def test_sample_draws_a_competition_and_says_what_is_next(tmp_path, capsys):
-    assert main(["sample", str(tmp_path / "new one"), "--seed", "3"]) == 0
-    said = capsys.readouterr().out
-    assert (tmp_path / "new one/stage1_train.zip").is_file()
-    assert f"nuclei run --data '{tmp_path / 'new one'}' --preset sample" in said
-
-
-def test_info_prints_every_set(drawn, capsys):
-    assert main(["info", str(drawn)]) == 0
-    said = capsys.readouterr().out
-    assert "stage1_train.zip" in said and "stage1_test.zip" in said
-
-
-def test_info_shows_the_sound_sets_beside_a_broken_one(tmp_path, capsys):
-    draw_sample(tmp_path, n_train=2, n_test=2)
-    (tmp_path / "stage1_train.zip").write_bytes(b"PK")
-    assert main(["info", str(tmp_path)]) == 2
-    said = capsys.readouterr()
-    assert "stage1_test.zip" in said.out
-    assert "stage1_train.zip" in said.err
-
-
-def test_score_agrees_with_the_metric(drawn, tmp_path, capsys):
-    truths = read_solution(drawn / "stage1_solution.csv")
-    found = {image_id: np.where(labels > 5, np.roll(labels, 1, axis=0), 0) for image_id, labels in truths.items()}
-    write_submission(tmp_path / "submission.csv", [(i, rle) for i, one in found.items() for rle in encode_labels(one)])
-    expected = np.mean([average_precision(truths[i], found[i]) for i in truths])
-    assert main(["score", str(tmp_path), "--solution", str(drawn / "stage1_solution.csv")]) == 0
-    head, body = capsys.readouterr().out.splitlines()
-    assert head.split()[2:] == [*(f"{t / 100:.2f}" for t in range(50, 100, 5)), "mean"]
-    *each, mean = map(float, body.split()[1:])
-    assert 0.1 < mean < 0.95
-    assert mean == pytest.approx(expected, abs=1e-4)
-    assert np.mean(each) == pytest.approx(expected, abs=1e-3)
-
-
-def test_ignored_images_need_a_row_and_do_not_count(tmp_path, capsys):
-    solution = tmp_path / "solution.csv"
-    solution.write_text(
-        "ImageId,EncodedPixels,Height,Width,Usage\na,1 4,4,4,Public\nb,1 1,1,1,Ignored\nc,5 2,4,4,Private\n"
-    )
-    (tmp_path / "submission.csv").write_text("ImageId,EncodedPixels\na,1 4\nb,90 5\nc,\n")
-    assert main(["score", str(tmp_path / "submission.csv"), "--solution", str(solution)]) == 0
-    assert capsys.readouterr().out.split()[-1] == "0.5000"
-
-
-def test_check_says_what_it_checked(drawn, capsys):
-    submission = str(drawn / "stage1_sample_submission.csv")
-    assert main(["check", submission]) == 0
-    assert "unchecked" in capsys.readouterr().out
-    assert main(["check", submission, "--data", str(drawn)]) == 0
-    said = capsys.readouterr().out
-    assert "unchecked" not in said
-    assert "0 nuclei in 5 images, 5 of them empty" in said
-
-
-# ---- settings ----------------------------------------------------------------------------------
-
-
-def config_of(*options):
-    return make_config(build_parser().parse_args(["train", *options]))
-
-
-def test_options_change_the_preset():
-    assert config_of() == PRESETS["cpu"]
-    assert config_of("--minutes", "2.5").train_minutes == 2.5
-    assert config_of("--steps", "7").train_steps == 7
-    assert config_of("--fold", "3", "--seed", "5").data_fold == 3
-    assert config_of("--seed", "5").train_seed == 5
-    assert PRESETS["sample"].data_folds == 0
-    assert config_of("--preset", "sample", "--fold", "2").data_folds == Config.data_folds
-
-
-def test_a_log_line_is_written_once_and_plainly(drawn, capsys, monkeypatch):
-    def talk(path):
-        logging.getLogger("nuclei").info("epoch %d", 1)
-        logging.getLogger("nuclei").warning("odd")
-        return path, []
-
-    monkeypatch.setattr("workbench.info.find_sets", lambda folder: talk(folder)[1])
-    for _ in range(2):
-        assert main(["info", str(drawn)]) == 0
-    assert capsys.readouterr().err == "epoch 1\nwarning: odd\n" * 2
 
 
 def test_ctrl_c_ends_with_a_sentence(drawn, capsys, monkeypatch):

@@ -1,6 +1,5 @@
 """Doctor: what it finds on machines that lack one thing or another, and the line that mends it."""
 
-import sys
 from collections import namedtuple
 from importlib import metadata
 
@@ -10,7 +9,6 @@ from nuclei.config import BadInput
 from workbench import doctor
 from workbench.cli import main
 from workbench.sample import draw_sample
-from workbench.terminal import RED, paint
 
 
 @pytest.fixture
@@ -66,12 +64,3 @@ def test_a_full_disk(monkeypatch, tmp_path):
     monkeypatch.setenv("NUCLEI_CACHE", str(tmp_path / "not yet there"))
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1e9))
     assert "NUCLEI_CACHE" in doctor.check_disk().mend
-
-
-def test_colour_goes_to_terminals_alone(monkeypatch):
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    assert paint("bad", RED) == "bad"
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    assert paint("bad", RED) == "\033[31mbad\033[0m"
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert paint("bad", RED) == "bad"

@@ -1,0 +1,145 @@
+"""Kaggle's client: whatever it raises is a sentence, and what passes is waited out. Commands by it: test_remote."""
+
+import json
+
+import pytest
+import requests
+
+from nuclei.config import BadInput
+from workbench import client
+from workbench.client import Refusal, ask_patiently, asking, is_page, read_refusal, retry_after
+
+
+def respond(status, content=b"", reason="", **headers):
+    """A response as the client holds it."""
+    response = requests.Response()
+    response.status_code, response._content, response.reason = status, content, reason
+    response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    return response
+
+
+# ---- what an answer says -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "response, code, words",
+    [
+        (respond(400, b'{"code": 403, "message": "Accept the rules."}'), 403, "Accept the rules"),
+        (respond(400, b'{"error": "no such kernel"}'), 400, "no such kernel"),
+        (respond(400, b"The source must be\nless than 1 megabytes"), 400, "The source must be less than 1 megabytes"),
+        (respond(502, b" <!DOCTYPE html><p>Oops", "Bad Gateway"), 502, "Bad Gateway"),
+        (respond(503, b"", "Service Unavailable"), 503, "Service Unavailable"),
+        (respond(500, b"[1, 2]", "Internal Server Error"), 500, "Internal Server Error"),
+        (respond(500, b"{}", "Internal Server Error"), 500, "Internal Server Error"),
+    ],
+)
+def test_a_refusal_has_kaggles_own_code_and_words(response, code, words):
+    assert read_refusal(response) == (code, words)
+
+
+def test_long_words_are_cut():
+    assert len(read_refusal(respond(400, b"word " * 1000))[1]) <= 400
+
+
+@pytest.mark.parametrize("content, page", [(b"<?xml?>", True), (b"\n <html>", True), (b"a,b\n<1,2\n", False), (b"", 0)])
+def test_a_page_is_told_from_a_file(content, page):
+    assert is_page(content) == page
+
+
+@pytest.mark.parametrize(
+    "headers, wait",
+    [({}, 0.0), ({"Retry_After": "7"}, 7.0), ({"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 0.0)],
+)
+def test_kaggle_may_say_how_long_to_wait(headers, wait):
+    assert retry_after(respond(429, **headers)) == wait
+
+
+# ---- what goes wrong ---------------------------------------------------------------------------
+
+SIGNED = "https://storage/file?signature=secret"
+ERRORS = [
+    # what the client raises, what becomes of it, its code, words of it
+    (requests.HTTPError(response=respond(429, b"busy", Retry_After="9")), Refusal, 429, ["answered 429, busy"]),
+    (requests.HTTPError(response=respond(401, b"Who?")), Refusal, 401, ["answered 401, Who?", "KAGGLE_API_TOKEN"]),
+    (requests.ConnectionError(SIGNED), Refusal, 0, ["out of reach (ConnectionError)", "network"]),
+    (requests.ReadTimeout(SIGNED), Refusal, 0, ["out of reach (ReadTimeout)"]),
+    (json.JSONDecodeError("no JSON", "", 0), BadInput, None, ["cannot read", "JSONDecodeError"]),
+    (KeyError("PONDERING"), BadInput, None, ["cannot read", "KeyError"]),
+    (ValueError("Title must be five characters"), BadInput, None, ["Title must be five characters"]),
+    (BadInput("a sentence of ours"), BadInput, None, ["a sentence of ours"]),
+]
+
+
+@pytest.mark.parametrize("error, kind, code, words", ERRORS, ids=[type(row[0]).__name__ for row in ERRORS])
+def test_what_the_client_raises_is_a_sentence(capsys, error, kind, code, words):
+    with pytest.raises(kind) as raised, asking("the push"):
+        print(SIGNED)
+        raise error
+    assert type(raised.value) is kind
+    assert getattr(raised.value, "code", None) == code
+    for word in words:
+        assert word in str(raised.value)
+    assert error.args[:1] == ("a sentence of ours",) or str(raised.value).startswith("the push: ")
+    assert "secret" not in str(raised.value) + capsys.readouterr().out
+
+
+def test_an_answer_passes_and_what_is_printed_on_the_way_does_not(capsys):
+    with asking("the push"):
+        print(SIGNED)
+        answer = 3
+    assert answer == 3
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("error", [AttributeError("a bug"), KeyboardInterrupt()])
+def test_a_bug_and_ctrl_c_pass_as_they_are(error):
+    with pytest.raises(type(error)), asking("the push"):
+        raise error
+
+
+# ---- waiting -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def naps(monkeypatch):
+    """The seconds slept, without sleeping them."""
+    slept = []
+    monkeypatch.setattr(client.time, "sleep", slept.append)
+    return slept
+
+
+def failing(*errors):
+    """A call that raises one error after another, the last one for ever; None stands for an answer."""
+    queue = list(errors)
+
+    def call():
+        error = queue.pop(0) if len(queue) > 1 else queue[0]
+        if error:
+            raise error
+        return "answer"
+
+    return call
+
+
+def test_what_passes_is_waited_out_longer_each_time(naps, capsys):
+    assert ask_patiently(failing(Refusal("busy", 503), Refusal("busy", 429), Refusal("gone", 0), None), 2) == "answer"
+    assert naps == [2, 4, 8]
+    assert "busy; try 2 of 8 in 2 s" in capsys.readouterr().out
+
+
+def test_kaggles_own_pace_counts_up_to_a_limit(naps):
+    ask_patiently(failing(Refusal("busy", 429, wait=60.0), Refusal("busy", 429, wait=1e6), None), 2)
+    assert naps == [60, client.LONGEST_WAIT]
+
+
+def test_patience_ends(naps):
+    with pytest.raises(Refusal, match="busy"):
+        ask_patiently(failing(Refusal("busy", 503)), 1)
+    assert len(naps) == client.TRIES - 1
+
+
+@pytest.mark.parametrize("error", [Refusal("forbidden", 403), BadInput("no such file")])
+def test_what_does_not_pass_is_raised_at_once(naps, error):
+    with pytest.raises(type(error)):
+        ask_patiently(failing(error), 1)
+    assert naps == []
