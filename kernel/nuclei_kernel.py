@@ -18,18 +18,18 @@
 # 16  parallel      line  1717  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
 # 17  progress      line  1813  Progress: what long work over many images says of itself.
 # 18  augmentation  line  1833  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 19  batches       line  1949  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 20  loss          line  2051  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 21  model         line  2122  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 22  optimizer     line  2244  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 23  schedule      line  2277  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
-# 24  training_log  line  2322  Training log: where a training is, and what it says of that.
-# 25  tuning        line  2390  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 26  train         line  2454  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 27  main          line  2690  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 28  __main__      line  2940  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 19  batches       line  2003  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 20  loss          line  2105  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 21  model         line  2176  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 22  optimizer     line  2298  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 23  schedule      line  2331  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 24  training_log  line  2376  Training log: where a training is, and what it says of that.
+# 25  tuning        line  2444  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 26  train         line  2508  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 27  main          line  2744  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 28  __main__      line  2994  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 23eb6dd615cc45c8, this file bfd51cedaf8b136c
+# sources fa65c13abfa95961, this file 5ea805826bc0a748
 
 import csv
 import hashlib
@@ -66,7 +66,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "23eb6dd615cc45c8"
+SOURCE_HASH = "fa65c13abfa95961"
 
 
 # ==================================================================================================
@@ -1838,6 +1838,8 @@ def progress(items, name):
 # Targets are drawn from the labels after all of this, so they are as crisp as if the crop had been photographed so.
 # ==================================================================================================
 
+CLUSTERED = 1 / 3  # of the crops
+NEIGHBOURS = 8  # nuclei at most that such a crop gets
 ANISOTROPY = 0.25  # octaves between the two axes, both ways
 
 
@@ -1849,7 +1851,10 @@ def augment(image, labels, rng, crop, zoom):
         crop: px, side of the result.
         zoom: px of the result for one px of the image, along and across.
     """
-    return recolour(*warp(image, labels, rng, crop, zoom), rng)
+    image, labels = warp(image, labels, rng, crop, zoom)
+    if rng.random() < CLUSTERED:
+        image, labels = cluster(image, labels, rng)
+    return recolour(image, labels, rng)
 
 
 def warp(image, labels, rng, crop, zoom):
@@ -1868,6 +1873,55 @@ def warp(image, labels, rng, crop, zoom):
     ids = cv2.remap(labels.astype(np.float32), columns, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
     seen = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return seen, connected_components(ids.astype(np.int32), connectivity=2).astype(np.int32)
+
+
+def cluster(image, labels, rng):
+    """Synthetic clusters: copies of the crop's whole nuclei, turned, are laid against others so that they touch."""
+    image, labels = image.copy(), labels.copy()
+    height, width = labels.shape
+    whole = [
+        (index, box)
+        for index, box in enumerate(ndi.find_objects(labels), start=1)
+        if box and box[0].start > 0 and box[1].start > 0 and box[0].stop < height and box[1].stop < width
+    ]
+    if not whole:
+        return image, labels
+    ground = np.median(image[labels == 0], axis=0) if (labels == 0).any() else np.zeros(3)
+    for _ in range(rng.integers(1, NEIGHBOURS + 1)):
+        index, box = whole[rng.integers(len(whole))]
+        _, beside = whole[rng.integers(len(whole))]
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        shape = np.rot90(labels[box] == index, turns)
+        look = np.rot90(image[box], turns)
+        if flip:
+            shape, look = shape[:, ::-1], look[:, ::-1]
+        angle = rng.uniform(0, 2 * np.pi)
+        middle = [(side.start + side.stop) / 2 for side in beside]
+        # From far out towards the neighbour, until the two overlap by a little.
+        seen = labels > 0
+        place, limit = None, 0.1 * np.count_nonzero(shape)
+        for reach in range(max(height, width) // 2, -1, -1):
+            top = round(middle[0] + reach * np.sin(angle) - shape.shape[0] / 2)
+            left = round(middle[1] + reach * np.cos(angle) - shape.shape[1] / 2)
+            if top < 0 or left < 0 or top + shape.shape[0] > height or left + shape.shape[1] > width:
+                continue
+            overlap = np.count_nonzero(seen[top : top + shape.shape[0], left : left + shape.shape[1]] & shape)
+            if overlap > limit:
+                break
+            place = (top, left) if overlap else place
+        if place is None:
+            continue
+        top, left = place
+        here = np.s_[top : top + shape.shape[0], left : left + shape.shape[1]]
+        free = shape & ~seen[here]
+        soft = cv2.GaussianBlur(shape.astype(np.float32), (0, 0), 0.7)[..., None]
+        old, overlapping = image[here].astype(np.float32), (shape & seen[here])[..., None]
+        laid = old + soft * (look - old)
+        # Where the two overlap, light adds up, as in a thick specimen.
+        laid = np.where(overlapping, np.maximum(old, look) + 0.5 * np.maximum(np.minimum(old, look) - ground, 0), laid)
+        image[here] = np.clip(laid, 0, 255).astype(np.uint8)
+        labels[here][free] = labels.max() + 1
+    return image, labels
 
 
 def _source_grid(shape, rng, crop, zoom):

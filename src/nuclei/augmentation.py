@@ -5,8 +5,11 @@ Targets are drawn from the labels after all of this, so they are as crisp as if 
 
 import cv2
 import numpy as np
+from scipy import ndimage as ndi
 from skimage.measure import label as connected_components
 
+CLUSTERED = 1 / 3  # of the crops
+NEIGHBOURS = 8  # nuclei at most that such a crop gets
 ANISOTROPY = 0.25  # octaves between the two axes, both ways
 
 
@@ -18,7 +21,10 @@ def augment(image, labels, rng, crop, zoom):
         crop: px, side of the result.
         zoom: px of the result for one px of the image, along and across.
     """
-    return recolour(*warp(image, labels, rng, crop, zoom), rng)
+    image, labels = warp(image, labels, rng, crop, zoom)
+    if rng.random() < CLUSTERED:
+        image, labels = cluster(image, labels, rng)
+    return recolour(image, labels, rng)
 
 
 def warp(image, labels, rng, crop, zoom):
@@ -37,6 +43,55 @@ def warp(image, labels, rng, crop, zoom):
     ids = cv2.remap(labels.astype(np.float32), columns, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
     seen = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return seen, connected_components(ids.astype(np.int32), connectivity=2).astype(np.int32)
+
+
+def cluster(image, labels, rng):
+    """Synthetic clusters: copies of the crop's whole nuclei, turned, are laid against others so that they touch."""
+    image, labels = image.copy(), labels.copy()
+    height, width = labels.shape
+    whole = [
+        (index, box)
+        for index, box in enumerate(ndi.find_objects(labels), start=1)
+        if box and box[0].start > 0 and box[1].start > 0 and box[0].stop < height and box[1].stop < width
+    ]
+    if not whole:
+        return image, labels
+    ground = np.median(image[labels == 0], axis=0) if (labels == 0).any() else np.zeros(3)
+    for _ in range(rng.integers(1, NEIGHBOURS + 1)):
+        index, box = whole[rng.integers(len(whole))]
+        _, beside = whole[rng.integers(len(whole))]
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        shape = np.rot90(labels[box] == index, turns)
+        look = np.rot90(image[box], turns)
+        if flip:
+            shape, look = shape[:, ::-1], look[:, ::-1]
+        angle = rng.uniform(0, 2 * np.pi)
+        middle = [(side.start + side.stop) / 2 for side in beside]
+        # From far out towards the neighbour, until the two overlap by a little.
+        seen = labels > 0
+        place, limit = None, 0.1 * np.count_nonzero(shape)
+        for reach in range(max(height, width) // 2, -1, -1):
+            top = round(middle[0] + reach * np.sin(angle) - shape.shape[0] / 2)
+            left = round(middle[1] + reach * np.cos(angle) - shape.shape[1] / 2)
+            if top < 0 or left < 0 or top + shape.shape[0] > height or left + shape.shape[1] > width:
+                continue
+            overlap = np.count_nonzero(seen[top : top + shape.shape[0], left : left + shape.shape[1]] & shape)
+            if overlap > limit:
+                break
+            place = (top, left) if overlap else place
+        if place is None:
+            continue
+        top, left = place
+        here = np.s_[top : top + shape.shape[0], left : left + shape.shape[1]]
+        free = shape & ~seen[here]
+        soft = cv2.GaussianBlur(shape.astype(np.float32), (0, 0), 0.7)[..., None]
+        old, overlapping = image[here].astype(np.float32), (shape & seen[here])[..., None]
+        laid = old + soft * (look - old)
+        # Where the two overlap, light adds up, as in a thick specimen.
+        laid = np.where(overlapping, np.maximum(old, look) + 0.5 * np.maximum(np.minimum(old, look) - ground, 0), laid)
+        image[here] = np.clip(laid, 0, 255).astype(np.uint8)
+        labels[here][free] = labels.max() + 1
+    return image, labels
 
 
 def _source_grid(shape, rng, crop, zoom):
