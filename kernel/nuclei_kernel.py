@@ -11,25 +11,25 @@
 #  9  device        line  1139  Device: what the run computes on, and in which precision.
 # 10  folds         line  1212  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
 # 11  targets       line  1297  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  tta           line  1392  Test-time augmentation: the eight views of an image, and their inverses.
-# 13  watershed     line  1432  Watershed: from probabilities to instances, by flooding from seeds.
-# 14  inference     line  1515  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  metric        line  1641  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 16  parallel      line  1717  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 17  progress      line  1813  Progress: what long work over many images says of itself.
-# 18  augmentation  line  1833  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 19  batches       line  1949  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 20  loss          line  2051  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 21  model         line  2122  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 22  optimizer     line  2244  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 23  schedule      line  2277  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
-# 24  training_log  line  2322  Training log: where a training is, and what it says of that.
-# 25  tuning        line  2390  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 26  train         line  2454  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 27  main          line  2690  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 28  __main__      line  2940  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 12  tta           line  1397  Test-time augmentation: the eight views of an image, and their inverses.
+# 13  watershed     line  1437  Watershed: from probabilities to instances, by flooding from seeds.
+# 14  inference     line  1520  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 15  metric        line  1646  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 16  parallel      line  1722  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 17  progress      line  1818  Progress: what long work over many images says of itself.
+# 18  augmentation  line  1838  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 19  batches       line  1954  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 20  loss          line  2056  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 21  model         line  2127  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 22  optimizer     line  2249  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 23  schedule      line  2282  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 24  training_log  line  2327  Training log: where a training is, and what it says of that.
+# 25  tuning        line  2395  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 26  train         line  2459  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 27  main          line  2695  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 28  __main__      line  2945  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 23eb6dd615cc45c8, this file bfd51cedaf8b136c
+# sources 664fc42ff2225307, this file d9e6b015851e1b85
 
 import csv
 import hashlib
@@ -66,7 +66,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "23eb6dd615cc45c8"
+SOURCE_HASH = "664fc42ff2225307"
 
 
 # ==================================================================================================
@@ -1301,11 +1301,12 @@ def split_data(images, config):
 # ==================================================================================================
 
 # The channels of targets and probs, in this order.
-INTERIOR, BORDER, CORE = range(3)
+INTERIOR, BORDER, CORE, SHALLOW, DEEP = range(5)
+ENERGY_LEVELS = (0.2, 0.7)  # of the relative depth, beside the core's
 
 
 def make_targets(labels, core):
-    """labels int32 (H, W) -> targets float32 (H, W, 3) of zeros and ones: interior, border, core.
+    """labels int32 (H, W) -> targets float32 (H, W, 5) of zeros and ones: interior, border, core, and two more levels.
 
     - interior: every pixel of a nucleus.
     - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
@@ -1318,7 +1319,11 @@ def make_targets(labels, core):
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     interior = labels > 0
     return np.stack(
-        [interior, _touching(labels), interior & (depth > core * deepest[labels])],
+        [
+            interior,
+            _touching(labels),
+            *(interior & (depth > level * deepest[labels]) for level in (core, *ENERGY_LEVELS)),
+        ],
         axis=-1,
     ).astype(np.float32)
 
@@ -1465,7 +1470,7 @@ def find_instances(probs, thresholds, zoom=1.0):
     parts, count = ndi.label(interior)
     seedless = np.setdiff1d(np.arange(1, count + 1), parts[seeds > 0])
     seeds = np.where(np.isin(parts, seedless), parts + seeds.max(initial=0), seeds)
-    altitude = -(probs[..., INTERIOR] + core)
+    altitude = -(probs[..., INTERIOR] + core + probs[..., SHALLOW:].sum(axis=-1))  # the energy: a sum of levels
     labels = watershed(altitude, seeds, mask=interior)
     return _keep_nuclei(_fill_holes(labels), probs[..., INTERIOR], thresholds, zoom)
 
@@ -1987,7 +1992,7 @@ class Crops:
         c = self.config
         rng = np.random.default_rng([c.train_seed, index])
         x = np.empty((c.train_batch, c.train_crop, c.train_crop, 3), np.float32)
-        y = np.empty((c.train_batch, c.train_crop, c.train_crop, 4), np.float32)
+        y = np.empty((c.train_batch, c.train_crop, c.train_crop, 6), np.float32)
         for n, i in enumerate(rng.choice(len(self.images), c.train_batch, p=self.chances)):
             while not self._make_crop(i, rng, x[n], y[n]):
                 i = rng.choice(len(self.images), p=self.chances)
@@ -2001,8 +2006,8 @@ class Crops:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-c.train_zoom, c.train_zoom)
             image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
             x[:] = image
-            y[..., :3] = make_targets(labels, c.target_core)
-            y[..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+            y[..., :-1] = make_targets(labels, c.target_core)
+            y[..., -1] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
         except Exception as error:  # hours of training are worth more than one image
             self._leave_out(self.ids[i], f"{type(error).__name__}: {error}")
             return False
@@ -2463,7 +2468,7 @@ HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
 def new_model(config):
     """The network that a config describes, with fresh weights: three outputs, see targets."""
-    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
+    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=5)
 
 
 def compile_model(model, config, parts=1):

@@ -5,11 +5,12 @@ import numpy as np
 from scipy import ndimage as ndi
 
 # The channels of targets and probs, in this order.
-INTERIOR, BORDER, CORE = range(3)
+INTERIOR, BORDER, CORE, SHALLOW, DEEP = range(5)
+ENERGY_LEVELS = (0.2, 0.7)  # of the relative depth, beside the core's
 
 
 def make_targets(labels, core):
-    """labels int32 (H, W) -> targets float32 (H, W, 3) of zeros and ones: interior, border, core.
+    """labels int32 (H, W) -> targets float32 (H, W, 5) of zeros and ones: interior, border, core, and two more levels.
 
     - interior: every pixel of a nucleus.
     - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
@@ -22,7 +23,11 @@ def make_targets(labels, core):
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     interior = labels > 0
     return np.stack(
-        [interior, _touching(labels), interior & (depth > core * deepest[labels])],
+        [
+            interior,
+            _touching(labels),
+            *(interior & (depth > level * deepest[labels]) for level in (core, *ENERGY_LEVELS)),
+        ],
         axis=-1,
     ).astype(np.float32)
 

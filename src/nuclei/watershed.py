@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage as ndi
 from skimage.segmentation import watershed
 
-from nuclei.targets import BORDER, CORE, INTERIOR
+from nuclei.targets import BORDER, CORE, INTERIOR, SHALLOW
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def find_instances(probs, thresholds, zoom=1.0):
     parts, count = ndi.label(interior)
     seedless = np.setdiff1d(np.arange(1, count + 1), parts[seeds > 0])
     seeds = np.where(np.isin(parts, seedless), parts + seeds.max(initial=0), seeds)
-    altitude = -(probs[..., INTERIOR] + core)
+    altitude = -(probs[..., INTERIOR] + core + probs[..., SHALLOW:].sum(axis=-1))  # the energy: a sum of levels
     labels = watershed(altitude, seeds, mask=interior)
     return _keep_nuclei(_fill_holes(labels), probs[..., INTERIOR], thresholds, zoom)
 
