@@ -14,22 +14,22 @@
 # 12  tta           line  1397  Test-time augmentation: the eight views of an image, and their inverses.
 # 13  watershed     line  1437  Watershed: from probabilities to instances, by flooding from seeds.
 # 14  inference     line  1520  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  metric        line  1646  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 16  parallel      line  1722  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 17  progress      line  1818  Progress: what long work over many images says of itself.
-# 18  augmentation  line  1838  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 19  batches       line  1954  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 20  loss          line  2056  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 21  model         line  2127  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 22  optimizer     line  2249  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 23  schedule      line  2282  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
-# 24  training_log  line  2327  Training log: where a training is, and what it says of that.
-# 25  tuning        line  2395  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 26  train         line  2459  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 27  main          line  2695  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 28  __main__      line  2945  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 15  metric        line  1651  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 16  parallel      line  1727  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 17  progress      line  1823  Progress: what long work over many images says of itself.
+# 18  augmentation  line  1843  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 19  batches       line  1959  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 20  loss          line  2061  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 21  model         line  2132  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 22  optimizer     line  2254  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 23  schedule      line  2287  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 24  training_log  line  2332  Training log: where a training is, and what it says of that.
+# 25  tuning        line  2400  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 26  train         line  2464  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 27  main          line  2700  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 28  __main__      line  2950  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 664fc42ff2225307, this file d9e6b015851e1b85
+# sources 5bced7c602ef1cd7, this file c31dbda3e88495cf
 
 import csv
 import hashlib
@@ -66,7 +66,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "664fc42ff2225307"
+SOURCE_HASH = "5bced7c602ef1cd7"
 
 
 # ==================================================================================================
@@ -1563,9 +1563,14 @@ def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,)
         zoomed = seen if size == (width, height) else cv2.resize(seen, size, interpolation=smooth)
         probs = predict_tiled(zoomed, network, tile, overlap, batch, views)
         if size != (width, height):
-            probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR)
-        total = total + probs.reshape(height, width, -1) / len(zooms)
+            probs = _resize_probs(probs, (width, height), cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR)
+        total = total + probs / len(zooms)
     return total
+
+
+def _resize_probs(probs, size, interpolation):
+    """probs float32 (H, W, C) at the size (width, height), class by class: OpenCV's INTER_AREA takes four at most."""
+    return np.dstack([cv2.resize(one, size, interpolation=interpolation) for one in np.moveaxis(probs, -1, 0)])
 
 
 def predict_tiled(image, network, tile, overlap, batch, views=(0,)):

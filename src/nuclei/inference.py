@@ -51,9 +51,14 @@ def predict_probs(image, network, tile, overlap, batch, views=(0,), zooms=(1.0,)
         zoomed = seen if size == (width, height) else cv2.resize(seen, size, interpolation=smooth)
         probs = predict_tiled(zoomed, network, tile, overlap, batch, views)
         if size != (width, height):
-            probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR)
-        total = total + probs.reshape(height, width, -1) / len(zooms)
+            probs = _resize_probs(probs, (width, height), cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR)
+        total = total + probs / len(zooms)
     return total
+
+
+def _resize_probs(probs, size, interpolation):
+    """probs float32 (H, W, C) at the size (width, height), class by class: OpenCV's INTER_AREA takes four at most."""
+    return np.dstack([cv2.resize(one, size, interpolation=interpolation) for one in np.moveaxis(probs, -1, 0)])
 
 
 def predict_tiled(image, network, tile, overlap, batch, views=(0,)):
