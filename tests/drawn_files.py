@@ -1,6 +1,7 @@
 """A competition's files as tests draw them: name -> bytes, in Kaggle's layout, zipped or unpacked."""
 
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -37,6 +38,11 @@ def write_folder(folder, files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return folder
+
+
+def read_folder(folder):
+    """name -> bytes of the files right in a folder."""
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def write_zip(path, files, prefix=""):

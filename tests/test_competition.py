@@ -5,6 +5,7 @@ import zipfile
 from types import SimpleNamespace
 
 import pytest
+from drawn_files import read_folder
 
 from nuclei.config import BadInput
 from workbench import competition
@@ -61,10 +62,6 @@ def signed_in(monkeypatch):
         return one
 
     return sign_in
-
-
-def read_folder(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # ---- download ----------------------------------------------------------------------------------

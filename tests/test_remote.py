@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from drawn_files import read_folder
 from kaggle_stub import SECRET, client_environment, play
 
 from workbench import remote
@@ -252,10 +253,6 @@ def test_download_gets_what_is_missing_and_no_more(nuclei):
     code, _, err, _ = nuclei(["download", "new"], spoilt)
     assert code == 2 and "damaged" in err
     assert os.listdir("new") == ["stage1_train_labels.csv.zip"]
-
-
-def read_folder(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 # ---- the whole way -----------------------------------------------------------------------------
