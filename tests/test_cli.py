@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from drawn import draw_discs
+from drawn_files import encode, write_folder
 
 from nuclei.config import Config
 from nuclei.rle import encode_labels
@@ -19,17 +20,6 @@ from nuclei.submission import check_submission, read_table
 from workbench.cli import main
 from workbench.folders import in_use
 from workbench.sample import draw_sample
-
-
-def png(pixels):
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-def write_files(folder, files):
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
 
 
 def snapshot(folder):
@@ -98,7 +88,7 @@ def test_own_images_get_labels_and_overlays(sample_run, tmp_path, capsys):
     folder, bad, _ = sample_run
     with zipfile.ZipFile(folder / "data" / "stage1_test.zip") as archive:
         name = next(name for name in sorted(archive.namelist()) if bad not in name)
-        write_files(tmp_path, {"mine.png": archive.read(name), "bad.png": b"no image"})
+        write_folder(tmp_path, {"mine.png": archive.read(name), "bad.png": b"no image"})
     image = cv2.imread(str(tmp_path / "mine.png"))
     files = [str(tmp_path / f) for f in ("mine.png", "bad.png", "missing.tif")]
     assert main(["predict", "--weights", str(folder / "out"), "--out", str(tmp_path / "found"), *files]) == 0
@@ -128,54 +118,51 @@ def test_a_picture_of_the_run(sample_run, tmp_path, capsys):
 # ---- how a command ends ------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("drawn")
-    draw_sample(folder, n_train=2, n_test=5)
-    return folder
-
-
-def test_ctrl_c_ends_with_a_sentence(drawn, capsys, monkeypatch):
+def test_ctrl_c_ends_with_a_sentence(tmp_path, capsys, monkeypatch):
     def interrupt(folder):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("workbench.info.find_sets", interrupt)
-    assert main(["info", str(drawn)]) == 130
+    assert main(["info", str(tmp_path)]) == 130
     assert "Ctrl-C" in capsys.readouterr().err
 
 
-def test_sigterm_ends_as_ctrl_c_does(drawn, capsys, monkeypatch):
+def test_sigterm_ends_as_ctrl_c_does(tmp_path, capsys, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("workbench.info.find_sets", lambda folder: os.kill(os.getpid(), signal.SIGTERM))
-    assert main(["info", str(drawn)]) == 143
+    assert main(["info", str(tmp_path)]) == 143
     assert "stopped by SIGTERM; what earlier runs wrote still stands" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize("command", ["run", "train", "predict", "kernel run"])
-def test_a_second_run_in_one_folder_is_told_so(drawn, tmp_path, capsys, command):
-    with in_use(tmp_path):
-        assert main([*command.split(), "--data", str(drawn), "--out", str(tmp_path)]) == 2
-    assert f"{tmp_path} is in use by another run" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    "command, folder",
+    [("run", "."), ("train", "."), ("predict", "."), ("kernel run", "."), ("cv mine --folds 1", "mine")],
+)
+def test_a_second_run_in_one_folder_is_told_so(small, capsys, command, folder):
+    out = small / "runs"
+    with in_use(out / folder):
+        assert main([*command.split(), "--data", str(small / "data"), "--out", str(out)]) == 2
+    assert f"{out / folder} is in use by another run" in capsys.readouterr().err
+    assert not list((out / folder).iterdir())
 
 
-def test_a_full_disk_is_a_sentence(drawn, capsys, monkeypatch):
+def test_a_full_disk_is_a_sentence(tmp_path, capsys, monkeypatch):
     def fill(folder):
         raise OSError(28, "No space left on device", "some/file")
 
     monkeypatch.setattr("workbench.info.find_sets", fill)
-    assert main(["info", str(drawn)]) == 2
+    assert main(["info", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "nuclei: error: some/file: No space left on device\n"
 
 
-def test_a_bug_is_no_bad_input(drawn, monkeypatch):
+def test_a_bug_is_no_bad_input(tmp_path, monkeypatch):
     def fail(folder):
         raise ValueError("a bug")
 
     monkeypatch.setattr("workbench.info.find_sets", fail)
     with pytest.raises(ValueError, match="a bug"):
-        main(["info", str(drawn)])
+        main(["info", str(tmp_path)])
 
 
 # ---- bad input ---------------------------------------------------------------------------------
@@ -188,12 +175,12 @@ def small(tmp_path):
     image = np.where(labels > 0, 200, 20).astype(np.uint8)
     masks = [np.where(labels == i, 255, 0).astype(np.uint8) for i in (1, 2)]
     for image_id in "abc":
-        files = {f"{image_id}/images/{image_id}.png": png(image)}
-        files |= {f"{image_id}/masks/{i}.png": png(mask) for i, mask in enumerate(masks)}
-        write_files(tmp_path / "data" / "stage1_train", files)
-    write_files(tmp_path / "data" / "stage1_test", {"t/images/t.png": png(image)})
-    write_files(tmp_path / "out", {"submission.csv": b"ImageId,EncodedPixels\nt,1 2\n", "config.json": b"{}"})
-    write_files(tmp_path, {"solution.csv": b"ImageId,EncodedPixels,Height,Width,Usage\nt,1 2,40,50,Public\n"})
+        files = {f"{image_id}/images/{image_id}.png": encode(image)}
+        files |= {f"{image_id}/masks/{i}.png": encode(mask) for i, mask in enumerate(masks)}
+        write_folder(tmp_path / "data" / "stage1_train", files)
+    write_folder(tmp_path / "data" / "stage1_test", {"t/images/t.png": encode(image)})
+    write_folder(tmp_path / "out", {"submission.csv": b"ImageId,EncodedPixels\nt,1 2\n", "config.json": b"{}"})
+    write_folder(tmp_path, {"solution.csv": b"ImageId,EncodedPixels,Height,Width,Usage\nt,1 2,40,50,Public\n"})
     return tmp_path
 
 
@@ -211,7 +198,7 @@ def no_folder(f):
 
 def no_competition(f):
     no_folder(f)
-    write_files(f, {"data/notes.txt": b"hello"})
+    write_folder(f, {"data/notes.txt": b"hello"})
 
 
 def file_for_folder(f):
@@ -230,13 +217,13 @@ def truncated(name):
 
 
 def put(name, content):
-    return lambda f: write_files(f, {name: content})
+    return lambda f: write_folder(f, {name: content})
 
 
 def mask(*box):
     pixels = np.zeros((40, 50), np.uint8)
     pixels[box] = 255
-    return png(pixels)
+    return encode(pixels)
 
 
 def drop(name):
@@ -270,7 +257,7 @@ def weights_of(**changes):
 
 
 def same_stem(f):
-    write_files(f, {"one/x.png": b"", "two/x.tif": b""})
+    write_folder(f, {"one/x.png": b"", "two/x.tif": b""})
 
 
 BAD_INPUT = [
@@ -288,7 +275,7 @@ BAD_INPUT = [
     ("undecodable mask", put("data/stage1_train/a/masks/0.png", b"no"), TRAIN, ["a/masks/0.png", "replace"]),
     (
         "mask of another size",
-        put("data/stage1_train/b/masks/1.png", png(np.ones((4, 4), np.uint8))),
+        put("data/stage1_train/b/masks/1.png", encode(np.ones((4, 4), np.uint8))),
         TRAIN,
         ["b/masks/1.png", "4x4", "40x50"],
     ),

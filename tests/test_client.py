@@ -59,13 +59,18 @@ def test_kaggle_may_say_how_long_to_wait(headers, wait):
 SIGNED = "https://storage/file?signature=secret"
 ERRORS = [
     # what the client raises, what becomes of it, its code, words of it
-    (requests.HTTPError(response=respond(429, b"busy", Retry_After="9")), Refusal, 429, ["answered 429, busy"]),
-    (requests.HTTPError(response=respond(401, b"Who?")), Refusal, 401, ["answered 401, Who?", "KAGGLE_API_TOKEN"]),
-    (requests.ConnectionError(SIGNED), Refusal, 0, ["out of reach (ConnectionError)", "network"]),
-    (requests.ReadTimeout(SIGNED), Refusal, 0, ["out of reach (ReadTimeout)"]),
-    (json.JSONDecodeError("no JSON", "", 0), BadInput, None, ["cannot read", "JSONDecodeError"]),
-    (KeyError("PONDERING"), BadInput, None, ["cannot read", "KeyError"]),
-    (ValueError("Title must be five characters"), BadInput, None, ["Title must be five characters"]),
+    (requests.HTTPError(response=respond(429, b"busy")), Refusal, 429, ["the push: ", "answered 429, busy"]),
+    (
+        requests.HTTPError(response=respond(401, b"Who?")),
+        Refusal,
+        401,
+        ["the push: ", "answered 401, Who?", "KAGGLE_API_TOKEN"],
+    ),
+    (requests.ConnectionError(SIGNED), Refusal, 0, ["the push: ", "out of reach (ConnectionError)", "network"]),
+    (requests.ReadTimeout(SIGNED), Refusal, 0, ["the push: ", "out of reach (ReadTimeout)"]),
+    (json.JSONDecodeError("no JSON", "", 0), BadInput, None, ["the push: ", "cannot read", "JSONDecodeError"]),
+    (KeyError("PONDERING"), BadInput, None, ["the push: ", "cannot read", "KeyError"]),
+    (ValueError("Title must be five characters"), BadInput, None, ["the push: ", "Title must be five characters"]),
     (BadInput("a sentence of ours"), BadInput, None, ["a sentence of ours"]),
 ]
 
@@ -79,8 +84,13 @@ def test_what_the_client_raises_is_a_sentence(capsys, error, kind, code, words):
     assert getattr(raised.value, "code", None) == code
     for word in words:
         assert word in str(raised.value)
-    assert error.args[:1] == ("a sentence of ours",) or str(raised.value).startswith("the push: ")
     assert "secret" not in str(raised.value) + capsys.readouterr().out
+
+
+def test_a_refusal_keeps_the_wait_that_kaggle_asks_for():
+    with pytest.raises(Refusal) as raised, asking("the push"):
+        raise requests.HTTPError(response=respond(429, b"busy", Retry_After="9"))
+    assert raised.value.wait == 9
 
 
 def test_an_answer_passes_and_what_is_printed_on_the_way_does_not(capsys):

@@ -10,7 +10,6 @@ import pytest
 from nuclei.config import BadInput, Config
 from workbench import experiments
 from workbench.experiments import append_row, change_settings, compare_recipes, cross_validate, summarise
-from workbench.folders import in_use
 
 # ---- settings ----------------------------------------------------------------------------------
 
@@ -82,14 +81,6 @@ def test_a_fold_of_other_settings_is_not_taken_for_this_recipe(tmp_path, trainin
     cross_validate(Config(), "data", [2], tmp_path)
     with pytest.raises(BadInput, match="other settings"):
         cross_validate(Config(model_width=8), "data", [2], tmp_path)
-
-
-def test_two_processes_do_not_train_one_recipe(tmp_path, trainings):
-    with in_use(tmp_path), pytest.raises(BadInput, match="in use by another run"):
-        cross_validate(Config(), "data", [2], tmp_path)
-    assert trainings == [] and not list(tmp_path.iterdir())
-    cross_validate(Config(), "data", [2], tmp_path)
-    assert len(trainings) == 1
 
 
 # ---- rows --------------------------------------------------------------------------------------

@@ -81,8 +81,9 @@ def cv(args):
 
     config = change_settings(make_config(args), args.set)
     folder = args.out / args.recipe
-    cross_validate(config, data, args.folds, folder)
-    row = append_row(args.table, args.typed, folder, args.folds)
+    with in_use(folder):
+        cross_validate(config, data, args.folds, folder)
+        row = append_row(args.table, args.typed, folder, args.folds)
     print("\n".join(f"{name:<20} {value}" for name, value in row.items()))
     print(f"\n{args.table} has this row. Next, another recipe on the same folds:\n  nuclei compare OTHER {args.recipe}")
 

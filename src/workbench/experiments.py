@@ -17,7 +17,7 @@ from nuclei.device import choose_precision, list_gpus
 from nuclei.kinds import KINDS
 from nuclei.main import train_competition
 from nuclei.submission import read_table, write_whole
-from workbench.folders import in_use, unfinished
+from workbench.folders import unfinished
 from workbench.scoring import mean_interval
 
 COLUMNS = ("date", "commit", "recipe", "command", "minutes", "device", "mean", "spread", *KINDS)
@@ -51,17 +51,15 @@ def cross_validate(config, data, folds, folder):
     """Trains a recipe once a fold, in `folder`/fold-K; folds that an earlier call finished stand.
 
     Raises:
-        BadInput: about the data, or a fold stands there that was trained with other settings, or another process trains
-            this recipe.
+        BadInput: about the data, or a fold stands there that was trained with other settings.
     """
-    with in_use(folder):
-        for fold in folds:
-            out, recipe = folder / f"fold-{fold}", replace(config, data_fold=fold)
-            if not (out / HELD_OUT).is_file():
-                with unfinished(out) as running:
-                    train_competition(recipe, data, running)
-            elif json.loads((out / CONFIG).read_text())["config"] != json.loads(json.dumps(asdict(recipe))):
-                raise BadInput(f"{out} holds a training with other settings: give this recipe another name")
+    for fold in folds:
+        out, recipe = folder / f"fold-{fold}", replace(config, data_fold=fold)
+        if not (out / HELD_OUT).is_file():
+            with unfinished(out) as running:
+                train_competition(recipe, data, running)
+        elif json.loads((out / CONFIG).read_text())["config"] != json.loads(json.dumps(asdict(recipe))):
+            raise BadInput(f"{out} holds a training with other settings: give this recipe another name")
 
 
 def read_scores(run):
