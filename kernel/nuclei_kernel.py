@@ -29,7 +29,7 @@
 # 27  main          line  2698  Main: the competition's files -> a trained network -> submission.csv, with a table of...
 # 28  __main__      line  2948  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources baa698f29cec8d54, this file 76f22008ba567d29
+# sources 5fbb724dbf73b5cc, this file 21b35479919cf5f8
 
 import csv
 import hashlib
@@ -66,7 +66,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "baa698f29cec8d54"
+SOURCE_HASH = "5fbb724dbf73b5cc"
 
 
 # ==================================================================================================
@@ -1846,7 +1846,7 @@ def progress(items, name):
 # Targets are drawn from the labels after all of this, so they are as crisp as if the crop had been photographed so.
 # ==================================================================================================
 
-ANISOTROPY = 0.25  # octaves between the two axes, both ways
+ANISOTROPY = 0.5  # octaves between the two axes, both ways
 
 
 def augment(image, labels, rng, crop, zoom):

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from skimage.measure import label as connected_components
 
-ANISOTROPY = 0.25  # octaves between the two axes, both ways
+ANISOTROPY = 0.5  # octaves between the two axes, both ways
 
 
 def augment(image, labels, rng, crop, zoom):
