@@ -11,25 +11,25 @@
 #  9  device        line  1139  Device: what the run computes on, and in which precision.
 # 10  folds         line  1212  Folds: parts to train on, to tune on and to hold out, kinds spread evenly and near-...
 # 11  targets       line  1297  Targets: what the network learns from a label image, and how much each pixel weighs.
-# 12  tta           line  1392  Test-time augmentation: the eight views of an image, and their inverses.
-# 13  watershed     line  1432  Watershed: from probabilities to instances, by flooding from seeds.
-# 14  inference     line  1515  Inference: an image of any size through a network of one tile size, at the zoom that...
-# 15  metric        line  1649  The competition's score of one image: one overlap matrix, IoU, precision at ten...
-# 16  parallel      line  1725  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
-# 17  progress      line  1821  Progress: what long work over many images says of itself.
-# 18  augmentation  line  1841  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 19  batches       line  1957  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 20  loss          line  2059  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 21  model         line  2130  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 22  optimizer     line  2252  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 23  schedule      line  2285  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
-# 24  training_log  line  2330  Training log: where a training is, and what it says of that.
-# 25  tuning        line  2398  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 26  train         line  2462  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 27  main          line  2698  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 28  __main__      line  2948  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 12  tta           line  1404  Test-time augmentation: the eight views of an image, and their inverses.
+# 13  watershed     line  1444  Watershed: from probabilities to instances, by flooding from seeds.
+# 14  inference     line  1527  Inference: an image of any size through a network of one tile size, at the zoom that...
+# 15  metric        line  1661  The competition's score of one image: one overlap matrix, IoU, precision at ten...
+# 16  parallel      line  1737  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
+# 17  progress      line  1833  Progress: what long work over many images says of itself.
+# 18  augmentation  line  1853  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
+# 19  batches       line  1969  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 20  loss          line  2071  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 21  model         line  2142  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 22  optimizer     line  2264  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 23  schedule      line  2297  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 24  training_log  line  2342  Training log: where a training is, and what it says of that.
+# 25  tuning        line  2410  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 26  train         line  2474  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 27  main          line  2710  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 28  __main__      line  2960  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources baa698f29cec8d54, this file 76f22008ba567d29
+# sources d86be33b5ce977da, this file 2795bc5b1893ac25
 
 import csv
 import hashlib
@@ -66,7 +66,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "baa698f29cec8d54"
+SOURCE_HASH = "d86be33b5ce977da"
 
 
 # ==================================================================================================
@@ -1301,11 +1301,11 @@ def split_data(images, config):
 # ==================================================================================================
 
 # The channels of targets and probs, in this order.
-INTERIOR, BORDER, CORE = range(3)
+INTERIOR, BORDER, CORE, CENTRE = range(4)
 
 
 def make_targets(labels, core):
-    """labels int32 (H, W) -> targets float32 (H, W, 3) of zeros and ones: interior, border, core.
+    """labels int32 (H, W) -> targets float32 (H, W, 4) of zeros and ones: interior, border, core, centre.
 
     - interior: every pixel of a nucleus.
     - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
@@ -1318,7 +1318,7 @@ def make_targets(labels, core):
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     interior = labels > 0
     return np.stack(
-        [interior, _touching(labels), interior & (depth > core * deepest[labels])],
+        [interior, _touching(labels), interior & (depth > core * deepest[labels]), interior & _centres(labels)],
         axis=-1,
     ).astype(np.float32)
 
@@ -1335,6 +1335,18 @@ def inner_distance(labels):
         return np.full(labels.shape, max(labels.shape), np.float32)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     return np.where(labels > 0, depth + 0.5, 0).astype(np.float32)
+
+
+def _centres(labels):
+    """bool (H, W): a disc around each nucleus's middle, of 0.35 of the radius of a disc as large as the nucleus."""
+    count = labels.max(initial=0) + 1
+    areas = np.bincount(labels.ravel(), minlength=count).clip(1)
+    rows, columns = np.indices(labels.shape, np.float32)
+    squares = 0.0
+    for place in (rows, columns):
+        middle = np.bincount(labels.ravel(), weights=place.ravel(), minlength=count) / areas
+        squares = squares + (place - middle[labels]) ** 2
+    return squares < 0.35**2 * areas[labels] / np.pi
 
 
 def _touching(labels):
@@ -1458,7 +1470,7 @@ def find_instances(probs, thresholds, zoom=1.0):
     Args:
         zoom: network px for one px of `probs`; the thresholds' areas are divided by its square.
     """
-    core = probs[..., CORE] * (1 - probs[..., BORDER])
+    core = (probs[..., CORE] + probs[..., CENTRE]) / 2 * (1 - probs[..., BORDER])
     interior = probs[..., INTERIOR] > thresholds.interior
     seeds = _large_parts(core > thresholds.seed, thresholds.seed_area / zoom**2)
     interior |= seeds > 0
@@ -1995,7 +2007,7 @@ class Crops:
         c = self.config
         rng = np.random.default_rng([c.train_seed, index])
         x = np.empty((c.train_batch, c.train_crop, c.train_crop, 3), np.float32)
-        y = np.empty((c.train_batch, c.train_crop, c.train_crop, 4), np.float32)
+        y = np.empty((c.train_batch, c.train_crop, c.train_crop, 5), np.float32)
         for n, i in enumerate(rng.choice(len(self.images), c.train_batch, p=self.chances)):
             while not self._make_crop(i, rng, x[n], y[n]):
                 i = rng.choice(len(self.images), p=self.chances)
@@ -2009,8 +2021,8 @@ class Crops:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-c.train_zoom, c.train_zoom)
             image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
             x[:] = image
-            y[..., :3] = make_targets(labels, c.target_core)
-            y[..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+            y[..., :4] = make_targets(labels, c.target_core)
+            y[..., 4] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
         except Exception as error:  # hours of training are worth more than one image
             self._leave_out(self.ids[i], f"{type(error).__name__}: {error}")
             return False
@@ -2471,7 +2483,7 @@ HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
 def new_model(config):
     """The network that a config describes, with fresh weights: three outputs, see targets."""
-    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
+    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=4)
 
 
 def compile_model(model, config, parts=1):

@@ -45,7 +45,7 @@ class Crops:
         c = self.config
         rng = np.random.default_rng([c.train_seed, index])
         x = np.empty((c.train_batch, c.train_crop, c.train_crop, 3), np.float32)
-        y = np.empty((c.train_batch, c.train_crop, c.train_crop, 4), np.float32)
+        y = np.empty((c.train_batch, c.train_crop, c.train_crop, 5), np.float32)
         for n, i in enumerate(rng.choice(len(self.images), c.train_batch, p=self.chances)):
             while not self._make_crop(i, rng, x[n], y[n]):
                 i = rng.choice(len(self.images), p=self.chances)
@@ -59,8 +59,8 @@ class Crops:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-c.train_zoom, c.train_zoom)
             image, labels = augment(self.images[i], self.labels[i], rng, c.train_crop, zoom)
             x[:] = image
-            y[..., :3] = make_targets(labels, c.target_core)
-            y[..., 3] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+            y[..., :4] = make_targets(labels, c.target_core)
+            y[..., 4] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
         except Exception as error:  # hours of training are worth more than one image
             self._leave_out(self.ids[i], f"{type(error).__name__}: {error}")
             return False

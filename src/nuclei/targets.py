@@ -5,11 +5,11 @@ import numpy as np
 from scipy import ndimage as ndi
 
 # The channels of targets and probs, in this order.
-INTERIOR, BORDER, CORE = range(3)
+INTERIOR, BORDER, CORE, CENTRE = range(4)
 
 
 def make_targets(labels, core):
-    """labels int32 (H, W) -> targets float32 (H, W, 3) of zeros and ones: interior, border, core.
+    """labels int32 (H, W) -> targets float32 (H, W, 4) of zeros and ones: interior, border, core, centre.
 
     - interior: every pixel of a nucleus.
     - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
@@ -22,7 +22,7 @@ def make_targets(labels, core):
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     interior = labels > 0
     return np.stack(
-        [interior, _touching(labels), interior & (depth > core * deepest[labels])],
+        [interior, _touching(labels), interior & (depth > core * deepest[labels]), interior & _centres(labels)],
         axis=-1,
     ).astype(np.float32)
 
@@ -39,6 +39,18 @@ def inner_distance(labels):
         return np.full(labels.shape, max(labels.shape), np.float32)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     return np.where(labels > 0, depth + 0.5, 0).astype(np.float32)
+
+
+def _centres(labels):
+    """bool (H, W): a disc around each nucleus's middle, of 0.35 of the radius of a disc as large as the nucleus."""
+    count = labels.max(initial=0) + 1
+    areas = np.bincount(labels.ravel(), minlength=count).clip(1)
+    rows, columns = np.indices(labels.shape, np.float32)
+    squares = 0.0
+    for place in (rows, columns):
+        middle = np.bincount(labels.ravel(), weights=place.ravel(), minlength=count) / areas
+        squares = squares + (place - middle[labels]) ** 2
+    return squares < 0.35**2 * areas[labels] / np.pi
 
 
 def _touching(labels):

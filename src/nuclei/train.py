@@ -35,7 +35,7 @@ HALVINGS = 3  # of the learning rate, one each time that the training is lost
 
 def new_model(config):
     """The network that a config describes, with fresh weights: three outputs, see targets."""
-    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
+    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=4)
 
 
 def compile_model(model, config, parts=1):

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage as ndi
 from skimage.segmentation import watershed
 
-from nuclei.targets import BORDER, CORE, INTERIOR
+from nuclei.targets import BORDER, CENTRE, CORE, INTERIOR
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def find_instances(probs, thresholds, zoom=1.0):
     Args:
         zoom: network px for one px of `probs`; the thresholds' areas are divided by its square.
     """
-    core = probs[..., CORE] * (1 - probs[..., BORDER])
+    core = (probs[..., CORE] + probs[..., CENTRE]) / 2 * (1 - probs[..., BORDER])
     interior = probs[..., INTERIOR] > thresholds.interior
     seeds = _large_parts(core > thresholds.seed, thresholds.seed_area / zoom**2)
     interior |= seeds > 0
