@@ -25,11 +25,11 @@
 # 23  schedule      line  2285  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
 # 24  training_log  line  2330  Training log: where a training is, and what it says of that.
 # 25  tuning        line  2398  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 26  train         line  2469  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 27  main          line  2705  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 28  __main__      line  2955  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 26  train         line  2462  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 27  main          line  2698  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 28  __main__      line  2948  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources 6334273ae992efde, this file b1d92170d09c3093
+# sources baa698f29cec8d54, this file 76f22008ba567d29
 
 import csv
 import hashlib
@@ -66,7 +66,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "6334273ae992efde"
+SOURCE_HASH = "baa698f29cec8d54"
 
 
 # ==================================================================================================
@@ -2430,12 +2430,7 @@ def _probs_at_true_zoom(image, truth, network, config, views):
 
 
 def tune_thresholds(images, network, config):
-    """The Thresholds that score best on an ImageSet with labels: one field at a time.
-
-    A choice gives way to a better one only where the mean gain exceeds its standard error over the images (the 1 SE
-    rule of Breiman et al. 1984, "Classification and Regression Trees", chapter 3): what a few of them gain by chance,
-    others lose.
-    """
+    """The Thresholds that score best on an ImageSet with labels: one field at a time."""
     cases = [
         (truth, _probs_at_true_zoom(image, truth, network, config, views=2))
         for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "tune")
@@ -2447,23 +2442,21 @@ def tune_thresholds(images, network, config):
             return average_precision(truth, find_instances(probs, thresholds, zoom))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.array(list(pool.map(score_one, cases)))
+            return np.mean(list(pool.map(score_one, cases)))
 
     # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
-    starts = {thresholds: score(thresholds) for thresholds in (replace(Thresholds(), confidence=0.0), Thresholds())}
-    best, best_scores = max(starts.items(), key=lambda item: item[1].mean())
+    best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
+    best_score = score(best)
     for name, choices in THRESHOLD_CHOICES.items():
-        others = [replace(best, **{name: choice}) for choice in choices if choice != getattr(best, name)]
-        tried = {thresholds: score(thresholds) for thresholds in others}
-        clear = [(one, scores) for one, scores in tried.items() if _is_clear(scores - best_scores)]
-        best, best_scores = max(clear, key=lambda item: item[1].mean(), default=(best, best_scores))
-    log.info("thresholds %s score %.4f on the tuning images", best, best_scores.mean())
+        for choice in choices:
+            if choice == getattr(best, name):
+                continue
+            candidate = replace(best, **{name: choice})
+            candidate_score = score(candidate)
+            if candidate_score > best_score:
+                best, best_score = candidate, candidate_score
+    log.info("thresholds %s score %.4f on the tuning images", best, best_score)
     return best
-
-
-def _is_clear(gains):
-    """Whether the mean of the gains, one an image, exceeds its standard error; a single image tells none."""
-    return gains.size > 1 and gains.mean() > gains.std(ddof=1) / np.sqrt(gains.size)
 
 
 # ==================================================================================================

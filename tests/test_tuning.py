@@ -1,12 +1,9 @@
 """Tuning: thresholds that never make things worse, and a score that a computable network reaches."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from drawn import draw_disc_set
 
-from nuclei import tuning
 from nuclei.config import Config
 from nuclei.inference import segment_probs
 from nuclei.metric import average_precision
@@ -49,30 +46,6 @@ def test_thresholds_are_chosen_where_the_default_sees_nothing():
     chosen = tune_thresholds(images, dim_network, TINY)
     assert chosen.seed < 0.45
     assert mean_precision(images, dim_network, chosen) > mean_precision(images, dim_network, Thresholds()) + 0.1
-
-
-@pytest.mark.parametrize(
-    ("gains", "taken"),
-    [
-        ([0.1, 0.1, 0.1, 0.1], True),
-        ([0.1, 0.1, 0.1, -0.05], True),
-        ([0.5, -0.05, 0.0, 0.0], False),  # one image alone
-        ([0.3, -0.2, 0.2, -0.1], False),  # as many lose as gain
-        ([-0.1, -0.1, -0.1, -0.1], False),
-        ([0.3], False),  # nothing to tell the error from
-    ],
-)
-def test_a_choice_is_taken_where_its_gain_exceeds_its_standard_error(monkeypatch, gains, taken):
-    images = draw_disc_set(len(gains))
-    better = replace(Thresholds(), interior=0.7)
-
-    def score(truth, thresholds):
-        (number,) = (n for n, labels in enumerate(images.labels) if labels is truth)
-        return 0.5 + gains[number] * (thresholds.interior == better.interior) - 0.1 * (thresholds.confidence == 0)
-
-    monkeypatch.setattr(tuning, "find_instances", lambda probs, thresholds, zoom: thresholds)
-    monkeypatch.setattr(tuning, "average_precision", score)
-    assert tune_thresholds(images, random_network, TINY) == (better if taken else Thresholds())
 
 
 def test_a_blind_network_scores_nothing_in_one_look_an_image():

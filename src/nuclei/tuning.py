@@ -43,12 +43,7 @@ def _probs_at_true_zoom(image, truth, network, config, views):
 
 
 def tune_thresholds(images, network, config):
-    """The Thresholds that score best on an ImageSet with labels: one field at a time.
-
-    A choice gives way to a better one only where the mean gain exceeds its standard error over the images (the 1 SE
-    rule of Breiman et al. 1984, "Classification and Regression Trees", chapter 3): what a few of them gain by chance,
-    others lose.
-    """
+    """The Thresholds that score best on an ImageSet with labels: one field at a time."""
     cases = [
         (truth, _probs_at_true_zoom(image, truth, network, config, views=2))
         for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "tune")
@@ -60,20 +55,18 @@ def tune_thresholds(images, network, config):
             return average_precision(truth, find_instances(probs, thresholds, zoom))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.array(list(pool.map(score_one, cases)))
+            return np.mean(list(pool.map(score_one, cases)))
 
     # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
-    starts = {thresholds: score(thresholds) for thresholds in (replace(Thresholds(), confidence=0.0), Thresholds())}
-    best, best_scores = max(starts.items(), key=lambda item: item[1].mean())
+    best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
+    best_score = score(best)
     for name, choices in THRESHOLD_CHOICES.items():
-        others = [replace(best, **{name: choice}) for choice in choices if choice != getattr(best, name)]
-        tried = {thresholds: score(thresholds) for thresholds in others}
-        clear = [(one, scores) for one, scores in tried.items() if _is_clear(scores - best_scores)]
-        best, best_scores = max(clear, key=lambda item: item[1].mean(), default=(best, best_scores))
-    log.info("thresholds %s score %.4f on the tuning images", best, best_scores.mean())
+        for choice in choices:
+            if choice == getattr(best, name):
+                continue
+            candidate = replace(best, **{name: choice})
+            candidate_score = score(candidate)
+            if candidate_score > best_score:
+                best, best_score = candidate, candidate_score
+    log.info("thresholds %s score %.4f on the tuning images", best, best_score)
     return best
-
-
-def _is_clear(gains):
-    """Whether the mean of the gains, one an image, exceeds its standard error; a single image tells none."""
-    return gains.size > 1 and gains.mean() > gains.std(ddof=1) / np.sqrt(gains.size)
