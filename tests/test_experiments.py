@@ -2,12 +2,15 @@
 
 import csv
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from nuclei.config import BadInput, Config
+from nuclei.submission import write_whole
 from workbench import experiments
 from workbench.experiments import append_row, change_settings, compare_recipes, cross_validate, summarise
 
@@ -109,6 +112,21 @@ def test_rows_are_added_to_those_that_are_there(tmp_path):
     assert rows[0]["minutes"] == "1.5"
     assert rows[0]["grey-tissue"] == ""
     assert "float" in rows[0]["device"]
+
+
+def test_recipes_that_end_at_once_lose_no_row(tmp_path, monkeypatch):
+    def write_slowly(*args):
+        time.sleep(0.3)  # long enough for the other to have read the table
+        write_whole(*args)
+
+    monkeypatch.setattr(experiments, "write_whole", write_slowly)
+    names = ("base", "wide")
+    for name in names:
+        leave_run(tmp_path / name / "fold-6", Config(), {"a": ("purple", 0.5)})
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: append_row(tmp_path / "docs/table.csv", name, tmp_path / name, [6]), names))
+    with open(tmp_path / "docs/table.csv", newline="") as file:
+        assert sorted(row["recipe"] for row in csv.DictReader(file)) == ["base", "wide"]
 
 
 # ---- pairs -------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from nuclei.device import choose_precision, list_gpus
 from nuclei.kinds import KINDS
 from nuclei.main import train_competition
 from nuclei.submission import read_table, write_whole
-from workbench.folders import unfinished
+from workbench.folders import in_use, unfinished
 from workbench.scoring import mean_interval
 
 COLUMNS = ("date", "commit", "recipe", "command", "minutes", "device", "mean", "spread", *KINDS)
@@ -100,12 +100,13 @@ def append_row(table, command, folder, folds):
         "spread": "" if np.isnan(spread) else f"{spread:.4f}",
         **{kind: f"{score:.3f}" for kind, score in kinds.items()},
     }
-    rows = read_table(table, COLUMNS) if table.is_file() else []
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([*rows, row])
-    write_whole(table, text.getvalue())
+    with in_use(table.parent, wait=True):  # two recipes that end at once must not lose a row
+        rows = read_table(table, COLUMNS) if table.is_file() else []
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, row])
+        write_whole(table, text.getvalue())
     return row
 
 

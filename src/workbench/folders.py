@@ -15,22 +15,23 @@ REPORT = "report.html"
 
 
 @contextlib.contextmanager
-def in_use(out):
+def in_use(out, wait=False):
     """Keeps the folder `out`, which is made where there is none, for this process as long as the context lasts.
 
     The lock is the kernel's, on the folder itself: nothing is written, and nothing is left when the process is killed.
 
     Args:
-        out: Path of the run's folder.
+        out: Path of the folder.
+        wait: whether to wait where another process has it.
 
     Raises:
-        BadInput: another process has it.
+        BadInput: another process has it, and there is no waiting.
     """
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise BadInput(f"{out} is in use by another run: wait for it to end, or name another folder") from None
         yield
