@@ -12,7 +12,9 @@ import pytest
 from nuclei.config import BadInput, Config
 from nuclei.submission import write_whole
 from workbench import experiments
+from workbench.cli import main
 from workbench.experiments import append_row, change_settings, compare_recipes, cross_validate, summarise
+from workbench.sample import draw_sample
 
 # ---- settings ----------------------------------------------------------------------------------
 
@@ -127,6 +129,14 @@ def test_recipes_that_end_at_once_lose_no_row(tmp_path, monkeypatch):
         list(pool.map(lambda name: append_row(tmp_path / "docs/table.csv", name, tmp_path / name, [6]), names))
     with open(tmp_path / "docs/table.csv", newline="") as file:
         assert sorted(row["recipe"] for row in csv.DictReader(file)) == ["base", "wide"]
+
+
+def test_a_table_may_lie_beside_the_runs_of_its_recipe(tmp_path, trainings):
+    draw_sample(tmp_path / "data", n_train=2, n_test=1)
+    table = tmp_path / "out/base/table.csv"
+    where = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--table", str(table)]
+    assert main(["cv", "base", "--folds", "6", *where]) == 0  # were both locked at once, it would wait for itself
+    assert "base" in table.read_text()
 
 
 # ---- pairs -------------------------------------------------------------------------------------

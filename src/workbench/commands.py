@@ -83,7 +83,7 @@ def cv(args):
     folder = args.out / args.recipe
     with in_use(folder):
         cross_validate(config, data, args.folds, folder)
-        row = append_row(args.table, args.typed, folder, args.folds)
+    row = append_row(args.table, args.typed, folder, args.folds)  # outside: the table may lie in that very folder
     print("\n".join(f"{name:<20} {value}" for name, value in row.items()))
     print(f"\n{args.table} has this row. Next, another recipe on the same folds:\n  nuclei compare OTHER {args.recipe}")
 
