@@ -18,18 +18,18 @@
 # 16  parallel      line  1725  Parallel: one network on several GPUs, a copy on each, with TensorFlow; every other...
 # 17  progress      line  1821  Progress: what long work over many images says of itself.
 # 18  augmentation  line  1841  Augmentation: random crops of an image and its labels, bent alike; then colour, blur...
-# 19  batches       line  1957  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
-# 20  loss          line  2059  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
-# 21  model         line  2130  Model: the one-hundred-layer network, and a small U-Net for CPUs.
-# 22  optimizer     line  2252  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-# 23  schedule      line  2285  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
-# 24  training_log  line  2330  Training log: where a training is, and what it says of that.
-# 25  tuning        line  2398  Tuning: how good a network is on images with labels, and the thresholds that suit it.
-# 26  train         line  2462  Train: one network inside a time budget, its best weights, and the thresholds that go...
-# 27  main          line  2698  Main: the competition's files -> a trained network -> submission.csv, with a table of...
-# 28  __main__      line  2948  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
+# 19  batches       line  1975  Batches: crops at the network's scale, balanced over kinds, made ahead of the...
+# 20  loss          line  2077  Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
+# 21  model         line  2148  Model: the one-hundred-layer network, and a small U-Net for CPUs.
+# 22  optimizer     line  2270  Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+# 23  schedule      line  2303  Schedule: how far a training is, by the clock or by steps, and the learning rate there.
+# 24  training_log  line  2348  Training log: where a training is, and what it says of that.
+# 25  tuning        line  2416  Tuning: how good a network is on images with labels, and the thresholds that suit it.
+# 26  train         line  2480  Train: one network inside a time budget, its best weights, and the thresholds that go...
+# 27  main          line  2716  Main: the competition's files -> a trained network -> submission.csv, with a table of...
+# 28  __main__      line  2966  Entry: what Kaggle runs, from settings in the environment to a submission.csv in the...
 #
-# sources baa698f29cec8d54, this file 76f22008ba567d29
+# sources 33d43246d99a14bf, this file b3e68aabb8e0ff44
 
 import csv
 import hashlib
@@ -66,7 +66,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "baa698f29cec8d54"
+SOURCE_HASH = "33d43246d99a14bf"
 
 
 # ==================================================================================================
@@ -1910,6 +1910,8 @@ def _source_box(rows, columns, shape):
 
 def recolour(image, labels, rng):
     """Light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
+    if rng.random() < 0.4:
+        image = _fade_nuclei(image, labels, rng)
     if rng.random() < 0.15:  # grey: stained tissue seen without its hue
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < 0.15:
@@ -1925,6 +1927,22 @@ def recolour(image, labels, rng):
     if rng.random() < 0.25:
         image = _add_noise(image, rng)
     return np.ascontiguousarray(image), labels
+
+
+def _fade_nuclei(image, labels, rng):
+    """Each nucleus by itself closer to the light around it, or a little farther: pale ones beside dark ones."""
+    outside = (labels == 0).astype(np.float32)[..., None]
+    if not 0.02 < outside.mean() < 1:
+        return image
+    image = image.astype(np.float32)
+    size = (63, 63)
+    share = cv2.blur(outside, size)[..., None]
+    around = cv2.blur(image * outside, size) / np.maximum(share, 1e-3)
+    around = np.where(share > 1e-3, around, (image * outside).mean((0, 1)) / outside.mean())
+    contrast = rng.uniform(0.3, 1.25, labels.max(initial=0) + 1).astype(np.float32)
+    contrast[0] = 1
+    contrast = cv2.GaussianBlur(contrast[labels], (0, 0), 1.0)[..., None]
+    return np.clip(around + (image - around) * contrast, 0, 255).round().astype(np.uint8)
 
 
 def _shift_hsv(image, rng):
