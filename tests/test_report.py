@@ -426,8 +426,20 @@ def test_nothing_is_cut_off(visit, page, width):
     assert stage <= window <= width
 
 
-def test_nothing_moves_while_the_page_loads(visit, page):
-    at = visit(page)
+@pytest.mark.parametrize("with_data", [True, False])
+def test_the_wall_or_why_there_is_none(visit, run, competition, tmp_path, with_data):
+    at = visit(write_report(shutil.copytree(run, tmp_path / "run"), competition if with_data else None))
+    assert at.one("#wall").is_displayed() == with_data
+    assert at.one("#gallery > .note").is_displayed() != with_data
+
+
+@pytest.mark.parametrize("megabytes", [0, 20])
+def test_nothing_moves_while_the_page_loads(visit, page, tmp_path, megabytes):
+    """A large page is painted before its script has come: what the script fills in then must not push anything."""
+    data = '<script type="application/json"'
+    large = tmp_path / "large.html"
+    large.write_text(page.read_text().replace(data, f"<!--{' ' * megabytes * 10**6}-->{data}"))
+    at = visit(large)
     script = """
         const done = arguments[0];
         let moved = 0;

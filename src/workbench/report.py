@@ -133,7 +133,7 @@ def fill_page(run, cases, others, against):
         "links": "".join(f'<li><a href="#{_anchor(title)}">{escape(title)}</a></li>' for title, _ in sections),
         "sections": "\n".join(section for _, section in sections),
         "data": json.dumps({"images": entries, "fates": FATES}, separators=(",", ":")).replace("<", "\\u003c"),
-        "hidden": "" if cases else "hidden",
+        "hidden": "hidden" if cases else "",  # what says that there are no images
     }
     return Template((PAGE / "page.html").read_text(encoding="utf-8")).substitute(values)
 

@@ -4,7 +4,7 @@
   const {images, fates} = JSON.parse(document.getElementById("data").textContent);
   if (!images.length) return;
   const by = id => document.getElementById(id);
-  by("no-images").hidden = true;
+  by("wall").hidden = false; // it comes whole: filled in sight, it would push what is below
   const faults = fates.slice(1); // all but matched
   const comparing = images.some(image => image.other);
   const three = number => number.toFixed(3);
