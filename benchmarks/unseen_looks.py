@@ -27,9 +27,10 @@ from nuclei.config import PRESETS
 from nuclei.data import TRAIN, find_set, read_set
 from nuclei.folds import split_data
 from nuclei.inference import segment
-from nuclei.main import progress, set_up_device
+from nuclei.main import set_up_device
 from nuclei.metric import average_precision
 from nuclei.parallel import predict_step
+from nuclei.progress import progress
 from nuclei.train import train_model
 from workbench.experiments import change_settings
 from workbench.scoring import mean_interval
