@@ -17,9 +17,9 @@ help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  \1	\2/p' Makefile | expand -t 14
 
 run: .venv/.ready  ## draw the sample competition, run the built kernel on it as Kaggle would, score its submission
-	@.venv/bin/python -m workbench.cli sample build/sample
-	@.venv/bin/python -m workbench.cli kernel run --data build/sample --preset sample --out submission
-	@.venv/bin/python -m workbench.cli score submission --solution build/sample/stage1_solution.csv
+	@.venv/bin/python -m nuclei_kit sample build/sample
+	@.venv/bin/python -m nuclei_kit kernel run --data build/sample --preset sample --out submission
+	@.venv/bin/python -m nuclei_kit score submission --solution build/sample/stage1_solution.csv
 	@echo
 	@echo "Open submission/report.html in a browser: it shows every image, what was found in it and what was missed."
 	@echo "Next, the real data (https://www.kaggle.com/c/data-science-bowl-2018/data) in a folder DIR, zipped as it comes:"
@@ -31,6 +31,7 @@ test: lint  ## check lint and format, run the tests
 lint: .venv/.ready-test  ## check lint and format
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
+	@.venv/bin/python -m mypy
 
 format: .venv/.ready-test  ## mend what ruff can mend
 	@.venv/bin/python -m ruff check --fix

@@ -4,15 +4,16 @@
     python build_kernel.py --check     exit 1 with a diff where it is not what the sources give; write nothing
     python build_kernel.py --notebook  the same for kernel/nuclei_kernel.ipynb, too, a cell a chapter
 
-Kaggle runs a single file, so src/nuclei becomes one: each module that its __main__.py reaches is a chapter under a
-banner, after the chapters that it imports. A module's docstring turns into the banner, its third-party imports move to
-the top of the file, its imports from other modules and its main guard vanish. Every other line stays as it is. In
-return no module may notice that all share one namespace: what could let it notice is an error with file and line.
+Kaggle runs a single file, so src/nuclei becomes one: each module that ENTRY reaches is a chapter under a banner, in
+the order of CHAPTERS, which tells the story; a chapter that imports from a later one is an error. A module's docstring
+turns into the banner, its third-party imports move to the top of the file, its imports from other modules and its main
+guard vanish. Every other line stays as it is. In return no module may notice that all share one namespace: what could
+let it notice is an error with file and line.
 
-A notebook has the same chapters and ends with notebook.py, where there is one. Once built, it is kept up to date
-together with the script.
+A notebook has the same chapters and ends with NOTEBOOK, where there is one. Once built, it is kept up to date together
+with the script.
 
-For another competition change PACKAGE and KERNEL, and write src/PACKAGE/__main__.py and kernel/kernel-metadata.json.
+For another competition change PACKAGE, KERNEL and CHAPTERS, and write kernel/kernel-metadata.json.
 Needs Python 3.11 and nothing else.
 """
 
@@ -28,7 +29,6 @@ import re
 import symtable
 import sys
 import tempfile
-import textwrap
 import tokenize
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,7 +37,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "nuclei"
 KERNEL = "nuclei_kernel"
-ENTRY, NOTEBOOK = "__main__", "notebook"  # the modules whose main guard stays
+# The folders of src/PACKAGE and their modules, in the order in which they are read. What is not reached does not ship.
+CHAPTERS = {
+    "settings": ("config", "files"),
+    "training_data": ("images", "kinds", "folds", "targets", "augmentation", "batches"),
+    "network": ("model", "loss", "optimizer", "device", "parallel"),
+    "training": ("schedule", "training_log", "train"),
+    "prediction": ("tta", "watershed", "inference", "segmenter", "metric", "progress", "tuning"),
+    "competition": ("data", "submission"),
+    "run": ("stopwatch", "predictions", "main", "entry", "notebook"),
+}
+ENTRY, NOTEBOOK = "run.entry", "run.notebook"  # the modules whose main guard stays
 
 # What a chapter may import besides the standard library. All of it is in Kaggle's image.
 IMAGE_MODULES = {
@@ -67,7 +77,6 @@ SECRETS = {
     "the path of somebody's home": re.compile(r"(?<![\w.])(/home/\w|/Users/\w|/root\b|[A-Z]:\\+Users\b)"),
 }
 SEAL = re.compile(r"(?<=this file )[0-9a-f]{16}")
-RULE = "# " + "=" * 98
 
 
 class BuildError(Exception):
@@ -81,7 +90,7 @@ class BuildError(Exception):
 class Chapter:
     """A module, taken apart."""
 
-    name: str
+    name: str  # folder.module
     path: str  # from the root
     text: str
     docstring: list[str]  # lines
@@ -100,8 +109,8 @@ def read_text(path):
 
 
 def read_chapter(root, name):
-    """Takes src/PACKAGE/name.py apart; what cannot be flattened is a BuildError."""
-    path = f"src/{PACKAGE}/{name}.py"
+    """Take a module, named folder.module, apart; what cannot be flattened is a BuildError."""
+    path = module_path(name)
     text = read_text(root / path)
     check_lines(path, text)
     try:
@@ -188,9 +197,9 @@ def read_imports(path, tree):
             if name == "*" or name in LOADERS:
                 raise BuildError(path, node.lineno, f"import what is used by its name, not {name}")
             if package == PACKAGE:
-                if node in local or not name or alias.asname or module.count(".") != 1:
-                    raise BuildError(path, node.lineno, f"write `from {PACKAGE}.module import name`, on top")
-                needs.append((node.lineno, module.split(".")[1], name))
+                if node in local or not name or alias.asname or module.count(".") != 2:
+                    raise BuildError(path, node.lineno, f"write `from {PACKAGE}.folder.module import name`, on top")
+                needs.append((node.lineno, module.partition(".")[2], name))
             elif package not in sys.stdlib_module_names | IMAGE_MODULES:
                 raise BuildError(path, node.lineno, f"{package} is not in the standard library, nor in IMAGE_MODULES")
             elif node not in local:
@@ -221,39 +230,63 @@ def lines_of(node):
 # ---- all of them -------------------------------------------------------------------------------
 
 
+def module_path(name):
+    """Where a module, named folder.module, lies, from the root."""
+    return f"src/{PACKAGE}/{name.replace('.', '/')}.py"
+
+
 def read_chapters(root, notebook=False):
-    """The entry and what it reaches, each chapter after those that it imports, in the order of the imports.
+    """The entry and what it reaches -> a list of Chapter, in the order of CHAPTERS.
 
     Args:
         root: Path of the repository.
         notebook: whether NOTEBOOK comes last, with what it reaches.
     """
-    package = f"src/{PACKAGE}/__init__.py"
-    for node in ast.parse(read_text(root / package)).body:
-        if not isinstance(node, ast.Expr):
-            raise BuildError(package, node.lineno, "this file does not ship: leave a docstring in it and no more")
-    done, trail = {}, []
+    declared = [f"{folder}.{module}" for folder, modules in CHAPTERS.items() for module in modules]
+    reached = {}
+    waiting = [ENTRY] + [NOTEBOOK] * (notebook and (root / module_path(NOTEBOOK)).is_file())
+    while waiting:
+        name = waiting.pop()
+        if name in reached:
+            continue
+        reached[name] = chapter = read_chapter(root, name)
+        for line, other, _ in chapter.needs:
+            if not (root / module_path(other)).is_file():
+                raise BuildError(chapter.path, line, f"there is no {module_path(other)}")
+            if other not in declared:
+                raise BuildError(
+                    chapter.path, line, f"{other} has no place in CHAPTERS of build_kernel.py: give it one"
+                )
+            waiting.append(other)
+    chapters = [reached[name] for name in declared if name in reached]
+    check_order(chapters)
+    return chapters
 
-    def visit(name):
-        chapter = read_chapter(root, name)
-        trail.append(name)
+
+def check_order(chapters):
+    """Refuse imports of what comes later, or of what is not there."""
+    done = {}
+    for chapter in chapters:
         for line, other, symbol in chapter.needs:
-            if other in trail:
-                loop = " -> ".join([*trail[trail.index(other) :], other])
-                raise BuildError(chapter.path, line, f"a circular import: {loop}")
-            if not (root / f"src/{PACKAGE}/{other}.py").is_file():
-                raise BuildError(chapter.path, line, f"there is no src/{PACKAGE}/{other}.py")
             if other not in done:
-                visit(other)
+                message = f"a forward import: {other} comes after {chapter.name} in CHAPTERS of build_kernel.py"
+                raise BuildError(chapter.path, line, message)
             if symbol not in done[other].defines:
                 raise BuildError(chapter.path, line, f"{done[other].path} defines no {symbol}")
-        trail.pop()
-        done[name] = chapter
+        done[chapter.name] = chapter
 
-    visit(ENTRY)
-    if notebook and (root / f"src/{PACKAGE}/{NOTEBOOK}.py").is_file():
-        visit(NOTEBOOK)
-    return list(done.values())
+
+def folder_title(root, folder=""):
+    """The docstring of a folder's __init__.py, which does not ship and holds no more."""
+    path = f"src/{PACKAGE}/{folder}/__init__.py".replace("//", "/")
+    tree = ast.parse(read_text(root / path))
+    for node in tree.body:
+        if not isinstance(node, ast.Expr):
+            raise BuildError(path, node.lineno, "this file does not ship: leave a docstring in it and no more")
+    title = ast.get_docstring(tree) or ""
+    if folder and (not title or "\n" in title):
+        raise BuildError(path, 1, "a folder has a docstring of one line, which becomes its title in the header")
+    return title
 
 
 def check_unique(chapters):
@@ -299,12 +332,23 @@ def top_block(chapters):
     return "\n\n".join([*blocks, f'SOURCE_HASH = "{hash_sources(chapters)}"'])
 
 
-def header_lines(chapters, suffix, lines=None):
-    """What the file is and what it holds, with the line of each chapter where it is known; its seal is still blank."""
-    rows = [f"{KERNEL}{suffix}: src/{PACKAGE} in one file. build_kernel.py writes it: change the sources instead.", ""]
+def header_lines(chapters, titles, suffix, lines=None):
+    """What the file is and what it holds, with the line of each chapter where it is known; its seal is still blank.
+
+    Args:
+        titles: {folder: its title}.
+    """
+    rows = [f"{KERNEL}{suffix}: src/{PACKAGE} in one file. build_kernel.py writes it: change the sources instead."]
+    folder = None
     for number, chapter in enumerate(chapters, 1):
-        row = f"{number:>2}  {chapter.name:<14}" + (f"line {lines[number - 1]:>5}  " if lines else "")
-        rows.append(row + textwrap.shorten(chapter.docstring[0], LINE_LENGTH - 2 - len(row), placeholder="..."))
+        if folder != (folder := chapter.name.split(".")[0]):
+            rows += ["", titles[folder]]
+        description = chapter.docstring[0].partition(": ")[2] or chapter.docstring[0]  # "Name: what it is"
+        where = f"line {lines[number - 1]:>5}  " if lines else ""
+        row = f"{number:>4}  {chapter.name.split('.')[1]:<13}{where}{description}"
+        if len(row) > LINE_LENGTH - 2:
+            raise BuildError(chapter.path, 1, "the docstring's first line is too long for the header: shorten it")
+        rows.append(row)
     return [*rows, "", f"sources {hash_sources(chapters)}, this file {'0' * 16}"]
 
 
@@ -315,31 +359,32 @@ def as_comment(lines):
 def chapter_texts(chapters):
     """Each chapter under its banner."""
     for number, chapter in enumerate(chapters, 1):
-        banner = as_comment([f"{number}. {chapter.name} ({chapter.path})", "", *chapter.docstring])
+        banner = as_comment(chapter.docstring)
         gap = "\n\n\n" if chapter.code.startswith(("def ", "class ", "async ", "@")) else "\n\n"
-        yield f"{RULE}\n{banner}\n{RULE}{gap}{chapter.code}".rstrip("\n")
+        rule = f"# ==== {number}. {chapter.path} ".ljust(LINE_LENGTH - 20, "=")
+        yield f"{rule}\n{banner}{gap}{chapter.code}".rstrip("\n")
 
 
-def render_script(chapters):
+def render_script(chapters, titles):
     """The kernel as a script, its parts two blank lines apart."""
     top, texts = top_block(chapters), list(chapter_texts(chapters))
-    here, lines = len(header_lines(chapters, ".py")) + top.count("\n") + 5, []
+    here, lines = len(header_lines(chapters, titles, ".py")) + top.count("\n") + 5, []
     for text in texts:
         lines.append(here)
         here += text.count("\n") + 3
-    header = as_comment(header_lines(chapters, ".py", lines))
+    header = as_comment(header_lines(chapters, titles, ".py", lines))
     return "\n\n\n".join([f"{header}\n\n{top}", *texts]) + "\n"
 
 
-def render_notebook(chapters):
+def render_notebook(chapters, titles):
     """The kernel as a Jupyter notebook: the header, the imports, then a cell a chapter."""
-    names = ["imports", *(chapter.name for chapter in chapters)]
+    names = ["imports", *(chapter.name.split(".")[1] for chapter in chapters)]
     code = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
     cells = [
         code | {"id": name, "source": text.splitlines(keepends=True)}
         for name, text in zip(names, [top_block(chapters), *chapter_texts(chapters)], strict=True)
     ]
-    header = "\n".join(["```text", *header_lines(chapters, ".ipynb"), "```"]).splitlines(keepends=True)
+    header = "\n".join(["```text", *header_lines(chapters, titles, ".ipynb"), "```"]).splitlines(keepends=True)
     notebook = {
         "cells": [{"cell_type": "markdown", "id": "header", "metadata": {}, "source": header}, *cells],
         "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
@@ -361,9 +406,13 @@ def is_sealed(text):
 
 def build(root, notebook=False):
     """The text of the kernel."""
+    folder_title(root)
     chapters = read_chapters(root, notebook)
     check_unique(chapters)
-    text = (render_notebook if notebook else render_script)(chapters)
+    titles = {
+        folder: folder_title(root, folder) for folder in dict.fromkeys(one.name.split(".")[0] for one in chapters)
+    }
+    text = (render_notebook if notebook else render_script)(chapters, titles)
     if len(text) >= SIZE_LIMIT:  # it is ASCII: a character is a byte
         raise BuildError(f"src/{PACKAGE}", 1, f"a kernel of {len(text):,} bytes: Kaggle takes less than {SIZE_LIMIT:,}")
     return SEAL.sub(seal_of(text), text, count=1)

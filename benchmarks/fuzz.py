@@ -21,11 +21,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nuclei.config import BadInput
-from nuclei.data import read_set
-from nuclei.decoding import decode_image
-from nuclei.submission import check_submission, read_table
-from workbench.scoring import check_file, read_solution
+from nuclei.settings.config import BadInput
+from nuclei_kit.experiments.scoring import check_file, read_solution
+from nuclei_kit.files.decoding import decode_image
+from nuclei_kit.files.reading import read_images
+from nuclei_kit.files.run_lists import check_submission
+from nuclei_kit.files.tables import read_table
 
 SOUND = cv2.imencode(".png", np.zeros((20, 30, 3), np.uint8))[1].tobytes()
 ROUND = 100  # inputs of each kind in a process
@@ -86,13 +87,13 @@ def read_all(kind, content, folder):
         (folder / "set/a/masks").mkdir(exist_ok=True)
         (folder / "set/a/images/a.png").write_bytes(SOUND)
         (folder / "set/a/masks/1.png").write_bytes(content)
-        readers = (lambda: decode_image(content, "x"), lambda: read_set(folder / "set"))
+        readers = (lambda: decode_image(content, "x"), lambda: read_images(folder / "set"))
     else:
         path = folder / f"x.{kind}"
         path.write_bytes(content)
         readers = (lambda: read_table(path, []), lambda: check_file(path), lambda: read_solution(path))
         readers += (lambda: check_submission(path, {"a": (20, 30), "b": None}),)
-        readers += (lambda: read_set(path),) if kind == "zip" else ()
+        readers += (lambda: read_images(path),) if kind == "zip" else ()
     for reader in readers:
         try:
             reader()

@@ -15,11 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from nuclei.config import BadInput
-from nuclei.data import TEST_NAMES, find_set, list_ids
-from nuclei.submission import write_submission
-from workbench.sample import draw_sample
-from workbench.scoring import check_file
+from nuclei.competition.data import TEST_NAMES
+from nuclei.competition.submission import write_submission
+from nuclei.settings.config import BadInput
+from nuclei_kit.experiments.scoring import check_file
+from nuclei_kit.files.reading import find_whole_set, list_ids
+from nuclei_kit.sample.sample import draw_sample
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 SIGNALS = (signal.SIGTERM, signal.SIGKILL)
@@ -42,12 +43,12 @@ def kill_twin(data, folder, share, sent, minutes, preset="sample"):
         BadInput: the submission breaks a rule.
         RuntimeError: the earlier submission is not as it was, though the run was not done.
     """
-    ids = dict.fromkeys(list_ids(find_set(data, TEST_NAMES[1])))
+    ids = dict.fromkeys(list_ids(find_whole_set(data, TEST_NAMES[1])))
     out, temporary = folder / "out", folder / "tmp"
     temporary.mkdir(parents=True)
     write_submission(out / "submission.csv", [("of an earlier run", "")])
     earlier = (out / "submission.csv").read_bytes()
-    command = [sys.executable, "-m", "workbench.cli", "kernel", "run", "--data", data, "--out", out]
+    command = [sys.executable, "-m", "nuclei_kit.command.cli", "kernel", "run", "--data", data, "--out", out]
     command += ["--preset", preset, "--minutes", str(minutes), "--stage", "1"]
     environ = os.environ | {"TMPDIR": str(temporary)}
     with open(folder / "twin.log", "w") as log:

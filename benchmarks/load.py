@@ -24,12 +24,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nuclei.tta import VIEWS, view_image
-from workbench.blocks import BLOCK
-from workbench.journal import UNFINISHED
-from workbench.sample import LOOKS, draw_image, draw_sample
+from nuclei.prediction.tta import VIEWS, view_image
+from nuclei_kit.own_images.blocks import BLOCK
+from nuclei_kit.own_images.journal import UNFINISHED
+from nuclei_kit.sample.sample import LOOKS, draw_image, draw_sample
 
-NUCLEI = (sys.executable, "-m", "workbench.cli")
+NUCLEI = (sys.executable, "-m", "nuclei_kit.command.cli")
 PATCH = 512  # px, side of what is drawn; larger images are laid out with patches, turned at random
 # (height, width) and how many of stage1_train's images have it, the rarest left out
 SIZES = {(256, 256): 334, (256, 320): 111, (360, 360): 90, (520, 696): 90, (1024, 1024): 16, (512, 640): 13}

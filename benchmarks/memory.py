@@ -14,8 +14,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from keras import layers
 
-from nuclei.config import PRESETS
-from nuclei.train import new_model
+from nuclei.settings.config import PRESETS
+from nuclei.training.train import new_model
 
 SIZE, BATCH = 256, 16
 

@@ -17,14 +17,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
-from nuclei.batches import Crops
-from nuclei.cache import default_cache
-from nuclei.config import PRESETS
-from nuclei.data import TRAIN, find_set, read_set
-from nuclei.device import choose_precision, peak_memory
-from nuclei.loss import weighted_crossentropy_dice
-from nuclei.optimizer import ADAM_SHARE, ConvMuon
-from nuclei.train import new_model
+from nuclei.competition.data import TRAIN
+from nuclei.network.device import choose_precision, peak_memory
+from nuclei.network.loss import weighted_crossentropy_dice
+from nuclei.network.optimizer import ADAM_SHARE, ConvMuon
+from nuclei.settings.config import PRESETS
+from nuclei.training.train import new_model
+from nuclei.training_data.batches import Crops
+from nuclei_kit.files.cache import default_cache
+from nuclei_kit.files.reading import find_whole_set, read_images
 
 
 def main():
@@ -35,7 +36,7 @@ def main():
     parser.add_argument("--crop", type=int, default=128)
     args = parser.parse_args()
     keras.mixed_precision.set_global_policy(choose_precision())
-    images = read_set(find_set(args.data, (TRAIN,)), default_cache())
+    images = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
     for preset in ("cpu", "kaggle"):
         config = replace(PRESETS[preset], train_batch=args.batch, train_crop=args.crop)
         keras.utils.set_random_seed(config.train_seed)

@@ -20,18 +20,19 @@ import numpy as np
 from scipy import ndimage as ndi
 from skimage.segmentation import watershed
 
-from nuclei.cache import default_cache
-from nuclei.data import TRAIN, find_set, read_set
-from nuclei.folds import split_data
-from nuclei.inference import predict_probs, segment
-from nuclei.kinds import nucleus_diameter
-from nuclei.main import progress
-from nuclei.metric import average_precision
-from nuclei.targets import INTERIOR
-from nuclei.tuning import THRESHOLD_CHOICES
-from nuclei.watershed import find_instances
-from workbench.folders import SHIPPED
-from workbench.runs import load_run
+from nuclei.competition.data import TRAIN
+from nuclei.prediction.inference import predict_probs, segment
+from nuclei.prediction.metric import average_precision
+from nuclei.prediction.progress import progress
+from nuclei.prediction.tuning import THRESHOLD_CHOICES
+from nuclei.prediction.watershed import find_instances
+from nuclei.training_data.folds import split_data
+from nuclei.training_data.kinds import nucleus_diameter
+from nuclei.training_data.targets import INTERIOR
+from nuclei_kit.files.cache import default_cache
+from nuclei_kit.files.folders import SHIPPED
+from nuclei_kit.files.reading import find_whole_set, read_images
+from nuclei_kit.files.runs import load_run
 
 FACTORS = (0.8, 1.0, 1.25, 1.6)  # of the zoom that the network is used to
 WIDTHS = (0, 14, 17, 25, 45, np.inf)  # px, bounds of the table's rows
@@ -71,7 +72,7 @@ def main():
     parser.add_argument("--weights", metavar="RUN", type=Path, default=SHIPPED, help="folder of a finished run")
     args = parser.parse_args()
     trained = network, thresholds, config = load_run(args.weights)
-    _, tuning, _ = split_data(read_set(find_set(args.data, (TRAIN,)), default_cache()), config)
+    _, tuning, _ = split_data(read_images(find_whole_set(args.data, (TRAIN,)), default_cache()), config)
     tiles = (config.tile_size, config.tile_overlap, config.tile_batch)
     oracles, widths, scores = [], [], []
     for image, truth in progress(list(zip(tuning.images, tuning.labels, strict=True)), "score"):

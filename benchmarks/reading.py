@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from skimage.io import imread
 
-from nuclei.data import TRAIN, find_set, read_set
+from nuclei.competition.data import TRAIN
+from nuclei_kit.files.reading import find_whole_set, read_images
 
 
 def popular_loop(folder):
@@ -41,11 +42,11 @@ def timed(name, action):
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    path = find_set(sys.argv[1], (TRAIN,))
+    path = find_whole_set(sys.argv[1], (TRAIN,))
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
-        timed("nuclei, cold (decode and cache)", lambda: read_set(path, scratch / "cache"))
-        timed("nuclei, warm (from the cache)", lambda: read_set(path, scratch / "cache"))
+        timed("nuclei, cold (decode and cache)", lambda: read_images(path, scratch / "cache"))
+        timed("nuclei, warm (from the cache)", lambda: read_images(path, scratch / "cache"))
         if path.is_file():
             timed("peer: unpack the zip", lambda: zipfile.ZipFile(path).extractall(scratch / "unpacked"))
             path = scratch / "unpacked"

@@ -20,16 +20,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from workbench.sample import draw_sample
-from workbench.terminal import stopping_at_sigterm
+from nuclei_kit.command.terminal import stopping_at_sigterm
+from nuclei_kit.sample.sample import draw_sample
 
 # nuclei, with checkpoints as frequent and a network as small as kills every few seconds ask for.
 NUCLEI = """
 import sys
 from dataclasses import replace
-from nuclei import main, train
-from nuclei.config import PRESETS
-from workbench.cli import main as nuclei
+from nuclei.run import main
+from nuclei.training import train
+from nuclei.settings.config import PRESETS
+from nuclei_kit.command.cli import main as nuclei
 
 train.CHECKPOINT_SECONDS = main.CHECKPOINT_SECONDS = 0.5
 small = {"model_width": 8, "model_depth": 2, "train_crop": 64, "train_rate": 1e-2, "tile_size": 128}

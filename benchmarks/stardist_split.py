@@ -22,18 +22,21 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import numpy as np
 
-from nuclei.cache import default_cache
-from nuclei.config import PRESETS
-from nuclei.data import TRAIN, find_set, read_set
-from nuclei.device import peak_memory
-from nuclei.folds import split_data
-from nuclei.inference import segment
-from nuclei.main import progress, save_config, set_up_device
-from nuclei.metric import precision_at_thresholds
-from nuclei.parallel import predict_step
-from nuclei.train import train_model
-from workbench.experiments import change_settings
-from workbench.scoring import threshold_table
+from nuclei.competition.data import TRAIN
+from nuclei.network.device import peak_memory
+from nuclei.network.parallel import predict_step
+from nuclei.prediction.inference import segment
+from nuclei.prediction.metric import precision_at_thresholds
+from nuclei.prediction.progress import progress
+from nuclei.prediction.segmenter import set_up_device
+from nuclei.run.main import save_config
+from nuclei.settings.config import PRESETS
+from nuclei.training.train import train_model
+from nuclei.training_data.folds import split_data
+from nuclei_kit.experiments.experiments import change_settings
+from nuclei_kit.experiments.scoring import threshold_table
+from nuclei_kit.files.cache import default_cache
+from nuclei_kit.files.reading import find_whole_set, read_images
 
 PUBLISHED = 0.665  # micro-SAM APG
 
@@ -44,14 +47,16 @@ def main():
     parser.add_argument("--preset", choices=PRESETS, default="kaggle")
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--steps", type=int, default=0)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/nuclei/config.py")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/nuclei/settings/config.py"
+    )
     parser.add_argument("--out", type=Path, help="folder for the weights and the log (default: a temporary one)")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_up_device()
     preset = replace(PRESETS[args.preset], data_folds=0, train_minutes=args.minutes, train_steps=args.steps)
     config = change_settings(preset, args.set)
-    everything = read_set(find_set(args.data, (TRAIN,)), default_cache())
+    everything = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
     train, tuning, _ = split_data(pick(everything, args.data, "train447"), config)
     test = pick(everything, args.data, "test50")
     with tempfile.TemporaryDirectory() as temporary:

@@ -17,10 +17,10 @@ import keras
 import numpy as np
 from keras import Input, Model, layers
 
-from nuclei.config import PRESETS
-from nuclei.device import choose_precision, peak_memory
-from nuclei.loss import weighted_crossentropy_dice
-from nuclei.train import new_model
+from nuclei.network.device import choose_precision, peak_memory
+from nuclei.network.loss import weighted_crossentropy_dice
+from nuclei.settings.config import PRESETS
+from nuclei.training.train import new_model
 
 
 def plain_unet(width, depth, outputs):

@@ -22,18 +22,19 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import numpy as np
 
-from nuclei.cache import default_cache
-from nuclei.config import PRESETS
-from nuclei.data import TRAIN, find_set, read_set
-from nuclei.folds import split_data
-from nuclei.inference import segment
-from nuclei.main import set_up_device
-from nuclei.metric import average_precision
-from nuclei.parallel import predict_step
-from nuclei.progress import progress
-from nuclei.train import train_model
-from workbench.experiments import change_settings
-from workbench.scoring import mean_interval
+from nuclei.competition.data import TRAIN
+from nuclei.network.parallel import predict_step
+from nuclei.prediction.inference import segment
+from nuclei.prediction.metric import average_precision
+from nuclei.prediction.progress import progress
+from nuclei.prediction.segmenter import set_up_device
+from nuclei.settings.config import PRESETS
+from nuclei.training.train import train_model
+from nuclei.training_data.folds import split_data
+from nuclei_kit.experiments.experiments import change_settings
+from nuclei_kit.experiments.scoring import mean_interval
+from nuclei_kit.files.cache import default_cache
+from nuclei_kit.files.reading import find_whole_set, read_images
 
 
 def main():
@@ -42,13 +43,15 @@ def main():
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--fold", type=int, default=6)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/nuclei/config.py")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/nuclei/settings/config.py"
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_up_device()
     preset = replace(PRESETS[args.preset], data_folds=8, data_fold=args.fold, train_steps=args.steps)
     config = change_settings(preset, args.set)
-    train, tuning, held_out = split_data(read_set(find_set(args.data, (TRAIN,)), default_cache()), config)
+    train, tuning, held_out = split_data(read_images(find_whole_set(args.data, (TRAIN,)), default_cache()), config)
     everything = score_recipe(config, train, tuning, held_out)
     without = score_recipe(config, pick(train, is_common), pick(tuning, is_common), held_out)
 

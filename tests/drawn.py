@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from nuclei.data import ImageSet
+from nuclei.training_data.images import ImageSet
 
 # kind: colour of the ground, colour of the nuclei, radius of the nuclei in px
 LOOKS = {

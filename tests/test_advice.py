@@ -4,9 +4,9 @@ import shlex
 
 import pytest
 
-from workbench.advice import next_steps
-from workbench.cli import main
-from workbench.parser import build_parser
+from nuclei_kit.command.advice import next_steps
+from nuclei_kit.command.cli import main
+from nuclei_kit.command.parser import build_parser
 
 
 @pytest.fixture

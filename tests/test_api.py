@@ -5,12 +5,13 @@ import re
 import numpy as np
 import pytest
 
-from nuclei.config import CONFIG, WEIGHTS, Config
-from nuclei.main import save_config
-from nuclei.train import new_model, save_weights
-from nuclei.watershed import Thresholds
-from workbench.kernel import ROOT
-from workbench.sample import draw_sample
+from nuclei.prediction.watershed import Thresholds
+from nuclei.run.main import save_config
+from nuclei.settings.config import Config
+from nuclei.settings.files import CONFIG_FILE, WEIGHTS_FILE
+from nuclei.training.train import new_model, save_weights
+from nuclei_kit.kaggle.kernel import ROOT
+from nuclei_kit.sample.sample import draw_sample
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.DOTALL)
 
@@ -21,8 +22,8 @@ def clone(tmp_path, monkeypatch):
     draw_sample(tmp_path / "build/sample", n_train=6, n_test=1)
     config = Config(model_width=2, model_depth=1, tile_size=64, tile_overlap=16, tta_views=1)
     (tmp_path / "submission").mkdir()
-    save_weights(new_model(config), tmp_path / "submission" / WEIGHTS)
-    save_config(tmp_path / "submission" / CONFIG, config, Thresholds())
+    save_weights(new_model(config), tmp_path / "submission" / WEIGHTS_FILE)
+    save_config(tmp_path / "submission" / CONFIG_FILE, config, Thresholds())
     monkeypatch.chdir(tmp_path)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
-from nuclei.augmentation import augment, recolour, warp
+from nuclei.training_data.augmentation import augment, recolour, warp
 
 
 def photograph(labels):

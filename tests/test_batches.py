@@ -10,11 +10,11 @@ from drawn import draw_field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei import batches
-from nuclei.batches import Crops, draw_chances
-from nuclei.config import BadInput, Config
-from nuclei.kinds import KINDS, nucleus_diameter
-from nuclei.targets import INTERIOR
+from nuclei.settings.config import BadInput, Config
+from nuclei.training_data import batches
+from nuclei.training_data.batches import Crops, draw_chances
+from nuclei.training_data.kinds import KINDS, nucleus_diameter
+from nuclei.training_data.targets import INTERIOR
 
 CONFIG = replace(Config(), train_batch=3, train_crop=64, model_width=4)
 

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
-from nuclei.config import Config
-from nuclei.inference import predict_probs
-from nuclei.kinds import nucleus_diameter
-from nuclei.metric import average_precision
-from nuclei.rle import encode_labels
-from nuclei.watershed import Thresholds, find_instances
-from workbench import blocks
-from workbench.blocks import gather_windows, segment_blocks, split, stitch, widen
-from workbench.journal import Journal
+from nuclei.competition.submission import encode_labels
+from nuclei.prediction.inference import predict_probs
+from nuclei.prediction.metric import average_precision
+from nuclei.prediction.watershed import Thresholds, find_instances
+from nuclei.settings.config import Config
+from nuclei.training_data.kinds import nucleus_diameter
+from nuclei_kit.own_images import blocks
+from nuclei_kit.own_images.blocks import gather_windows, segment_blocks, split, stitch, widen
+from nuclei_kit.own_images.journal import Journal
 
 CONFIG = Config(tile_size=64, tile_overlap=16, tile_batch=2, tta_views=1)
 

@@ -5,10 +5,10 @@ import pytest
 from drawn import draw_discs
 from drawn_files import encode, mask_of, write_folder
 
-from nuclei.config import BadInput
-from nuclei.metric import average_precision
-from nuclei.submission import make_rows, write_submission
-from workbench.cases import LEFT_OUT, TEST, gather_cases
+from nuclei.competition.submission import make_rows, write_submission
+from nuclei.prediction.metric import average_precision
+from nuclei.settings.config import BadInput
+from nuclei_kit.report.cases import LEFT_OUT, TEST, gather_cases
 
 TRUTH = draw_discs((60, 80), (20, 20, 12), (20, 60, 10), (45, 40, 8))
 FOUND = np.where(TRUTH == 3, 0, TRUTH).astype(np.int32)  # the third is missed

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from workbench.charts import line_chart, nice_ticks
+from nuclei_kit.report.charts import line_chart, nice_ticks
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.3, 0.7), (0.565, 0.577), (0, 480), (5, 5), (0, 0), (-2, 3)])

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from nuclei import checkpoint
-from nuclei.checkpoint import digest_images, load_checkpoint, save_checkpoint
-from nuclei.config import BadInput
-from nuclei.data import ImageSet
+from nuclei.settings.config import BadInput
+from nuclei.training_data.images import ImageSet
+from nuclei_kit.files import checkpoint
+from nuclei_kit.files.checkpoint import digest_images, load_checkpoint, save_checkpoint
 
 SETTINGS = {"train_steps": 8, "tta_zooms": (1.0,)}
 ARRAYS = {"model": [np.arange(6, dtype=np.float32).reshape(2, 3), np.uint32(7)], "best": []}

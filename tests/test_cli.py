@@ -14,12 +14,13 @@ import pytest
 from drawn import draw_discs
 from drawn_files import encode, write_folder
 
-from nuclei.config import Config
-from nuclei.rle import encode_labels
-from nuclei.submission import check_submission, read_table
-from workbench.cli import main
-from workbench.folders import in_use
-from workbench.sample import draw_sample
+from nuclei.competition.submission import encode_labels
+from nuclei.settings.config import Config
+from nuclei_kit.command.cli import main
+from nuclei_kit.files.folders import in_use
+from nuclei_kit.files.run_lists import check_submission
+from nuclei_kit.files.tables import read_table
+from nuclei_kit.sample.sample import draw_sample
 
 
 def snapshot(folder):
@@ -48,7 +49,18 @@ def sample_run(tmp_path_factory):
     draw_sample(folder / "data", n_train=10, n_test=4)
     bad = spoil_largest(folder / "data" / "stage1_test.zip").split("/")[0]
     solution = (folder / "data" / "stage1_solution.csv").rename(folder / "elsewhere.csv")
-    run = [sys.executable, "-m", "workbench.cli", "run", "--data", "data", "--preset", "sample", "--steps", "40"]
+    run = [
+        sys.executable,
+        "-m",
+        "nuclei_kit",
+        "run",
+        "--data",
+        "data",
+        "--preset",
+        "sample",
+        "--steps",
+        "40",
+    ]
     done = subprocess.run([*run, "--out", "out"], cwd=folder, capture_output=True, text=True)
     solution.rename(folder / "data" / "stage1_solution.csv")
     return folder, bad, done
@@ -122,14 +134,14 @@ def test_ctrl_c_ends_with_a_sentence(tmp_path, capsys, monkeypatch):
     def interrupt(folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("workbench.info.find_sets", interrupt)
+    monkeypatch.setattr("nuclei_kit.sample.info.find_sets", interrupt)
     assert main(["info", str(tmp_path)]) == 130
     assert "Ctrl-C" in capsys.readouterr().err
 
 
 def test_sigterm_ends_as_ctrl_c_does(tmp_path, capsys, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("workbench.info.find_sets", lambda folder: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("nuclei_kit.sample.info.find_sets", lambda folder: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["info", str(tmp_path)]) == 143
     assert "stopped by SIGTERM; what earlier runs wrote still stands" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
@@ -151,7 +163,7 @@ def test_a_full_disk_is_a_sentence(tmp_path, capsys, monkeypatch):
     def fill(folder):
         raise OSError(28, "No space left on device", "some/file")
 
-    monkeypatch.setattr("workbench.info.find_sets", fill)
+    monkeypatch.setattr("nuclei_kit.sample.info.find_sets", fill)
     assert main(["info", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "nuclei: error: some/file: No space left on device\n"
 
@@ -160,7 +172,7 @@ def test_a_bug_is_no_bad_input(tmp_path, monkeypatch):
     def fail(folder):
         raise ValueError("a bug")
 
-    monkeypatch.setattr("workbench.info.find_sets", fail)
+    monkeypatch.setattr("nuclei_kit.sample.info.find_sets", fail)
     with pytest.raises(ValueError, match="a bug"):
         main(["info", str(tmp_path)])
 
@@ -242,9 +254,9 @@ def weights_of(**changes):
     """Weights of the sample preset, beside a config.json that says otherwise."""
 
     def spoil(f):
-        from nuclei.main import save_config
-        from nuclei.train import new_model, save_weights
-        from nuclei.watershed import Thresholds
+        from nuclei.prediction.watershed import Thresholds
+        from nuclei.run.main import save_config
+        from nuclei.training.train import new_model, save_weights
 
         config = Config(model_width=4, model_depth=2)
         save_weights(new_model(config), f / "out" / "model.weights.h5")

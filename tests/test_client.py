@@ -5,9 +5,9 @@ import json
 import pytest
 import requests
 
-from nuclei.config import BadInput
-from workbench import client
-from workbench.client import Refusal, ask_patiently, asking, is_page, read_refusal, retry_after
+from nuclei.settings.config import BadInput
+from nuclei_kit.kaggle import client
+from nuclei_kit.kaggle.client import Refusal, ask_patiently, asking, is_page, read_refusal, retry_after
 
 
 def respond(status, content=b"", reason="", **headers):

@@ -8,15 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nuclei.config import PRESETS, BadInput, Config
-from nuclei.metric import average_precision
-from nuclei.rle import encode_labels
-from nuclei.submission import write_submission
-from workbench.cli import main
-from workbench.commands import find_data, find_submission, make_config, print_next, quote
-from workbench.parser import build_parser
-from workbench.sample import draw_sample
-from workbench.scoring import read_solution
+from nuclei.competition.submission import encode_labels, write_submission
+from nuclei.prediction.metric import average_precision
+from nuclei.settings.config import PRESETS, BadInput, Config
+from nuclei_kit.command.cli import main
+from nuclei_kit.command.commands import find_data, find_submission, make_config, print_next, quote
+from nuclei_kit.command.parser import build_parser
+from nuclei_kit.experiments.scoring import read_solution
+from nuclei_kit.sample.sample import draw_sample
 
 # ---- without Keras -----------------------------------------------------------------------------
 
@@ -39,7 +38,7 @@ def test_they_start_without_keras(drawn, tmp_path):
     ]
     script = f"""
 import sys
-from workbench.cli import main
+from nuclei_kit.command.cli import main
 for command in {commands!r}:
     assert main(command) == 0, command
     assert not {{"keras", "tensorflow", "jax", "torch"}} & set(sys.modules), command

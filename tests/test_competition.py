@@ -7,10 +7,17 @@ from types import SimpleNamespace
 import pytest
 from drawn_files import read_folder
 
-from nuclei.config import BadInput
-from workbench import competition
-from workbench.client import Refusal
-from workbench.competition import check_predicted, download_data, is_whole, list_files, submit_file, unpack_files
+from nuclei.settings.config import BadInput
+from nuclei_kit.kaggle import competition
+from nuclei_kit.kaggle.client import Refusal
+from nuclei_kit.kaggle.competition import (
+    check_predicted,
+    download_data,
+    is_whole,
+    list_files,
+    submit_file,
+    unpack_files,
+)
 
 ROWS = "ImageId,EncodedPixels\na,1 3\nb,\n"
 FILES = {"stage1_train.zip": b"PK train", "stage1_test.zip": b"PK test", "stage1_train_labels.csv": b"ImageId\n"}

@@ -6,7 +6,8 @@ from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
-from nuclei.config import MODEL_NAMES, PRESETS, ZOOM_RANGE, BadInput, Config
+from nuclei.settings.config import MODEL_NAMES, PRESETS, BadInput, Config
+from nuclei.training_data.kinds import ZOOM_RANGE
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -10,9 +10,11 @@ import pytest
 from drawn import draw_discs
 from drawn_files import assert_same_sets, draw_files, encode, mask_of, write_folder, write_zip
 
-from nuclei.config import BadInput
-from nuclei.data import TEST_NAMES, TRAIN, ImageSet, find_set, read_set
-from nuclei.kinds import KINDS
+from nuclei.competition.data import TEST_NAMES, TRAIN
+from nuclei.settings.config import BadInput
+from nuclei.training_data.images import ImageSet
+from nuclei.training_data.kinds import KINDS
+from nuclei_kit.files.reading import find_whole_set, read_images
 
 REAL = Path(os.environ.get("NUCLEI_DATA", Path(__file__).parents[2] / "shared" / "dsb2018"))
 
@@ -20,7 +22,7 @@ REAL = Path(os.environ.get("NUCLEI_DATA", Path(__file__).parents[2] / "shared" /
 def test_a_set_is_what_was_drawn(tmp_path):
     files, truth = draw_files()
     files |= {"__MACOSX/aa/images/aa.png": b"resource", "aa/images/._aa.png": b"fork", "aa/notes.txt": b"note"}
-    read = read_set(write_folder(tmp_path / "set", files))
+    read = read_images(write_folder(tmp_path / "set", files))
     assert read.ids == ["aa", "bb", "cc"] and not read.faults and read.overlapping == 0
     assert set(read.kinds) <= set(KINDS)
     for image_id, image, labels in zip(read.ids, read.images, read.labels, strict=True):
@@ -42,16 +44,16 @@ def test_masks_of_any_depth_and_foreground(tmp_path):
         encode(whole.astype(np.float32), ".tiff"),
     ):
         files = {"a/images/a.png": encode(image), "a/masks/1.png": content, "a/masks/2.png": mask_of(labels, 2)}
-        assert np.array_equal(read_set(write_folder(tmp_path / "set", files)).labels[0], labels)
+        assert np.array_equal(read_images(write_folder(tmp_path / "set", files)).labels[0], labels)
 
 
 def test_a_folder_beats_its_zip(tmp_path):
     files, truth = draw_files()
     write_zip(tmp_path / f"{TRAIN}.zip", files)
-    assert find_set(tmp_path, (TRAIN,)) == tmp_path / f"{TRAIN}.zip"
+    assert find_whole_set(tmp_path, (TRAIN,)) == tmp_path / f"{TRAIN}.zip"
     mended = mask_of(np.ones_like(truth["aa"][1]), 1)
     write_folder(tmp_path / TRAIN, files | {"aa/masks/001.png": mended})
-    assert find_set(tmp_path, (TRAIN,)) == tmp_path / TRAIN
+    assert find_whole_set(tmp_path, (TRAIN,)) == tmp_path / TRAIN
 
 
 def test_a_folder_that_lacks_images_of_its_zip_is_refused(tmp_path):
@@ -59,25 +61,25 @@ def test_a_folder_that_lacks_images_of_its_zip_is_refused(tmp_path):
     write_zip(tmp_path / f"{TRAIN}.zip", files)
     write_folder(tmp_path / TRAIN, {name: content for name, content in files.items() if not name.startswith("b")})
     with pytest.raises(BadInput, match=rf"{TRAIN} lacks 1 of the images in {TRAIN}.zip"):
-        find_set(tmp_path, (TRAIN,))
+        find_whole_set(tmp_path, (TRAIN,))
 
 
 @pytest.mark.parametrize("name", ["stage2_test_final", "stage2_test"])
 def test_stage_two_goes_by_either_name(tmp_path, name):
     write_zip(tmp_path / f"{name}.zip", draw_files(masks=False)[0])
-    assert find_set(tmp_path, TEST_NAMES[2]).name == f"{name}.zip"
+    assert find_whole_set(tmp_path, TEST_NAMES[2]).name == f"{name}.zip"
     with pytest.raises(BadInput, match=r"holds no stage1_test\.zip"):
-        find_set(tmp_path, TEST_NAMES[1])
+        find_whole_set(tmp_path, TEST_NAMES[1])
 
 
 def test_a_folder_that_is_no_competition_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"missing is no folder"):
-        find_set(tmp_path / "missing", (TRAIN,))
+        find_whole_set(tmp_path / "missing", (TRAIN,))
     with pytest.raises(BadInput, match=rf"holds no {TRAIN}.zip .* \(it holds nothing\)"):
-        find_set(tmp_path, (TRAIN,))
+        find_whole_set(tmp_path, (TRAIN,))
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(BadInput, match=r"it holds holiday\.jpg"):
-        find_set(tmp_path, (TRAIN,))
+        find_whole_set(tmp_path, (TRAIN,))
 
 
 def no_files(files, labels):
@@ -153,7 +155,7 @@ def test_a_fault_in_a_training_set_is_an_error(tmp_path, spoil, fragment, packed
     path = write_zip(tmp_path / "set.zip", files) if packed else write_folder(tmp_path / "set", files)
     path.mkdir(exist_ok=True) if not packed else None
     with pytest.raises(BadInput, match=fragment) as caught:
-        read_set(path, tmp_path / "cache")
+        read_images(path, tmp_path / "cache")
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
 
@@ -163,7 +165,7 @@ def test_a_broken_zip_is_an_error(tmp_path, content):
     path = write_zip(tmp_path / "set.zip", draw_files()[0])
     path.write_bytes(path.read_bytes()[:-200] if content == "truncated" else content)
     with pytest.raises(BadInput, match=r"set\.zip is truncated or no zip"):
-        read_set(path)
+        read_images(path)
 
 
 def test_a_damaged_entry_of_a_zip_is_an_error(tmp_path):
@@ -176,18 +178,18 @@ def test_a_damaged_entry_of_a_zip_is_an_error(tmp_path):
     content[middle : middle + 8] = b"\xff" * 8
     path.write_bytes(content)
     with pytest.raises(BadInput, match=r"set\.zip: bb"):
-        read_set(path)
+        read_images(path)
 
 
 @pytest.mark.parametrize("spoil", [image_undecodable, image_empty, two_images])
 def test_a_bad_test_image_costs_itself_alone(tmp_path, spoil):
     files, truth = draw_files(masks=False)
     spoil(files, None)
-    read = read_set(write_folder(tmp_path / "set", files), tmp_path / "cache")
+    read = read_images(write_folder(tmp_path / "set", files), tmp_path / "cache")
     assert read.ids == ["aa", "cc"] and len(read.images) == len(read.kinds) == 2 and read.labels == []
     assert list(read.faults) == ["bb"] and "bb" in read.faults["bb"]
     assert np.array_equal(read.images[1], truth["cc"][0])
-    assert_same_sets(read, read_set(tmp_path / "set", tmp_path / "cache"))
+    assert_same_sets(read, read_images(tmp_path / "set", tmp_path / "cache"))
 
 
 def test_a_file_that_cannot_be_read_costs_itself_alone(tmp_path, monkeypatch):
@@ -201,12 +203,12 @@ def test_a_file_that_cannot_be_read_costs_itself_alone(tmp_path, monkeypatch):
         return read_bytes(self)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    read = read_set(path, tmp_path / "cache")
+    read = read_images(path, tmp_path / "cache")
     assert read.ids == ["aa", "cc"] and "Permission denied" in read.faults["bb"]
 
 
 def test_a_set_may_be_faults_alone(tmp_path):
-    read = read_set(write_folder(tmp_path / "set", {"a/images/a.png": b"", "b/images/b.png": b"x"}))
+    read = read_images(write_folder(tmp_path / "set", {"a/images/a.png": b"", "b/images/b.png": b"x"}))
     assert read.ids == read.images == read.labels == read.kinds == [] and list(read.faults) == ["a", "b"]
 
 
@@ -220,7 +222,7 @@ def test_a_few_shared_pixels_go_to_the_smaller_mask(tmp_path):
         "a/masks/1.png": mask_of(large, True),
         "a/masks/2.png": mask_of(small, True),
     }
-    read = read_set(write_folder(tmp_path / "set", files))
+    read = read_images(write_folder(tmp_path / "set", files))
     assert read.overlapping == 1
     assert np.array_equal(read.labels[0] == 2, small)
     assert np.array_equal(read.labels[0] == 1, large & ~small)
@@ -243,6 +245,6 @@ def test_a_subset_keeps_each_image_with_its_own():
     not (REAL / "stage1_test.zip").is_file(), reason=f"{REAL} holds no stage1_test.zip: set NUCLEI_DATA"
 )
 def test_the_real_test_images_are_read():
-    read = read_set(find_set(REAL, TEST_NAMES[1]))
+    read = read_images(find_whole_set(REAL, TEST_NAMES[1]))
     assert len(read.ids) == 65 and not read.faults and not read.labels
     assert set(read.kinds) <= set(KINDS) and len(set(read.kinds)) >= 4

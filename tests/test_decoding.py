@@ -10,9 +10,10 @@ from drawn_files import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei import decoding
-from nuclei.config import BadInput
-from nuclei.decoding import decode_image, paint_labels
+from nuclei.competition import decoding
+from nuclei.competition.data import paint_labels
+from nuclei.settings.config import BadInput
+from nuclei_kit.files.decoding import decode_image
 
 
 def palette_png(indices, palette):

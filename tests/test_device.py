@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from nuclei import device
+from nuclei.network import device
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,7 @@ def test_every_backend_lists_its_gpus(backend):
     """Where there is none, too: as many as there are exactly if the first has a capability."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    script = (
-        "from nuclei.device import gpu_capability, list_gpus\nprint(any(list_gpus()) == (gpu_capability() is not None))"
-    )
+    script = "from nuclei.network.device import gpu_capability, list_gpus\nprint(any(list_gpus()) == (gpu_capability() is not None))"
     environ = os.environ | {"KERAS_BACKEND": backend}
     done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr

@@ -5,10 +5,10 @@ from importlib import metadata
 
 import pytest
 
-from nuclei.config import BadInput
-from workbench import doctor
-from workbench.cli import main
-from workbench.sample import draw_sample
+from nuclei.settings.config import BadInput
+from nuclei_kit.command import doctor
+from nuclei_kit.command.cli import main
+from nuclei_kit.sample.sample import draw_sample
 
 
 @pytest.fixture

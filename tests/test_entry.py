@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import build_kernel
-from nuclei import __main__ as entry
-from nuclei.config import PRESETS, BadInput
-from nuclei.submission import check_submission, write_submission
-from workbench.sample import draw_sample
-from workbench.twin import START_UP
+from nuclei.competition.submission import write_submission
+from nuclei.run import entry
+from nuclei.settings.config import PRESETS, BadInput
+from nuclei_kit.files.run_lists import check_submission
+from nuclei_kit.kaggle.twin import START_UP
+from nuclei_kit.sample.sample import draw_sample
 
 REPOSITORY = Path(build_kernel.__file__).parent
 
@@ -185,7 +186,7 @@ def test_the_kernel_alone_gives_what_the_sources_give(data, tmp_path):
     command = ["kernel", "run", "--data", data / "competitions/data-science-bowl-2018", "--out", tmp_path / "kernel"]
     command += ["--preset", "sample", "--steps", "80", "--seed", "3", "--stage", "1"]
     done = subprocess.run(
-        [*(["unshare", "-rn"] if has_namespaces() else []), sys.executable, "-m", "workbench.cli", *command],
+        [*(["unshare", "-rn"] if has_namespaces() else []), sys.executable, "-m", "nuclei_kit", *command],
         env=os.environ | {"NUCLEI_CACHE": str(tmp_path / "cache of kernel")},
         capture_output=True,
         text=True,

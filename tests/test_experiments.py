@@ -9,12 +9,12 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from nuclei.config import BadInput, Config
-from nuclei.submission import write_whole
-from workbench import experiments
-from workbench.cli import main
-from workbench.experiments import append_row, change_settings, compare_recipes, cross_validate, summarise
-from workbench.sample import draw_sample
+from nuclei.settings.config import BadInput, Config
+from nuclei.settings.files import write_whole
+from nuclei_kit.command.cli import main
+from nuclei_kit.experiments import experiments
+from nuclei_kit.experiments.experiments import append_row, change_settings, compare_recipes, cross_validate, summarise
+from nuclei_kit.sample.sample import draw_sample
 
 # ---- settings ----------------------------------------------------------------------------------
 

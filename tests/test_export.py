@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from drawn import draw_discs
 
-from nuclei.submission import make_rows, write_submission
-from workbench.cli import main
+from nuclei.competition.submission import make_rows, write_submission
+from nuclei_kit.command.cli import main
 
 LABELS = draw_discs((60, 80), (20, 20, 12), (40, 60, 9))
 LABELS[5, 70] = 3  # a nucleus of one pixel

@@ -4,8 +4,7 @@ import shutil
 
 import pytest
 
-from nuclei.config import RUN_FILES
-from workbench.folders import unfinished
+from nuclei_kit.files.folders import RUN_FILES, unfinished
 
 
 def contents(folder):

@@ -9,10 +9,10 @@ from drawn import draw_kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.config import BadInput, Config
-from nuclei.data import ImageSet
-from nuclei.folds import near_duplicates, split_data, split_folds
-from nuclei.kinds import KINDS
+from nuclei.settings.config import BadInput, Config
+from nuclei.training_data.folds import near_duplicates, split_data, split_folds
+from nuclei.training_data.images import ImageSet
+from nuclei.training_data.kinds import KINDS
 
 
 def test_near_duplicates_are_copies_up_to_noise_light_and_a_little_shift():

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from nuclei.config import BadInput
-from nuclei.submission import make_rows, write_submission
-from workbench.gallery import draw_worst
-from workbench.pictures import compare, contact_sheet, write_picture, write_png
+from nuclei.competition.submission import make_rows, write_submission
+from nuclei.settings.config import BadInput
+from nuclei_kit.report.gallery import draw_worst
+from nuclei_kit.report.pictures import compare, contact_sheet, write_picture, write_png
 
 TRUTH = np.zeros((256, 256), np.int32)
 TRUTH[40:100, 40:100] = 1

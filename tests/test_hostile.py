@@ -19,18 +19,20 @@ from drawn_files import write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei import data, submission
-from nuclei.config import MAX_PIXELS, BadInput
-from nuclei.data import read_set
-from nuclei.decoding import decode_image
-from nuclei.rle import encode_labels
-from nuclei.submission import check_submission, make_rows, read_table, write_submission
-from workbench import commands
-from workbench.cli import main
-from workbench.folders import in_use
-from workbench.journal import Journal
-from workbench.scoring import read_solution
-from workbench.terminal import plain
+from nuclei.competition import data, submission
+from nuclei.competition.submission import encode_labels, make_rows, write_submission
+from nuclei.settings.config import BadInput
+from nuclei_kit.command import commands
+from nuclei_kit.command.cli import main
+from nuclei_kit.command.terminal import plain
+from nuclei_kit.experiments.scoring import read_solution
+from nuclei_kit.files.decoding import decode_image
+from nuclei_kit.files.folders import in_use
+from nuclei_kit.files.limits import MAX_PIXELS
+from nuclei_kit.files.reading import read_images
+from nuclei_kit.files.run_lists import check_submission
+from nuclei_kit.files.tables import read_table
+from nuclei_kit.own_images.journal import Journal
 
 GOOD = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))[1].tobytes()
 TIFF = cv2.imencode(".tiff", np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))[1].tobytes()
@@ -83,7 +85,7 @@ def test_an_absurd_header_is_refused_before_memory_is_taken(content, monkeypatch
 def test_a_mask_with_an_absurd_header_is_refused(tmp_path):
     path = write_folder(tmp_path / "set", {"a/images/a.png": GOOD, "a/masks/1.png": png_header(100_000, 100_000)})
     with pytest.raises(BadInput, match=r"1\.png states 100000 x 100000"):
-        read_set(path)
+        read_images(path)
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".bmp", ".webp"])
@@ -112,19 +114,19 @@ def test_mutated_images_are_decoded_or_refused(content, changes, cut):
 def test_what_a_zip_unpacks_to_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "MAX_PIXELS", 1000)
     path = write_zip(tmp_path / "set.zip", {"a/images/a.png": bytes(10**6), "b/images/b.png": GOOD})
-    assert "a/images/a.png holds 1,000,000 bytes, over the 8,000 that are taken" in read_set(path).faults["a"]
+    assert "a/images/a.png holds 1,000,000 bytes, over the 8,000 that are taken" in read_images(path).faults["a"]
 
 
 def test_a_zip_that_claims_less_than_it_unpacks_to_is_broken(tmp_path):
     path = write_zip(tmp_path / "set.zip", {"a/images/a.png": bytes(10**6), "b/images/b.png": GOOD})
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", 10**6), struct.pack("<I", 100)))
-    read = read_set(path)
+    read = read_images(path)
     assert read.ids == ["b"] and "a cannot be read" in read.faults["a"]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_methods_that_unpack_without_a_bound_are_refused(tmp_path, method):
-    read = read_set(write_zip(tmp_path / "set.zip", {"a/images/a.png": GOOD}, method))
+    read = read_images(write_zip(tmp_path / "set.zip", {"a/images/a.png": GOOD}, method))
     assert "packed by an unusual method" in read.faults["a"]
 
 
@@ -132,7 +134,7 @@ def test_names_that_climb_out_of_a_zip_write_nothing(tmp_path):
     files = {"../../evil/images/x.png": GOOD, f"{tmp_path}/abs/images/y.png": GOOD, "c/images/c.png": GOOD}
     before = sorted(tmp_path.parent.rglob("*"))
     (tmp_path / "in").mkdir()
-    read = read_set(write_zip(tmp_path / "in" / "set.zip", files), tmp_path / "cache")
+    read = read_images(write_zip(tmp_path / "in" / "set.zip", files), tmp_path / "cache")
     assert len(read.ids) == 3
     new = set(tmp_path.parent.rglob("*")) - set(before)
     assert all(path.is_relative_to(tmp_path / "in") or path.is_relative_to(tmp_path / "cache") for path in new)
@@ -146,23 +148,23 @@ def test_links_lead_to_no_other_file_and_no_endless_one(tmp_path):
     (folder / "loop").symlink_to(folder)
     (folder / "e" / "images").mkdir(parents=True)
     os.mkfifo(folder / "e" / "images" / "e.png")
-    read = read_set(folder)
+    read = read_images(folder)
     assert read.ids == ["b"] and list(read.faults) == ["a"] and "root:" not in read.faults["a"]
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         entry = zipfile.ZipInfo("a/images/a.png")
         entry.external_attr = 0o120777 << 16  # a symbolic link
         archive.writestr(entry, "/etc/passwd")
-    assert "cannot be decoded" in read_set(tmp_path / "set.zip").faults["a"]
+    assert "cannot be decoded" in read_images(tmp_path / "set.zip").faults["a"]
 
 
 def test_an_image_set_is_bounded_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "MAX_SET_PIXELS", 1000)
     with pytest.raises(BadInput, match=r"set holds over 1,000 pixels, too many at once"):
-        read_set(write_folder(tmp_path / "set", {f"{i}/images/x.png": GOOD for i in range(3)}))
+        read_images(write_folder(tmp_path / "set", {f"{i}/images/x.png": GOOD for i in range(3)}))
 
 
 def test_thousands_of_empty_files_are_faults_of_their_own(tmp_path):
-    read = read_set(
+    read = read_images(
         write_zip(tmp_path / "set.zip", {f"{i}/images/x.png": b"" for i in range(3000)}), tmp_path / "cache"
     )
     assert len(read.faults) == 3000 and not read.ids
@@ -176,7 +178,7 @@ def test_mutated_zips_are_read_or_refused(tmp_path_factory, changes, cut):
     for place, value in changes:
         broken[place % len(broken)] = value
     path.write_bytes(broken[: len(broken) - cut])
-    for read in (read_set, lambda path: read_table(path, [])):
+    for read in (read_images, lambda path: read_table(path, [])):
         with contextlib.suppress(BadInput):
             read(path)
 
@@ -202,7 +204,7 @@ ODD_NAMES = (
 @pytest.mark.parametrize("packed", [True, False])
 def test_odd_names_come_through_as_they_are(tmp_path, packed):
     files = {f"{name}/images/x.png": GOOD for name in ODD_NAMES}
-    read = read_set(write_zip(tmp_path / "set.zip", files) if packed else write_folder(tmp_path / "set", files))
+    read = read_images(write_zip(tmp_path / "set.zip", files) if packed else write_folder(tmp_path / "set", files))
     assert set(read.ids) == set(ODD_NAMES)
     write_submission(tmp_path / "s.csv", [(image_id, "1 600") for image_id in read.ids])
     assert list(check_submission(tmp_path / "s.csv", dict.fromkeys(read.ids, (20, 30)))) == read.ids
@@ -211,7 +213,7 @@ def test_odd_names_come_through_as_they_are(tmp_path, packed):
 @pytest.mark.parametrize("name", ["a\x1b[31mred", "a\nb", "a\rb", "\u202egnp", "a\x07", os.fsdecode(b"bad\xff")])
 def test_names_that_cannot_be_printed_are_refused_in_print(tmp_path, name):
     with pytest.raises(BadInput, match="a name that cannot be printed") as caught:
-        read_set(write_folder(tmp_path / "set", {f"{name}/images/x.png": GOOD}), tmp_path / "cache")
+        read_images(write_folder(tmp_path / "set", {f"{name}/images/x.png": GOOD}), tmp_path / "cache")
     assert str(caught.value).isprintable() and str(caught.value).isascii()
 
 
@@ -293,13 +295,13 @@ def test_a_run_list_of_any_length_is_written_and_checked(tmp_path):
 @pytest.mark.parametrize("name", ["images.npy", "index.json"])
 def test_a_bit_that_flipped_in_the_cache_is_noticed(tmp_path, name):
     path, cache = write_folder(tmp_path / "set", {"a/images/a.png": GOOD, "b/images/b.png": GOOD}), tmp_path / "cache"
-    whole = read_set(path, cache)
+    whole = read_images(path, cache)
     (file,) = cache.rglob(name)
     content = bytearray(file.read_bytes())
     content[-40] ^= 1
     file.unlink()  # a mapped file is another one
     file.write_bytes(content)
-    again = read_set(path, cache)
+    again = read_images(path, cache)
     assert again.ids == whole.ids and all(map(np.array_equal, again.images, whole.images))
 
 
@@ -308,7 +310,7 @@ def test_what_a_killed_run_left_in_the_cache_goes_after_a_day(tmp_path):
     for folder in (old, new):
         folder.mkdir(parents=True)
     os.utime(old, (0, 0))
-    read_set(write_folder(tmp_path / "set", {"a/images/a.png": GOOD}), tmp_path / "cache")
+    read_images(write_folder(tmp_path / "set", {"a/images/a.png": GOOD}), tmp_path / "cache")
     assert not old.exists() and new.exists()
 
 
@@ -316,7 +318,7 @@ def test_what_a_killed_run_left_in_the_cache_goes_after_a_day(tmp_path):
 
 
 def test_a_folder_serves_one_run_at_a_time(tmp_path):
-    hold = "import sys, time, pathlib; from workbench.folders import in_use\n"
+    hold = "import sys, time, pathlib; from nuclei_kit.files.folders import in_use\n"
     hold += "with in_use(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     out = tmp_path / "fresh" / "out"
     environ = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1])}
@@ -335,14 +337,14 @@ def test_two_runs_may_build_one_cache_at_once(tmp_path):
     code = """if True:
         import sys, time
         from pathlib import Path
-        from nuclei.checkpoint import digest_images
-        from nuclei.data import read_set
+        from nuclei_kit.files.checkpoint import digest_images
+        from nuclei.competition.data import read_images
         here, mine, other = Path(sys.argv[1]), *sys.argv[2:]
         for n in range(15):
             (here / f"{n}.{mine}").touch()
             while not (here / f"{n}.{other}").exists():
                 time.sleep(0.0005)
-            print(digest_images(read_set(here / "set", here / f"cache{n}")), digest_images(read_set(here / "set")))
+            print(digest_images(read_images(here / "set", here / f"cache{n}")), digest_images(read_images(here / "set")))
     """
     write_folder(tmp_path / "set", {f"{i}/{kind}/x.png": GOOD for i in range(9) for kind in ("images", "masks")})
     environ = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1])}
@@ -399,8 +401,8 @@ def foreign():
 )
 def test_what_is_not_permitted_is_a_sentence(foreign, capsys, command, named):
     arguments = command.replace("{}", str(foreign)).split()
-    importlib.import_module("workbench.sample")  # that other user may not read the interpreter's own files
-    importlib.import_module("workbench.info")
+    importlib.import_module("nuclei_kit.sample.sample")  # that other user may not read the interpreter's own files
+    importlib.import_module("nuclei_kit.sample.info")
     before = sorted(foreign.iterdir())
     with as_another_user():
         assert main(arguments) == 2
@@ -413,9 +415,9 @@ def test_a_cache_that_is_another_users_costs_speed_alone(foreign, caplog):
     foreign.chmod(0o755)
     (foreign / "home").mkdir(mode=0o500)
     path = write_folder(foreign / "set", {"a/images/a.png": GOOD})
-    expected = read_set(path).images[0]
+    expected = read_images(path).images[0]
     with as_another_user():
-        assert np.array_equal(read_set(path, foreign / "home" / "cache").images[0], expected)
+        assert np.array_equal(read_images(path, foreign / "home" / "cache").images[0], expected)
     assert "cannot be written" in caplog.text
 
 
@@ -453,7 +455,7 @@ def test_a_full_disk_leaves_the_old_file_and_a_sentence(mounted, monkeypatch, ca
 def test_a_cache_on_a_full_disk_costs_speed_alone(mounted, tmp_path, caplog):
     pixels = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
     path = write_folder(tmp_path / "set", {"a/images/a.png": cv2.imencode(".png", pixels)[1].tobytes()})
-    read = read_set(path, mounted / "cache")
+    read = read_images(path, mounted / "cache")
     assert np.array_equal(read.images[0], pixels[..., ::-1]) and "cannot be written" in caplog.text
     assert not list((mounted / "cache").iterdir())
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
-from nuclei.config import ZOOM_RANGE, Config
-from nuclei.inference import fit_zoom, predict_probs, predict_tiled
-from nuclei.kinds import nucleus_diameter
-from nuclei.tta import VIEWS
-from nuclei.watershed import Thresholds
+from nuclei.prediction.inference import fit_zoom, predict_probs, predict_tiled
+from nuclei.prediction.tta import VIEWS
+from nuclei.prediction.watershed import Thresholds
+from nuclei.settings.config import Config
+from nuclei.training_data.kinds import ZOOM_RANGE, nucleus_diameter
 
 ALL_THE_WAY = Config(model_diameter=24.0, model_zoom=1.0).zoom
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from drawn import draw_discs
 
-from nuclei.config import BadInput
-from workbench.info import facts_table, find_sets, gather_facts
-from workbench.sample import draw_sample
+from nuclei.settings.config import BadInput
+from nuclei_kit.sample.info import facts_table, find_sets, gather_facts
+from nuclei_kit.sample.sample import draw_sample
 
 
 def write_image(folder, image_id, image, *masks):

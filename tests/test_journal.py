@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.config import BadInput
-from workbench.journal import Journal, unfinished_prediction
+from nuclei.settings.config import BadInput
+from nuclei_kit.own_images.journal import Journal, unfinished_prediction
 
 values = st.lists(st.tuples(st.text(), st.lists(st.text() | st.integers())), unique_by=lambda item: item[0], max_size=5)
 

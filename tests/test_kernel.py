@@ -3,8 +3,8 @@
 import pytest
 
 import build_kernel as builder
-from nuclei.config import BadInput
-from workbench.kernel import METADATA, ROOT, SCRIPT, build_kernel
+from nuclei.settings.config import BadInput
+from nuclei_kit.kaggle.kernel import METADATA, ROOT, SCRIPT, build_kernel
 
 
 def test_it_lies_where_the_builder_puts_it():
@@ -21,7 +21,7 @@ def test_it_is_built_anew(tmp_path):
 @pytest.mark.parametrize(
     "program, message",
     [
-        ('import sys\nsys.exit("src/nuclei/rle.py:7: not ASCII")', r"src/nuclei/rle\.py:7: not ASCII"),
+        ('import sys\nsys.exit("src/nuclei/competition/rle.py:7: not ASCII")', r"src/nuclei/rle\.py:7: not ASCII"),
         (None, r"build_kernel\.py is missing: .* in a clone"),
     ],
 )

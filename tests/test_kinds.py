@@ -6,7 +6,15 @@ from drawn import LOOKS, draw_discs, draw_field, draw_kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.kinds import KINDS, LARGE_NUCLEUS, image_kind, nucleus_diameter, nucleus_width, standardise, weighted_median
+from nuclei.training_data.kinds import (
+    KINDS,
+    LARGE_NUCLEUS,
+    image_kind,
+    nucleus_diameter,
+    nucleus_width,
+    standardise,
+    weighted_median,
+)
 
 FLUORESCENCE = ("fluorescence-small", "fluorescence-large")
 

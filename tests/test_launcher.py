@@ -8,8 +8,8 @@ from errno import ECONNREFUSED, EROFS
 
 import pytest
 
-from workbench import launcher
-from workbench.launcher import is_inside, refuse
+from nuclei_kit.kaggle import launcher
+from nuclei_kit.kaggle.launcher import is_inside, refuse
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nuclei.config import BadInput
-from workbench.logs import read_log, write_events
+from nuclei.settings.config import BadInput
+from nuclei_kit.report.logs import read_log, write_events
 
 LOG = "step,seconds,learning_rate,loss,tuning_score\n64,10.5,0.002,1.5,\n100,20,0.001,0.75,0.5\n"
 

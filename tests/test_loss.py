@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from nuclei.loss import dice, weighted_crossentropy, weighted_crossentropy_dice, weighted_dice
+from nuclei.network.loss import dice, weighted_crossentropy, weighted_crossentropy_dice, weighted_dice
 
 BACKENDS = ("tensorflow", "jax", "torch")
 

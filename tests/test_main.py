@@ -11,15 +11,17 @@ import keras
 import numpy as np
 import pytest
 
-from nuclei import main
-from nuclei.config import BadInput, Config
-from nuclei.data import ImageSet, read_set
-from nuclei.main import Predictions, run_competition, score_table, train_competition
-from nuclei.rle import decode_rles
-from nuclei.submission import check_submission
-from nuclei.watershed import Thresholds
-from workbench.runs import FINE_TUNING_RATE, fine_tuning, load_model, load_run
-from workbench.sample import draw_sample
+from nuclei.prediction.watershed import Thresholds
+from nuclei.run import main
+from nuclei.run.main import run_competition
+from nuclei.run.predictions import Predictions
+from nuclei.settings.config import BadInput, Config
+from nuclei.training_data.images import ImageSet
+from nuclei_kit.experiments.home_run import score_table, train_at_home
+from nuclei_kit.files.reading import read_images
+from nuclei_kit.files.run_lists import check_submission, decode_rles
+from nuclei_kit.files.runs import FINE_TUNING_RATE, fine_tuning, load_model, load_run
+from nuclei_kit.sample.sample import draw_sample
 
 TINY = Config(
     data_folds=5,
@@ -51,7 +53,7 @@ def competition(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def test_set(competition):
-    return read_set(competition / "stage1_test.zip")
+    return read_images(competition / "stage1_test.zip")
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +170,7 @@ def test_one_hundred_layers_goes_the_whole_way(tmp_path, eagerly):
         tile_batch=1,
     )
     run_competition(config, tmp_path, tmp_path)
-    ids = read_set(tmp_path / "stage1_test.zip").ids
+    ids = read_images(tmp_path / "stage1_test.zip").ids
     assert len(check_submission(tmp_path / "submission.csv", dict.fromkeys(ids))) == 1
     assert not (tmp_path / "held_out.csv").exists()  # nothing was held out
     (row,) = csv.DictReader((tmp_path / "log.csv").open(newline=""))
@@ -341,7 +343,7 @@ def test_training_images_without_masks_are_refused(competition, tmp_path, monkey
     shutil.copy(competition / "stage1_test.zip", data / "stage1_train.zip")
     monkeypatch.setattr(main, "train_model", fake_training)
     with pytest.raises(BadInput, match="no masks"):
-        train_competition(TINY, data, tmp_path)
+        train_at_home(TINY, data, tmp_path)
 
 
 def test_a_bad_test_image_gets_its_empty_row(competition, tmp_path, monkeypatch, caplog, test_set):
@@ -366,7 +368,7 @@ def test_a_bad_test_image_gets_its_empty_row(competition, tmp_path, monkeypatch,
 def test_fine_tuning_begins_with_the_weights_of_a_run(finished, competition, tmp_path):
     config, weights = fine_tuning(replace(TINY, model_width=8, train_steps=1, train_warmup=0.5), finished)
     assert (config.model_width, config.train_rate) == (TINY.model_width, TINY.train_rate * FINE_TUNING_RATE)
-    train_competition(replace(config, train_rate=0.0, train_decay=0.0), competition, tmp_path, weights)
+    train_at_home(replace(config, train_rate=0.0, train_decay=0.0), competition, tmp_path, weights)
     before, after = (load_model(run)[0].trainable_weights for run in (finished, tmp_path))
     for one, other in zip(before, after, strict=True):  # at a rate of 0 nothing is learnt, and nothing may be lost
         np.testing.assert_array_equal(one, other)
@@ -374,9 +376,9 @@ def test_fine_tuning_begins_with_the_weights_of_a_run(finished, competition, tmp
 
 def test_a_fine_tuning_goes_on_from_its_own_weights_alone(finished, competition, tmp_path):
     config, weights = fine_tuning(TINY, finished)
-    train_competition(config, competition, tmp_path, weights)
+    train_at_home(config, competition, tmp_path, weights)
     with pytest.raises(BadInput, match=r"other settings .*start was"):
-        train_competition(config, competition, tmp_path, [weight + 1 for weight in weights])
+        train_at_home(config, competition, tmp_path, [weight + 1 for weight in weights])
 
 
 # ---- tables ------------------------------------------------------------------------------------

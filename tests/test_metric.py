@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nuclei.metric import (
-    THRESHOLDS,
+from nuclei.prediction.metric import (
+    IOU_THRESHOLDS,
     average_precision,
     iou_matrix,
     matches_at_thresholds,
@@ -60,7 +60,7 @@ def brute_force_matches(truth, predicted):
 
 
 def test_thresholds():
-    assert THRESHOLDS.tolist() == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    assert IOU_THRESHOLDS.tolist() == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
 
 
 def test_hand_computed_score():

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from nuclei.loss import weighted_crossentropy_dice, weighted_dice
-from nuclei.model import build_model, one_hundred_layers, unet
+from nuclei.network.loss import weighted_crossentropy_dice, weighted_dice
+from nuclei.network.model import build_model, one_hundred_layers, unet
 
 
 @pytest.fixture(autouse=True)

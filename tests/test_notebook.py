@@ -8,18 +8,18 @@ import pytest
 from drawn import draw_kind
 
 import build_kernel
-from nuclei.config import Config
-from nuclei.data import ImageSet
-from nuclei.submission import check_submission
-from workbench.kernel import ROOT
-from workbench.sample import draw_sample
+from nuclei.settings.config import Config
+from nuclei.training_data.images import ImageSet
+from nuclei_kit.files.run_lists import check_submission
+from nuclei_kit.kaggle.kernel import ROOT
+from nuclei_kit.sample.sample import draw_sample
 
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
 pytest.importorskip("ipykernel", reason="ipykernel is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
-from nuclei.notebook import pick_images  # noqa: E402  (it draws with matplotlib)
+from nuclei.run.notebook import pick_images
 
 
 def test_it_runs_from_top_to_bottom_and_shows_pictures(tmp_path, monkeypatch):

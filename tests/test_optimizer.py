@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from nuclei.optimizer import ADAM_SHARE, NEWTON_SCHULZ_STEPS, ConvMuon
+from nuclei.network.optimizer import ADAM_SHARE, NEWTON_SCHULZ_STEPS, ConvMuon
 
 RATE = 0.1
 MUON_SIZE = 0.2  # root mean square of Muon's step at rate 1, which is about AdamW's (Liu et al. 2025, section 2.2)

@@ -7,16 +7,16 @@ import sys
 import keras
 import pytest
 
-from nuclei import parallel
+from nuclei.network import parallel
 
 # The two halves of each batch are alike, so that batch normalisation sees in each what it sees in the whole.
 PROGRAM = """
 import sys
 import keras, numpy as np, tensorflow as tf
 from dataclasses import replace
-from nuclei import parallel
-from nuclei.config import Config
-from nuclei.train import compile_model, new_model
+from nuclei.network import parallel
+from nuclei.settings.config import Config
+from nuclei.training.train import compile_model, new_model
 
 halves = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)

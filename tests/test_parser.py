@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from nuclei.config import BadInput
-from workbench.cli import main
-from workbench.parser import build_parser, natural, seconds
+from nuclei.settings.config import BadInput
+from nuclei_kit.command.cli import main
+from nuclei_kit.command.parser import build_parser, natural, seconds
 
 COMMANDS = ("run", "train", "predict", "score", "report", "check", "info", "picture", "sample", "cv", "compare")
 COMMANDS += ("export", "doctor", "kernel", "kernel run", "push", "watch", "fetch", "submit", "ship", "download")
@@ -28,7 +28,7 @@ def test_help_has_an_example(command, capsys):
 def test_help_lists_every_command_and_needs_no_keras():
     script = f"""
 import contextlib, sys
-from workbench.cli import main
+from nuclei_kit.command.cli import main
 for command in {[[], *(command.split() for command in COMMANDS)]!r}:
     with contextlib.suppress(SystemExit):  # what --help ends with
         main([*command, "--help"])

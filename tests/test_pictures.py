@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from drawn import draw_discs
 
-from workbench.pictures import (
+from nuclei_kit.report.pictures import (
     APART,
     CAPTION,
     INVENTED,
@@ -160,7 +160,7 @@ def test_a_png_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("nuclei.submission.os.replace", fail)
+    monkeypatch.setattr("nuclei.competition.submission.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_png(path, np.ones((9, 9), np.uint8))
     assert path.read_bytes() == before

@@ -6,14 +6,13 @@ import pytest
 from drawn import draw_discs, draw_field, draw_kind
 from test_blocks import CONFIG, CutOff, PixelNetwork, paint
 
-from nuclei.config import BadInput
-from nuclei.metric import precision_at_thresholds
-from nuclei.rle import decode_rles
-from nuclei.submission import check_submission
-from nuclei.watershed import Thresholds
-from workbench import blocks, prediction
-from workbench.folders import SHIPPED
-from workbench.prediction import predict_competition, predict_files
+from nuclei.prediction.metric import precision_at_thresholds
+from nuclei.prediction.watershed import Thresholds
+from nuclei.settings.config import BadInput
+from nuclei_kit.files.folders import SHIPPED
+from nuclei_kit.files.run_lists import check_submission, decode_rles
+from nuclei_kit.own_images import blocks, prediction
+from nuclei_kit.own_images.prediction import predict_competition, predict_files
 
 SIDE = 120
 

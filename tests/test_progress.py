@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from nuclei.progress import LINE_SECONDS, progress
+from nuclei.prediction.progress import LINE_SECONDS, progress
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """The seconds that `progress` reads, in a list of one; the test winds it."""
     now = [0.0]
-    monkeypatch.setattr("nuclei.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("nuclei.prediction.progress.time.monotonic", lambda: now[0])
     return now
 
 

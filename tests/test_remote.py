@@ -16,10 +16,10 @@ import pytest
 from drawn_files import read_folder
 from kaggle_stub import SECRET, client_environment, play
 
-from workbench import remote
-from workbench.cli import main
-from workbench.kernel import METADATA, ROOT, SCRIPT
-from workbench.remote import Push, read_log
+from nuclei_kit.command.cli import main
+from nuclei_kit.kaggle import remote
+from nuclei_kit.kaggle.kernel import METADATA, ROOT, SCRIPT
+from nuclei_kit.kaggle.remote import Push, read_log
 
 KERNEL = "tester/data-science-bowl-2018-nuclei"
 URL = f"https://www.kaggle.com/code/{KERNEL}"
@@ -267,7 +267,18 @@ def test_ship_from_a_fresh_clone(tmp_path):
     with play(HAPPY) as stub:
         environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(clone / "src")}
         environ |= client_environment(tmp_path, stub.address)
-        command = [sys.executable, "-m", "workbench.cli", "ship", "--owner", "tester", "-m", "first", "--every", "0.01"]
+        command = [
+            sys.executable,
+            "-m",
+            "nuclei_kit",
+            "ship",
+            "--owner",
+            "tester",
+            "-m",
+            "first",
+            "--every",
+            "0.01",
+        ]
         done = subprocess.run(command, cwd=clone, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert SECRET not in done.stdout + done.stderr
@@ -445,7 +456,7 @@ def test_without_credentials_it_says_how_to_give_them(tmp_path):
         environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")}
         environ |= client_environment(tmp_path, stub.address)
         del environ["KAGGLE_USERNAME"], environ["KAGGLE_KEY"]
-        command = [sys.executable, "-m", "workbench.cli", "download", "out"]
+        command = [sys.executable, "-m", "nuclei_kit", "download", "out"]
         done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
     assert (done.returncode, done.stdout, stub.asked) == (2, "", [])
     (sentence,) = done.stderr.splitlines()
@@ -485,7 +496,7 @@ def test_out_of_reach_is_a_sentence(nuclei):
 
 
 def test_the_command_line_starts_without_the_client():
-    script = 'import sys, workbench.cli, workbench.remote; assert not {"kaggle", "requests"} & set(sys.modules)'
+    script = 'import sys, nuclei_kit.command.cli, nuclei_kit.kaggle.remote; assert not {"kaggle", "requests"} & set(sys.modules)'
     environ = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     subprocess.run([sys.executable, "-c", script], check=True, env=environ)
 

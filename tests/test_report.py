@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from drawn import draw_discs
 
-from nuclei.config import BadInput
-from nuclei.metric import average_precision
-from nuclei.rle import encode_labels
-from nuclei.submission import make_rows, write_submission
-from workbench import report
-from workbench.cli import main
-from workbench.report import outlines, write_report
+from nuclei.competition.submission import encode_labels, make_rows, write_submission
+from nuclei.prediction.metric import average_precision
+from nuclei.settings.config import BadInput
+from nuclei_kit.command.cli import main
+from nuclei_kit.report import report
+from nuclei_kit.report.report import outlines, write_report
 
 HOSTILE = """<!--<script>"'&$data<img src=x onerror=alert(1)>"""  # all that a file's name may hold
 DISCS = ((20, 20, 12), (20, 60, 10), (70, 30, 11), (70, 52, 11))

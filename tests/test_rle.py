@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from nuclei.competition.rle import decode_rle
 
-from nuclei.config import BadInput
-from nuclei.rle import decode_rle, decode_rles, encode_labels, parse_runs
+from nuclei.competition.submission import encode_labels
+from nuclei.settings.config import BadInput
+from nuclei_kit.files.run_lists import decode_rles, parse_runs
 
 # Label ids with gaps, above 255 too, and shapes that are rarely square.
 label_images = arrays(

@@ -7,12 +7,13 @@ import h5py
 import numpy as np
 import pytest
 
-from nuclei.config import MAX_SETTINGS, MODEL_NAMES, BadInput, Config
-from nuclei.main import save_config
-from nuclei.train import new_model, save_weights
-from nuclei.watershed import Thresholds
-from workbench import runs
-from workbench.runs import FINE_TUNING_RATE, fine_tuning, load_model, load_run, ship_run
+from nuclei.prediction.watershed import Thresholds
+from nuclei.run.main import save_config
+from nuclei.settings.config import MODEL_NAMES, BadInput, Config
+from nuclei.training.train import new_model, save_weights
+from nuclei_kit.files import runs
+from nuclei_kit.files.limits import MAX_SETTINGS
+from nuclei_kit.files.runs import FINE_TUNING_RATE, fine_tuning, load_model, load_run, ship_run
 
 TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_overlap=16, tile_batch=4)
 

@@ -8,11 +8,11 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+from nuclei.competition.rle import decode_rle
 
-from nuclei.config import BadInput
-from nuclei.metric import average_precision
-from nuclei.rle import decode_rle
-from workbench.sample import LOOKS, NOISE, SAMPLE_FILES, draw_image, draw_sample
+from nuclei.prediction.metric import average_precision
+from nuclei.settings.config import BadInput
+from nuclei_kit.sample.sample import LOOKS, NOISE, SAMPLE_FILES, draw_image, draw_sample
 
 N_TRAIN, N_TEST = 40, 12
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from nuclei.schedule import TUNING_SHARE, Schedule, learning_rate
+from nuclei.training.schedule import TUNING_SHARE, Schedule, learning_rate
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.3])

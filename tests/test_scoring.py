@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from nuclei.config import BadInput
-from nuclei.metric import THRESHOLDS
-from workbench.scoring import find_solution, read_solution, score_submission
+from nuclei.prediction.metric import IOU_THRESHOLDS
+from nuclei.settings.config import BadInput
+from nuclei_kit.experiments.scoring import find_solution, read_solution, score_submission
 
 SOLUTION = (
     "ImageId,EncodedPixels,Height,Width,Usage\na,1 2,4,5,Public\nc,1 1,2,2,Ignored\na,5 4,4,5,Public\nb,,3,2,Private\n"
@@ -72,5 +72,5 @@ def test_a_submission_is_worth_what_it_finds(write):
     solution = write("ImageId,EncodedPixels,Height,Width\na,1 4,4,4\na,9 4,4,4\nb,1 2,4,4\n")
     # a: one found whole, one by 3 of its 4 pixels (IoU 0.75); b: missed, and one invented
     path = write("ImageId,EncodedPixels\na,1 4\na,9 3\nb,9 2\n", "submission.csv")
-    first = np.where(THRESHOLDS < 0.75, 1, 1 / 3)  # tp / (tp + fp + fn): 2 of 2, then 1 / (1 + 1 + 1)
+    first = np.where(IOU_THRESHOLDS < 0.75, 1, 1 / 3)  # tp / (tp + fp + fn): 2 of 2, then 1 / (1 + 1 + 1)
     np.testing.assert_allclose(score_submission(path, solution), first / 2)

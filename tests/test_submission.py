@@ -8,15 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.config import BadInput
-from nuclei.rle import decode_rles
-from nuclei.submission import (
-    check_submission,
-    make_rows,
-    read_table,
-    write_submission,
-    write_whole,
-)
+from nuclei.competition.submission import make_rows, write_submission
+from nuclei.settings.config import BadInput
+from nuclei.settings.files import write_whole
+from nuclei_kit.files.run_lists import check_submission, decode_rles
+from nuclei_kit.files.tables import read_table
 
 SHAPES = {"a": (4, 5), "b": (3, 3)}
 GOOD = "ImageId,EncodedPixels\na,1 2 9 1\na,5 4\nb,\n"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage as ndi
 
-from nuclei.targets import BORDER, CORE, INTERIOR, inner_distance, make_targets, pixel_weights
+from nuclei.training_data.targets import BORDER, CORE, INTERIOR, inner_distance, make_targets, pixel_weights
 
 TOUCHING = draw_discs((50, 80), (25, 25, 14), (25, 53, 14))
 label_images = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(

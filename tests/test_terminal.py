@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from workbench.terminal import RED, log_lines, paint, plain, silence, stopping_at_sigterm
+from nuclei_kit.command.terminal import RED, log_lines, paint, plain, silence, stopping_at_sigterm
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from drawn import draw_disc_set
 
-from nuclei import parallel, train, training_log
-from nuclei.config import BadInput, Config
-from nuclei.data import ImageSet
-from nuclei.schedule import learning_rate
-from nuclei.train import new_model, train_model
-from nuclei.watershed import Thresholds
+from nuclei.network import parallel
+from nuclei.prediction.watershed import Thresholds
+from nuclei.settings.config import BadInput, Config
+from nuclei.training import train, training_log
+from nuclei.training.schedule import learning_rate
+from nuclei.training.train import new_model, train_model
+from nuclei.training_data.images import ImageSet
 
 TINY = Config(
     model_width=4,

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from nuclei.training_log import EPOCH, Progress, TrainingLog
+from nuclei.training.training_log import EPOCH, Progress, TrainingLog
 
 
 def take_steps(path, at, last, scores=None, steps=200):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nuclei.tta import VIEWS, unview_probs, view_image
+from nuclei.prediction.tta import VIEWS, unview_probs, view_image
 
 # No two pixels alike, not square: nothing about it survives a wrong turn.
 IMAGE = np.arange(3 * 5 * 2, dtype=np.uint8).reshape(3, 5, 2)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from drawn import draw_disc_set
 
-from nuclei.config import Config
-from nuclei.inference import segment_probs
-from nuclei.metric import average_precision
-from nuclei.tuning import score_set, tune_thresholds
-from nuclei.watershed import Thresholds, find_instances
+from nuclei.prediction.inference import segment_probs
+from nuclei.prediction.metric import average_precision
+from nuclei.prediction.tuning import score_set, tune_thresholds
+from nuclei.prediction.watershed import Thresholds, find_instances
+from nuclei.settings.config import Config
 
 TINY = Config(
     model_width=4, model_depth=2, model_stem=1, model_diameter=16.0, tile_size=64, tile_overlap=16, tta_views=1

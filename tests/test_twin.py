@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kills import kill_twin, list_processes
-from nuclei.submission import read_table
-from workbench import twin
-from workbench.sample import draw_sample
-from workbench.terminal import Failed
+from nuclei_kit.command.terminal import Failed
+from nuclei_kit.files.tables import read_table
+from nuclei_kit.kaggle import twin
+from nuclei_kit.sample.sample import draw_sample
 
 EARLIER = "of an earlier run\n"
 SUBMIT = """
@@ -60,7 +60,7 @@ def run(data, tmp_path, monkeypatch):
 
 
 def test_the_twin_itself_needs_no_keras():
-    script = "import sys, workbench.twin; assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
+    script = "import sys, nuclei_kit.kaggle.twin; assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
@@ -120,8 +120,8 @@ def test_tracebacks_and_getsource_show_the_script(run):
 
 
 CANNOT = [
-    ("import nuclei.rle", "ModuleNotFoundError.*nuclei"),
-    ("import workbench", "ModuleNotFoundError.*workbench"),
+    ("import nuclei.competition.rle", "ModuleNotFoundError.*nuclei"),
+    ("import nuclei_kit", "ModuleNotFoundError.*nuclei_kit"),
     ("open(__file__.replace('script', 'more'), 'w')", r"OSError.* Read-only file system: .*src/more\.py"),
     ("import pathlib; pathlib.Path(__file__).chmod(0o644); open(__file__, 'a')", "OSError.* Read-only file system"),
     ("import socket; socket.create_connection(('192.0.2.1', 80))", r"ConnectionRefusedError.*192\.0\.2\.1"),
@@ -191,7 +191,7 @@ def test_what_the_kernel_left_running_ends_with_it(run):
 def test_the_kernel_dies_with_the_twin(data, tmp_path, sent):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "drawn.py").write_text(f"{CHILD}\nsubprocess.run(child)\n")
-    script = "import signal, sys; from pathlib import Path; from workbench import cli, kernel\n"
+    script = "import signal, sys; from pathlib import Path; from nuclei_kit import cli, kernel\n"
     script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it,
     script += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and nohup this one
     script += f"kernel.build_kernel = lambda: Path({str(tmp_path / 'drawn.py')!r})\n"

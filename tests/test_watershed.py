@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
-from nuclei.metric import average_precision
-from nuclei.targets import BORDER, CORE, INTERIOR, make_targets
-from nuclei.watershed import Thresholds, find_confidences, find_instances
+from nuclei.prediction.metric import average_precision
+from nuclei.prediction.watershed import Thresholds, find_confidences, find_instances
+from nuclei.training_data.targets import BORDER, CORE, INTERIOR, make_targets
 
 PLAIN = Thresholds(seed=0.5, interior=0.5, seed_area=8, area=24, confidence=0)
 ANY_SIZE = replace(PLAIN, seed_area=1, area=1)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from workbench.webp import HEAD, LONGEST, encode_images, encode_webp
+from nuclei_kit.report.webp import HEAD, LONGEST, encode_images, encode_webp
 
 
 def noise(*shape):

@@ -1,1 +1,1 @@
-"""The science: everything that ships in the Kaggle kernel."""
+"""The science: from microscope images to nuclei. build_kernel.py makes Kaggle's script of it."""

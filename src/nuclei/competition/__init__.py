@@ -1,0 +1,1 @@
+"""Kaggle's files: images and masks in, rows out."""

@@ -1,0 +1,99 @@
+"""Data: find and read a competition, in zips or folders.
+
+Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus. This is the small
+reader for those 8-bit PNGs; at home a more careful one gives the same ImageSet.
+"""
+
+import os
+import re
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nuclei.settings.config import BadInput
+from nuclei.training_data.images import ImageSet
+from nuclei.training_data.kinds import image_kind
+
+COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
+TRAIN = "stage1_train"
+# What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.
+TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
+
+FILE_NAME = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
+
+
+def holds_set(folder: Path, name: str) -> bool:
+    """Whether a folder holds a set of images, zipped or unpacked."""
+    return (Path(folder) / f"{name}.zip").is_file() or (Path(folder) / name).is_dir()
+
+
+def last_stage(folder: Path) -> int:
+    """2 where the test images of stage 2 are in the competition's folder, else 1."""
+    return 2 if any(holds_set(folder, name) for name in TEST_NAMES[2]) else 1
+
+
+def find_set(folder: Path, names: Sequence[str]) -> Path:
+    """The path of the first of `names` in `folder`, as an unpacked folder (it may hold mended masks) or as a zip.
+
+    Raises:
+        BadInput: the folder is missing, or holds none of the names.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder: name the folder that holds {names[0]}.zip")
+    for name in names:
+        if holds_set(folder, name):
+            return folder / name if (folder / name).is_dir() else folder / f"{name}.zip"
+    found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+    mend = f"download the files of the competition {COMPETITION} into it"
+    raise BadInput(f"{folder} holds no {names[0]}.zip and no folder {names[0]} (it holds {found}): {mend}")
+
+
+def read_set(path: Path) -> ImageSet:
+    """Read a zip or an unpacked folder of images, with masks or without, in many threads."""
+    if path.is_file():
+        archive = zipfile.ZipFile(path)
+        names, read = archive.namelist(), archive.read
+    else:
+        names, read = [str(name) for name in path.rglob("*") if name.is_file()], lambda name: Path(name).read_bytes()
+
+    def decode(name, flags):
+        return cv2.imdecode(np.frombuffer(read(name), np.uint8), flags)
+
+    def read_one(files):
+        image = decode(files["images"][0], cv2.IMREAD_COLOR_RGB)
+        masks = [decode(name, cv2.IMREAD_GRAYSCALE) for name in files["masks"]]
+        return image, paint_labels([np.flatnonzero(mask > 127) for mask in masks], image.shape[:2])
+
+    groups = group_files(names)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        images, labels = zip(*pool.map(read_one, groups.values()), strict=True)
+    has_masks = any(files["masks"] for files in groups.values())
+    return ImageSet(list(groups), list(images), list(labels) if has_masks else [], list(map(image_kind, images)))
+
+
+def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """id -> {"images": [names], "masks": [names]}, all in order."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for name in sorted(names):
+        match = FILE_NAME.search(name)
+        if match and "__MACOSX" not in name:
+            entry = groups.setdefault(match[1], {"images": [], "masks": []})
+            entry[match[2].lower()].append(name)
+    return dict(sorted(groups.items()))
+
+
+def paint_labels(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Flat pixel indices of each mask -> labels int32 (H, W).
+
+    A shared pixel goes to the smaller mask, since a small nucleus loses more by it. Ids are 1..n in the order of
+    `masks`.
+    """
+    labels = np.zeros(shape, np.int32)
+    for index in sorted(range(len(masks)), key=lambda i: -masks[i].size):
+        labels.flat[masks[index]] = index + 1
+    return labels

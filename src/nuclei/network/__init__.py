@@ -1,0 +1,1 @@
+"""The network: its layers, what it minimises, and what computes it."""

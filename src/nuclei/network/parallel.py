@@ -1,0 +1,97 @@
+"""Parallel: one network on several GPUs, a copy on each.
+
+With TensorFlow alone; every other machine has one copy. A network that is made in `share_gpus`, and compiled there
+with a `shared_loss`, is trained by `train_step` and called by `predict_step`: each copy takes its part of the
+batch, and all make the same step, along the mean of the gradients.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import keras
+import numpy as np
+
+from nuclei.network.device import list_gpus
+from nuclei.settings.config import log
+
+
+def share_gpus(*batches: int) -> AbstractContextManager:
+    """Context in which to make and compile a network, so that it lives on as many GPUs as divide all of `batches`.
+
+    Args:
+        batches: the numbers of inputs that the network will be given at a time.
+    """
+    gpus = list_gpus() if keras.backend.backend() == "tensorflow" else []
+    copies = math.gcd(max(len(gpus), 1), *batches)
+    if copies < 2:
+        return nullcontext()
+    import tensorflow as tf
+
+    log.info("one network on %d GPUs", copies)
+    return tf.distribute.MirroredStrategy(gpus[:copies]).scope()
+
+
+def shared_loss(loss: Callable) -> Callable:
+    """A loss to compile with in `share_gpus`: of each copy's part of the batch, its share of the whole batch's loss.
+
+    TensorFlow adds up the gradients of the copies, and Keras divides only such losses by their number as come one an
+    image; ours are means already.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return loss
+    import tensorflow as tf
+
+    copies = tf.distribute.get_strategy().num_replicas_in_sync
+    return lambda y_true, y_pred: loss(y_true, y_pred) / copies
+
+
+def count_copies(model: keras.Model) -> int:
+    """On how many GPUs a network lives; 1 without a GPU."""
+    strategy = _strategy_of(model)
+    return strategy.num_replicas_in_sync if strategy else 1
+
+
+def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> float:
+    """One step of training on a batch -> its loss, float.
+
+    Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
+    compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
+    step has the first part alone.
+    """
+    strategy = _strategy_of(model)
+    pieces = list(zip(np.split(x, parts), np.split(y, parts), strict=True))
+    if strategy is None:
+        return float(np.mean([_train_part(model, *piece) for piece in pieces]))
+    x, y = pieces[0]
+    model.reset_metrics()
+    model.make_train_function()  # train_on_batch would show every copy the whole batch
+    return float(model.train_function(iter([(_share(x, strategy), _share(y, strategy), None)]))["loss"])
+
+
+def _train_part(model, x, y):
+    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
+    return float(model.train_on_batch(x, y))
+
+
+def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """float32 (N, H, W, 3) -> what the network says of it, (N, H, W, C)."""
+    strategy = _strategy_of(model)
+    if strategy is None:
+        return model.predict_on_batch(x)
+    model.make_predict_function()
+    return model.predict_function([(_share(x, strategy),)])
+
+
+def _strategy_of(model):
+    """TensorFlow's strategy for a network on several GPUs, else None."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
+
+
+def _share(batch, strategy):
+    """An array's equal parts, one for each copy of the network."""
+    parts = np.split(batch, strategy.num_replicas_in_sync)
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: keras.ops.convert_to_tensor(parts[context.replica_id_in_sync_group])
+    )

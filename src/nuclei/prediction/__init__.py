@@ -1,0 +1,1 @@
+"""How images become nuclei: tiles, views, watershed, thresholds and the score."""

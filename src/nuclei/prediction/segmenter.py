@@ -1,0 +1,135 @@
+"""Segmenter: a trained network with its thresholds and settings, saved and loaded.
+
+labels, confidences = Segmenter.load().segment(image)
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+from nuclei.network.device import choose_precision
+from nuclei.network.parallel import predict_step
+from nuclei.prediction.inference import predict_probs
+from nuclei.prediction.tta import VIEWS
+from nuclei.prediction.watershed import Thresholds, find_confidences, find_instances
+from nuclei.settings.config import BadInput, Config
+from nuclei.settings.files import CONFIG_FILE, WEIGHTS_FILE, write_whole
+from nuclei.training.train import new_model
+from nuclei.training_data.kinds import network_zoom, nucleus_diameter
+from nuclei.training_data.targets import INTERIOR
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """Finds nuclei in images.
+
+    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable, see inference;
+    thresholds: what makes nuclei of probs; config: the run's settings, of which model_, tile_ and tta_ count here.
+    """
+
+    network: Callable
+    thresholds: Thresholds
+    config: Config
+
+    @classmethod
+    def load(cls, run: str | Path | None = None) -> "Segmenter":
+        """The segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
+
+        Settings of the training alone may be another version's: they have had their effect.
+
+        Raises:
+            BadInput: a file is missing. (The command line looks into the files with more care.)
+        """
+        path = Path(str(resources.files("nuclei"))) / "weights" if run is None else Path(run)
+        weights = path if path.is_file() else path / WEIGHTS_FILE
+        settings = weights.with_name(CONFIG_FILE)
+        for needed in (weights, settings):
+            if not needed.is_file():
+                raise BadInput(f"{needed} is missing: name the folder of a finished run, as nuclei run leaves it")
+        content, known = json.loads(settings.read_text(encoding="utf-8")), {one.name for one in fields(Config)}
+        values = {k: v for k, v in content["config"].items() if k in known or not k.startswith(("data_", "train_"))}
+        config = Config(**values)
+        set_up_device()
+        model = new_model(config)
+        model.load_weights(weights)
+        return cls(partial(predict_step, model), Thresholds(**content["thresholds"]), config)
+
+    def segment(self, image: np.ndarray, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Find the nuclei of an image, uint8 (H, W, 3) RGB -> (labels int32 (H, W), confidences float64 (n,)).
+
+        Args:
+            views: how many dihedral views to average, in place of the config's.
+        """
+        zoom = self.fit_zoom(image)
+        probs = self.predict(image, zoom, views)
+        labels = find_instances(probs, self.thresholds, zoom)
+        return labels, find_confidences(probs, labels)
+
+    def predict(
+        self, image: np.ndarray, zoom: float, views: int | None = None, lut: np.ndarray | None = None
+    ) -> np.ndarray:
+        """uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
+        c = self.config
+        shown = VIEWS[: views or c.tta_views]
+        return predict_probs(image, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom, lut)
+
+    def zoom_for(self, diameter: float) -> float:
+        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide; 1 where it is 0."""
+        return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom) if diameter else 1.0
+
+    def fit_zoom(self, image: np.ndarray) -> float:
+        """The zoom that fits the image's typical nucleus, found by running the network at several.
+
+        The network sees the image as it is and at half its size. At the wrong scale it sees the grains in a large
+        nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the
+        size of its nuclei says how far it is from the scale that the network knows best. Where that is more than a
+        quarter of an octave, one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
+        """
+        unsure = replace(self.thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, yet its size tells
+
+        def look(zoom):
+            """How sure a look is (the pixels of its nuclei, less those that could be either), and what zoom fits."""
+            probs = self.predict(image, zoom, views=1)
+            labels = find_instances(probs, unsure, zoom)
+            found = nucleus_diameter(labels)
+            interior = probs[..., INTERIOR]
+            doubt = 2 * np.minimum(interior, 1 - interior).sum()  # a pixel of p = 0.5 counts as one
+            return float(interior[labels > 0].sum() - doubt), self.zoom_for(found) if found else None, zoom
+
+        _, first, start = max(look(1.0), look(0.5), key=lambda seen: seen[0])
+        if first is None:
+            _, first, start = look(2.0)
+        if first is None:
+            return 1.0
+        if abs(np.log2(first / start)) <= 0.25:
+            return first
+        _, corrected, _ = look(first)
+        return corrected or first
+
+
+# ---- a run's folder ----------------------------------------------------------------------------
+
+
+def set_up_device() -> None:
+    """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
+    keras.mixed_precision.set_global_policy(choose_precision())
+    cv2.setNumThreads(1)
+
+
+def save_run(folder: Path, model: keras.Model, thresholds: Thresholds, config: Config) -> None:
+    """Write a network's weights, and the settings, thresholds and versions that go with them, each file whole."""
+    temporary = folder / "writing.weights.h5"  # Keras insists on the ending
+    model.save_weights(temporary)
+    os.replace(temporary, folder / WEIGHTS_FILE)
+    versions = {"python": sys.version.split()[0]} | {one.__name__: one.__version__ for one in (keras, np, cv2)}
+    content = {"config": asdict(config), "thresholds": asdict(thresholds), "versions": versions}
+    write_whole(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")

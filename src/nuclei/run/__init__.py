@@ -1,0 +1,1 @@
+"""The run: from the competition's files to submission.csv."""

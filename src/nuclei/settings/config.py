@@ -1,0 +1,102 @@
+"""Config: every setting of a run in one flat, frozen dataclass, and the presets."""
+
+import logging
+from dataclasses import dataclass
+
+log = logging.getLogger("nuclei")
+MODEL_NAMES = ("unet", "one_hundred_layers")
+
+
+class BadInput(ValueError):
+    """Something from outside that cannot be used: one sentence that names the file and says what to do."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The prefixes are its namespaces; the unit or range stands behind each field."""
+
+    # The data
+    data_folds: int = 8  # 2.., number of folds; fold `data_fold` is held out for the report; 0: nothing is held out
+    data_fold: int = 0  # 0..data_folds - 1
+    data_tuning: float = 0.1  # share of the other images that chooses thresholds: the validation split
+
+    # The network
+    model_name: str = "unet"  # "unet" or "one_hundred_layers"
+    model_width: int = 32  # unet: filters at the first level; one_hundred_layers: growth rate
+    model_depth: int = 4  # unet: how often it halves the image; one_hundred_layers does 5 times
+    model_stem: int = 2  # unet: the stride of its first convolution, 1, 2 or 4; one_hundred_layers has none
+    model_diameter: float = 32.0  # px, the width of nuclei that the network sees as they are
+    model_zoom: float = 0.5  # 0..1, how far, in octaves, other nuclei are zoomed towards that width: 1 is all the way
+
+    # Targets and pixel weights
+    target_border: float = 5.0  # w0 of the U-Net paper: the weight added between two touching nuclei
+    target_sigma: float = 4.0  # px, sigma of the U-Net paper: how far apart nuclei still count as touching
+    target_rare: float = 3.0  # 1.., the most that a pixel of the rarer class weighs; 1 switches it off
+    target_core: float = 0.45  # 0..1, the core is where the distance to the edge exceeds this share of the largest
+
+    # Training
+    train_minutes: float = 25.0  # of wall clock for the whole training, tuning included
+    train_steps: int = 0  # above 0 it counts instead of the minutes
+    train_batch: int = 4  # crops a step
+    train_crop: int = 256  # px, a multiple of what the network divides by
+    train_rate: float = 6e-3  # peak learning rate of Muon; AdamW, beside it, has a tenth
+    train_decay: float = 1e-2  # weight decay of both
+    train_warmup: float = 0.05  # share of the schedule in which the rate rises
+    train_zoom: float = 0.7  # octaves, how far the scale of a crop strays from the typical, both ways
+    train_balance: float = 0.6  # 0..1, 0 draws images alike, 1 draws kinds alike
+    train_checks: int = 2  # how often the tuning images are scored for the log, evenly spread over the schedule
+    train_seed: int = 0
+
+    # Prediction
+    tile_size: int = 256  # px, a multiple of what the network divides by
+    tile_overlap: int = 64  # px shared by neighbouring tiles, blended
+    tile_batch: int = 1  # tiles in one call of the network
+    tta_views: int = 4  # 1, 2, 4 or 8 of the dihedral views
+    tta_minutes: float = 180.0  # of wall clock for the test images; one not reached keeps what one view found earlier
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run, before anything is read or trained."""
+        for rule, message in (
+            (self.train_steps >= 0 and self.train_minutes >= 0, "minutes and steps cannot be negative"),
+            (self.train_steps or self.train_minutes, "a budget of 0 trains nothing: give --minutes or --steps above 0"),
+            (self.model_name in MODEL_NAMES, f"model_name must be one of {', '.join(MODEL_NAMES)}"),
+            (self.model_stem in (1, 2, 4), "model_stem must be 1, 2 or 4"),
+            (min(self.model_width, self.model_depth, self.train_batch, self.tile_batch) >= 1, "sizes start at 1"),
+            (min(self.train_crop, self.train_checks) >= 1, "train_crop and train_checks start at 1"),
+            (min(self.model_diameter, self.target_sigma) > 0, "model_diameter and target_sigma must be above 0"),
+            (0 <= self.model_zoom <= 1, "model_zoom must be in 0..1"),
+            (self.target_rare >= 1, "target_rare must be 1 or more"),
+            (self.target_border >= 0, "target_border cannot be negative: weights are 1 or more"),
+            (0 <= self.target_core < 1, "target_core must be in 0..1, 1 excluded"),
+            (0 <= self.train_warmup < 1, "train_warmup must be in 0..1, 1 excluded"),
+            (0 <= self.train_balance <= 1, "train_balance must be in 0..1"),
+            (self.train_seed >= 0, "train_seed cannot be negative"),
+            (self.train_crop % self.divisor == 0, f"train_crop must be a multiple of {self.divisor}"),
+            (self.tile_size % self.divisor == 0, f"tile_size must be a multiple of {self.divisor}"),
+            (0 <= self.tile_overlap < self.tile_size, "tile_overlap must be under tile_size"),
+            (self.tta_views in (1, 2, 4, 8), "tta_views must be 1, 2, 4 or 8"),
+            (self.tta_minutes > 0, "tta_minutes must be above 0"),
+            (self.data_folds == 0 or self.data_folds >= 2, "data_folds must be 0 or at least 2"),
+            (0 <= self.data_fold < max(self.data_folds, 1), f"data_fold must be under {max(self.data_folds, 1)}"),
+            (0 <= self.data_tuning <= 0.5, "data_tuning must be in 0..0.5"),
+        ):
+            if not rule:
+                raise BadInput(f"settings: {message}")
+
+    @property
+    def divisor(self) -> int:
+        """What the height and the width of the network's input must be multiples of."""
+        return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
+
+
+_SAMPLE = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
+_SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2}  # a hundred steps or two are few: it must be quick
+_KAGGLE = {"model_name": "one_hundred_layers", "model_width": 16, "train_batch": 8, "tile_batch": 8}
+_KAGGLE |= {"train_minutes": 480.0, "train_rate": 1e-2, "train_checks": 4}
+
+# docs/results.md has what each costs and scores.
+PRESETS = {
+    "sample": Config(data_folds=0, **_SAMPLE),
+    "cpu": Config(),
+    "kaggle": Config(data_folds=0, **_KAGGLE),
+}

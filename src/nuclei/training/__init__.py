@@ -1,0 +1,1 @@
+"""Training: the schedule, the log and the loop."""

@@ -1,0 +1,223 @@
+"""Train: one network inside a time budget.
+
+The loop is our own, since Keras's fit knows no clock: here the learning rate goes by the time that is left. A
+training that breaks down (a loss of NaN, a full memory) goes on from its last good state, and one that was cut off
+resumes to the same weights, bit for bit.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from nuclei.network.device import gpu_capability
+from nuclei.network.loss import weighted_crossentropy_dice
+from nuclei.network.model import build_model
+from nuclei.network.optimizer import ADAM_SHARE, NEWTON_SCHULZ_STEPS, ConvMuon
+from nuclei.network.parallel import count_copies, predict_step, share_gpus, shared_loss, train_step
+from nuclei.settings.config import BadInput, Config, log
+from nuclei.training.schedule import Schedule, TrainingState, learning_rate
+from nuclei.training.training_log import TrainingLog
+from nuclei.training_data.batches import Crops
+from nuclei.training_data.images import ImageSet
+from nuclei.training_data.kinds import network_zoom
+from nuclei.training_data.targets import make_targets, pixel_weights
+
+EXPLODED_LOSS = 5.0  # an untrained network has a loss of about 1.5; above this after the first log row it has diverged
+MOST_HALVINGS = 3  # of the learning rate, one each time that the training breaks down
+REMEMBER_SECONDS = 120.0  # between two good states: what a breakdown or a kill can cost
+
+
+class Keeper:
+    """What a run resumes from: nothing on Kaggle, where a dead session loses its files; at home, checkpoints."""
+
+    def load(self, part: str) -> tuple[dict, dict] | None:
+        """What was last saved of a part of the run, as (state, arrays); None where there is nothing."""
+
+    def save(self, part: str, state: dict, arrays: dict[str, list] | None = None) -> None:
+        """Keep the state, a dict that JSON holds, and the arrays of a part of the run."""
+
+
+def new_model(config: Config) -> keras.Model:
+    """The network that a config describes, with fresh weights: three outputs, see targets."""
+    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
+
+
+def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.Model:
+    """Ready a network for training -> a compiled Model of its layers and weights; its learning rate is 0 so far.
+
+    Where each batch comes in several parts (see `train_step`), the optimiser takes one step along their mean.
+
+    On a CPU TensorFlow goes without XLA, whose convolutions are slower than oneDNN's.
+    """
+    one = keras.Model(model.input, model.output, name=model.name)
+    decay = {"weight_decay": config.train_decay, "adam_weight_decay": config.train_decay}
+    muon = {"adam_lr_ratio": ADAM_SHARE, "ns_steps": NEWTON_SCHULZ_STEPS, "global_clipnorm": 1.0}
+    optimizer = ConvMuon(0.0, **decay, **muon, gradient_accumulation_steps=parts if parts > 1 else None)
+    on_cpu = keras.backend.backend() == "tensorflow" and gpu_capability() is None
+    one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=False if on_cpu else "auto")
+    one.optimizer.build(one.trainable_variables)
+    return one
+
+
+def make_crops(config: Config, train: ImageSet) -> Crops:
+    """The random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
+
+    def make_y(labels):
+        targets = make_targets(labels, config.target_core)
+        weights = pixel_weights(labels, config.target_border, config.target_sigma, config.target_rare)
+        return np.concatenate([targets, weights[..., None]], axis=-1)
+
+    zoom_for = partial(network_zoom, target=config.model_diameter, share=config.model_zoom)
+    sizes, chance = (
+        (config.train_batch, config.train_crop),
+        (config.train_zoom, config.train_balance, config.train_seed),
+    )
+    return Crops(train, make_y, zoom_for, *sizes, *chance)
+
+
+def train_model(
+    config: Config, train: ImageSet, log_file: Path, keeper: Keeper, check: Callable, start: list | None = None
+) -> keras.Model:
+    """Train a network, or resume -> the Model with its last weights.
+
+    Args:
+        train: ImageSet with labels.
+        log_file: of the training, a row every LOG_EVERY steps.
+        keeper: what to resume from.
+        check: called train_checks times, evenly spread, the last time at the end, with (network, whether it is the last
+            time); gives a score for the log, or None.
+        start: the weights to begin with, as get_weights of a Keras Model gives them; None begins with random ones.
+
+    Raises:
+        BadInput: the training broke down too often.
+    """
+    entered = time.monotonic()
+    keras.utils.set_random_seed(config.train_seed)
+    crops = make_crops(config, train)
+    training = _Training(config, keeper, start)
+    state = training.state
+    used = state.seconds + time.monotonic() - entered
+    schedule = Schedule(config.train_minutes, config.train_steps, used, state.start)
+    checks = np.arange(1, config.train_checks + 1) / config.train_checks
+    checks = checks[checks > state.done]
+    with TrainingLog(log_file, state) as training_log:
+        for x, y in crops.stream(state.step) if state.done < 1 else ():
+            rate = learning_rate(state.done, config.train_rate, config.train_warmup) * 0.5**state.halvings
+            loss = training.learn(x, y, rate)
+            state.step += 1
+            state.done, state.start = schedule.share_done(state.step), schedule.start
+            state.seconds = schedule.seconds()
+            check_is_due, score = state.done >= checks[0], None
+            milestone = check_is_due or training.remembering_is_due()
+            if milestone:
+                training.ensure_finite()
+            if check_is_due:
+                checks = checks[checks > state.done]
+                score = check(partial(predict_step, training.bare), state.done >= 1)
+            training_log.note(rate, loss, score)
+            if milestone:
+                state.seconds = schedule.seconds()
+                training.remember()
+            if state.done >= 1:
+                break
+    log.info("%d crops in %.0f s", state.step * config.train_batch, state.seconds)
+    return training.bare
+
+
+class _Training:
+    """A network in training and its last good state, which it returns to when it breaks down."""
+
+    def __init__(self, config, keeper, start):
+        self.config, self.keeper = config, keeper
+        saved = keeper.load("training")
+        self.state = TrainingState(**saved[0]) if saved else TrainingState()
+        with share_gpus(config.train_batch, config.tile_batch):
+            self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
+            if start is not None:
+                self.bare.set_weights(start)
+            self.model = compile_model(self.bare, config, self.state.parts)
+        if saved:
+            log.info("resuming after step %d and %.0f s of training", self.state.step, self.state.seconds)
+            self.last_good = saved[1]
+            self._restore()
+            self.remembered_at = time.monotonic()
+        else:
+            self.remember()
+
+    def _variables(self):
+        """The names and the variables of what a state holds, random states included."""
+        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+
+    def remember(self):
+        """The variables as they are become the last good state, and the keeper's."""
+        groups = self._variables().items()
+        self.last_good = {name: [keras.ops.convert_to_numpy(one) for one in group] for name, group in groups}
+        self.keeper.save("training", vars(self.state), self.last_good)
+        self.remembered_at = time.monotonic()
+
+    def remembering_is_due(self):
+        return time.monotonic() - self.remembered_at >= REMEMBER_SECONDS
+
+    def _restore(self):
+        for name, group in self._variables().items():
+            for variable, value in zip(group, self.last_good[name], strict=True):
+                variable.assign(value)
+
+    def learn(self, x, y, rate):
+        """One step of training -> its loss. A batch that is too large for the memory is cut in parts from then on."""
+        while True:
+            self.model.optimizer.learning_rate = rate
+            try:
+                loss = train_step(self.model, x, y, self.state.parts)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error) or not self._can_cut():
+                    raise
+            self._cut_batches()  # outside the handler, where the error no longer holds what filled the memory
+        if not np.isfinite(loss) or (self.state.rows and loss > EXPLODED_LOSS):
+            self._go_back(f"the loss of step {self.state.step + 1} was {loss:.3g} at a learning rate of {rate:.2g}")
+        return loss
+
+    def ensure_finite(self):
+        """Go back where the last step spoilt the weights, which only the loss of the next one would show."""
+        if not all(np.isfinite(one).all() for one in self.bare.get_weights()):
+            self._go_back(f"step {self.state.step} left NaN or infinity in the weights")
+
+    def _go_back(self, why):
+        """Return to the last good state at half the learning rate; the schedule goes on."""
+        if self.state.halvings == MOST_HALVINGS:
+            raise BadInput(
+                f"{why}, and going back at half the rate did not help {MOST_HALVINGS} times: lower train_rate in "
+                "src/nuclei/settings/config.py"
+            )
+        self.state.halvings += 1
+        log.warning("%s: back to the last good weights, at half the rate", why)
+        self._restore()
+
+    def _can_cut(self):
+        """Whether half of what is computed at once still has a crop for each copy of the network."""
+        return self.config.train_batch % (2 * self.state.parts * count_copies(self.model)) == 0
+
+    def _cut_batches(self):
+        """Half as many crops at once, from the last good state on."""
+        self.state.parts *= 2
+        crops = self.config.train_batch // self.state.parts
+        if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
+            log.warning("out of memory: a step has %d crops from now on, and the others are left out", crops)
+        else:
+            log.warning("out of memory: a step is computed from %d times %d crops from now on", self.state.parts, crops)
+            # The optimiser starts afresh: memory runs out in the first steps, if ever.
+            self.model = compile_model(self.bare, self.config, self.state.parts)
+            self.last_good["optimizer"] = [keras.ops.convert_to_numpy(one) for one in self.model.optimizer.variables]
+        self._restore()
+        self.remember()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of any backend says that the device's memory is full."""
+    text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
+    return "resourceexhausted" in text or "outofmemory" in text

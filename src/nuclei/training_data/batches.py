@@ -1,0 +1,116 @@
+"""Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from nuclei.settings.config import BadInput, log
+from nuclei.training_data.augmentation import augment
+from nuclei.training_data.images import ImageSet
+from nuclei.training_data.kinds import KINDS, nucleus_diameter, standardise
+
+MOST_FAILING_IMAGES = 3  # that crops cannot be made from; beyond this many: a bug, not bad images
+
+
+class Crops:
+    """Random training crops of a set of images; batch i depends on the seed and on i alone, whoever makes it.
+
+    Args:
+        images: ImageSet with labels.
+        make_y: labels int32 (S, S) -> float32 (S, S, C + 1): what the network learns, the pixel weight last.
+        zoom_for: the diameter of an image's typical nucleus, px -> the zoom at which the network sees that image.
+        batch: crops in a batch, N.
+        crop: px, the side of a crop, S.
+        spread: octaves, how far a crop strays from its image's zoom, both ways.
+        balance: see `draw_chances`.
+        seed: of all that is random.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        make_y: Callable,
+        zoom_for: Callable,
+        batch: int,
+        crop: int,
+        spread: float,
+        balance: float,
+        seed: int,
+    ):
+        self.ids, self.labels = images.ids, images.labels
+        self.images = [standardise(image) for image in images.images]
+        self.make_y, self.size, self.crop, self.spread, self.seed = make_y, batch, crop, spread, seed
+        self.failing: dict[str, str] = {}  # id: why no crop could be made of it
+        self.chances = draw_chances(images.kinds, balance)
+        diameters = np.array([nucleus_diameter(one) for one in images.labels])
+        typical = np.median(diameters[diameters > 0]) if diameters.any() else None
+        self.zooms = [zoom_for(diameter or typical) if diameter or typical else 1.0 for diameter in diameters]
+
+    def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), as `make_y` gives it.
+
+        An image that no crop can be made from is left out, with a warning, and another takes its place.
+
+        Raises:
+            BadInput: more than MOST_FAILING_IMAGES images were left out so far, or all there are.
+        """
+        rng = np.random.default_rng([self.seed, index])
+        crops = []
+        for first in rng.choice(len(self.images), self.size, p=self.chances):
+            i, made = first, None
+            while made is None:
+                made = self._make_crop(i, rng)
+                i = rng.choice(len(self.images), p=self.chances) if made is None else i
+            crops.append(made)
+        x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
+        return x / np.float32(255), y
+
+    def _make_crop(self, i, rng):
+        """A crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
+        try:
+            zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
+            image, labels = augment(self.images[i], self.labels[i], rng, self.crop, zoom)
+            return image.astype(np.float32), self.make_y(labels)
+        except Exception as error:  # hours of training are worth more than one image
+            self._leave_out(self.ids[i], f"{type(error).__name__}: {error}")
+            return None
+
+    def _leave_out(self, image_id, why):
+        if image_id not in self.failing:
+            self.failing[image_id] = why
+            log.warning("training image %s is left out, since no crop can be made of it (%s)", image_id, why)
+        if len(self.failing) > min(MOST_FAILING_IMAGES, len(self.images) - 1):
+            named = ", ".join(self.failing)
+            raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
+
+    def stream(self, start: int = 0, ahead: int = 4, workers: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
+
+        Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
+        """
+        with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
+            waiting = deque(pool.submit(self.batch, start + i) for i in range(ahead))
+            try:
+                index = start + ahead
+                while True:
+                    batch = waiting.popleft().result()
+                    waiting.append(pool.submit(self.batch, index))
+                    index += 1
+                    yield batch
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
+    """The chance of each image to be drawn, float64 (N,), summing to 1.
+
+    A kind with n images is drawn n^(1 - balance) as often as one with a single image: 0 draws images alike, 1 draws
+    kinds alike.
+    """
+    counts = np.array([kinds.count(kind) for kind in KINDS])
+    share = np.maximum(counts, 1.0) ** -balance
+    chances = share[[KINDS.index(kind) for kind in kinds]]
+    return chances / chances.sum()

@@ -1,0 +1,33 @@
+"""Images: a set of decoded images with their labels and kinds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The decoded images of one folder or zip, in the order of their ids.
+
+    images: uint8 (H, W, 3) RGB each; labels: int32 (H, W) each, or [] where the set has no masks;
+    kinds: one of KINDS each; unreadable: id -> why that image could not be read (those ids are in no other field);
+    overlapping: how many training images had masks that shared pixels.
+    """
+
+    ids: list[str]
+    images: list[np.ndarray]
+    labels: list[np.ndarray]
+    kinds: list[str]
+    unreadable: dict[str, str] = field(default_factory=dict)
+    overlapping: int = 0
+
+    def subset(self, indices: Iterable[int]) -> "ImageSet":
+        """The images at `indices` alone; what was unreadable is left behind."""
+        pick = [int(index) for index in indices]
+        return ImageSet(
+            [self.ids[i] for i in pick],
+            [self.images[i] for i in pick],
+            [self.labels[i] for i in pick] if self.labels else [],
+            [self.kinds[i] for i in pick],
+        )

@@ -1,0 +1,1 @@
+"""Experiments: recipes on folds, in pairs, and their scores."""

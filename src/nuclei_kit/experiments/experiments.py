@@ -1,0 +1,148 @@
+"""Experiments: a recipe trained and scored on several folds, its row in the table, and two recipes in pairs."""
+
+import csv
+import datetime
+import io
+import json
+import os
+import subprocess
+from ast import literal_eval
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from nuclei.network.device import choose_precision, list_gpus
+from nuclei.settings.config import BadInput, Config
+from nuclei.settings.files import CONFIG_FILE, LOG_FILE, write_whole
+from nuclei.training_data.kinds import KINDS
+from nuclei_kit.experiments.home_run import train_at_home
+from nuclei_kit.experiments.scoring import mean_interval
+from nuclei_kit.files.folders import HELD_OUT_FILE, in_use, unfinished
+from nuclei_kit.files.tables import read_table
+
+COLUMNS = ("date", "commit", "recipe", "command", "minutes", "device", "mean", "spread", *KINDS)
+
+
+def change_settings(config, changes):
+    """A Config with the changes, each "name=value" as a Python literal or a plain word.
+
+    Raises:
+        BadInput: no such setting, or a value of another type.
+    """
+    known = {field.name: type(getattr(config, field.name)) for field in fields(Config)}
+    values = {}
+    for change in changes:
+        name, _, text = change.partition("=")
+        if name not in known:
+            raise BadInput(f"--set {change}: no setting {name}; see src/nuclei/settings/config.py")
+        try:
+            value = literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        if known[name] is float and isinstance(value, int):
+            value = float(value)
+        if type(value) is not known[name]:
+            raise BadInput(f"--set {change}: {name} takes a {known[name].__name__}, as {getattr(config, name)!r}")
+        values[name] = value
+    return replace(config, **values)
+
+
+def cross_validate(config, data, folds, folder):
+    """Trains a recipe once a fold, in `folder`/fold-K; folds that an earlier call finished stand.
+
+    Raises:
+        BadInput: about the data, or a fold stands there that was trained with other settings.
+    """
+    for fold in folds:
+        out, recipe = folder / f"fold-{fold}", replace(config, data_fold=fold)
+        if not (out / HELD_OUT_FILE).is_file():
+            with unfinished(out) as running:
+                train_at_home(recipe, data, running)
+        elif json.loads((out / CONFIG_FILE).read_text())["config"] != json.loads(json.dumps(asdict(recipe))):
+            raise BadInput(f"{out} holds a training with other settings: give this recipe another name")
+
+
+def read_scores(run):
+    """A run's held_out.csv -> {image id: (kind, score)}."""
+    rows = read_table(run / HELD_OUT_FILE, ("ImageId", "kind", "score"))
+    return {row["ImageId"]: (row["kind"], float(row["score"])) for row in rows}
+
+
+def summarise(scores):
+    """{fold: scores} -> (mean over folds, standard deviation over folds or nan, {kind: mean over its images})."""
+    means = [np.mean([score for _, score in fold.values()]) for fold in scores.values()]
+    spread = np.std(means, ddof=1) if len(means) > 1 else np.nan
+    pairs = [pair for fold in scores.values() for pair in fold.values()]
+    kinds = {kind: np.mean(here) for kind in KINDS if (here := [score for of, score in pairs if of == kind])}
+    return float(np.mean(means)), float(spread), kinds
+
+
+def append_row(table, command, folder, folds):
+    """Adds a recipe's row to the table of experiments, which is made where there is none -> its row, a dict.
+
+    Args:
+        table: Path of the CSV.
+        command: what was typed, to be typed again.
+        folder: Path of the recipe, as `cross_validate` leaves it; its name is the recipe's.
+        folds: which of its folds count.
+    """
+    runs = {fold: folder / f"fold-{fold}" for fold in folds}
+    mean, spread, kinds = summarise({fold: read_scores(run) for fold, run in runs.items()})
+    seconds = [float(read_table(run / LOG_FILE, ["seconds"])[-1]["seconds"]) for run in runs.values()]
+    row = {
+        "date": datetime.date.today().isoformat(),
+        "commit": current_commit(),
+        "recipe": folder.name,
+        "command": command,
+        "minutes": f"{np.mean(seconds) / 60:.1f}",
+        "device": describe_device(),
+        "mean": f"{mean:.4f}",
+        "spread": "" if np.isnan(spread) else f"{spread:.4f}",
+        **{kind: f"{score:.3f}" for kind, score in kinds.items()},
+    }
+    with in_use(table.parent, wait=True):  # two recipes that end at once must not lose a row
+        rows = read_table(table, COLUMNS) if table.is_file() else []
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, row])
+        write_whole(table, text.getvalue())
+    return row
+
+
+def describe_device():
+    """What this machine trains on, in a few words."""
+    gpus = len(list_gpus())
+    where = f"{gpus} GPU" if gpus else f"{os.cpu_count()} cores"
+    return f"{where}, {choose_precision()}"
+
+
+def current_commit():
+    """The short hash of the sources' commit, with + where they were changed since; "" outside a clone."""
+    git = ["git", "-C", Path(__file__).parent]
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    changed = subprocess.run([*git, "status", "--porcelain", "--", "../nuclei"], capture_output=True, text=True)
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def compare_recipes(one, other):
+    """Two recipes' folders, scored on the same images -> (images, mean difference one - other, low, high).
+
+    low and high bound the mean difference with 95 % confidence, by bootstrap over the images; how much a second
+    training of the same recipe would differ is not in it.
+
+    Raises:
+        BadInput: they have no fold in common, or not the same images in it.
+    """
+    folds = sorted({path.parent.name for path in one.glob(f"fold-*/{HELD_OUT_FILE}")})
+    folds = [fold for fold in folds if (other / fold / HELD_OUT_FILE).is_file()]
+    if not folds:
+        raise BadInput(f"{one} and {other} have no fold in common: train both on the same with nuclei cv")
+    differences = []
+    for fold in folds:
+        ours, theirs = read_scores(one / fold), read_scores(other / fold)
+        if ours.keys() != theirs.keys():
+            raise BadInput(f"{one / fold} and {other / fold} were scored on different images")
+        differences += [ours[image_id][1] - theirs[image_id][1] for image_id in ours]
+    return len(differences), float(np.mean(differences)), *mean_interval(differences)

@@ -1,0 +1,120 @@
+"""Scoring: what a submission is worth, and whether Kaggle would take it."""
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from nuclei.competition.data import TEST_NAMES, paint_labels
+from nuclei.competition.submission import SUBMISSION_HEADER
+from nuclei.prediction.metric import IOU_THRESHOLDS, precision_at_thresholds
+from nuclei.settings.config import BadInput
+from nuclei_kit.files.cache import default_cache
+from nuclei_kit.files.limits import MAX_PIXELS, MAX_SET_PIXELS
+from nuclei_kit.files.reading import find_whole_set, read_images
+from nuclei_kit.files.run_lists import check_submission, decode_rles, parse_runs
+from nuclei_kit.files.tables import read_table
+
+SOLUTION = "stage1_solution.csv"  # among the competition's files, zipped as it comes
+CONFIDENCE_LEVEL = 0.95  # of the interval in which a mean difference lies
+
+
+def image_shapes(data, stage):
+    """{image id: (H, W)} of the test images of a stage; None for an image that cannot be read."""
+    test = read_images(find_whole_set(data, TEST_NAMES[stage]), default_cache())
+    shapes = {image_id: image.shape[:2] for image_id, image in zip(test.ids, test.images, strict=True)}
+    return shapes | dict.fromkeys(test.unreadable)
+
+
+def check_file(path, shapes=None):
+    """Checks a submission against the rules -> how many nuclei, images, and images without nuclei it holds.
+
+    Args:
+        path: the CSV.
+        shapes: see `image_shapes`; None takes the ids from the file itself and leaves the bounds unchecked.
+
+    Raises:
+        BadInput: the first broken rule, and its row.
+    """
+    if shapes is None:
+        shapes = {row["ImageId"]: None for row in read_table(path, SUBMISSION_HEADER)}
+    rles = check_submission(path, shapes)
+    empty = sum(lists == [""] for lists in rles.values())
+    return sum(map(len, rles.values())) - empty, len(rles), empty
+
+
+def score_submission(path, solution):
+    """The competition's precision at each of IOU_THRESHOLDS, the mean over the images of a solution -> float64 (10,).
+
+    Images that the solution marks as ignored need a row, as on Kaggle, and do not count.
+
+    Raises:
+        BadInput: the submission breaks a rule, or a file is missing.
+    """
+    truths = read_solution(solution)
+    if not truths:
+        raise BadInput(f"{solution} holds no image that counts: name the solution file of this test set")
+    shapes = {row["ImageId"]: None for row in read_table(solution, SUBMISSION_HEADER)}  # the ignored ones too
+    shapes |= {image_id: truth.shape for image_id, truth in truths.items()}
+    rles = check_submission(path, shapes)
+    scores = [
+        precision_at_thresholds(truth, decode_rles(rles[image_id], *truth.shape)) for image_id, truth in truths.items()
+    ]
+    return np.mean(scores, axis=0)
+
+
+def find_solution(data, stage):
+    """The Path of the solution among a competition's files, which have one for stage 1 alone, or None."""
+    paths = [data / name for name in (SOLUTION, f"{SOLUTION}.zip")] if stage == 1 else []
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_solution(path):
+    """Kaggle's solution file -> {image id: labels int32 (H, W)}.
+
+    Columns ImageId, EncodedPixels, Height, Width and, where Kaggle ignored an image, Usage "Ignored": those are left
+    out. A pixel that two nuclei claim goes to the smaller one, as in the training masks.
+
+    Raises:
+        BadInput: a column is missing, or a row is no row of a solution.
+    """
+    rows = read_table(path, [*SUBMISSION_HEADER, "Height", "Width"])
+    grouped = {}
+    try:
+        for row in rows:
+            if row.get("Usage") != "Ignored":
+                image = row["ImageId"], int(row["Height"]), int(row["Width"])
+                grouped.setdefault(image, []).append(row["EncodedPixels"] or "")
+        areas = [height * width for _, height, width in grouped]
+        if max(areas, default=0) > MAX_PIXELS or sum(areas) > MAX_SET_PIXELS:
+            raise ValueError(f"it speaks of more than {MAX_PIXELS:,} pixels an image, or {MAX_SET_PIXELS:,} in all")
+        return {image[0]: _paint(rles, *image[1:]) for image, rles in grouped.items()}
+    except (ValueError, TypeError) as error:  # no number, no such run list
+        raise BadInput(f"{path} holds a row that is no solution: {error}") from None
+
+
+def _paint(rles, height, width):
+    masks = [_mask_pixels(rle, height, width) for rle in rles]
+    return paint_labels(masks, (height, width))
+
+
+def _mask_pixels(rle, height, width):
+    """The flat indices, by rows, of one run list's pixels, int64 (n,)."""
+    starts, lengths = parse_runs(rle, height, width)
+    before = np.cumsum(lengths) - lengths
+    pixels = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)  # they count down the columns
+    return pixels % height * width + pixels // height
+
+
+def threshold_table(precision):
+    """Two lines: the thresholds, and what `score_submission` found at each, with the mean."""
+    head = "".join(f"{threshold:>6.2f}" for threshold in IOU_THRESHOLDS)
+    body = "".join(f"{value:>6.3f}" for value in precision)
+    return f"IoU above{head}    mean\nprecision{body}  {precision.mean():>6.4f}"
+
+
+def mean_interval(differences):
+    """The bounds (low, high) of a mean difference with 95 % confidence, by bootstrap over the images; float (N,)."""
+    if len(differences) < 2:
+        return differences[0], differences[0]
+    rng = np.random.default_rng(0)
+    resampled = bootstrap((differences,), np.mean, confidence_level=CONFIDENCE_LEVEL, method="percentile", rng=rng)
+    return tuple(map(float, resampled.confidence_interval))

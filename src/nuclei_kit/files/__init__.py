@@ -1,0 +1,1 @@
+"""Files: images, tables and runs that come from outside, read with care; caches and checkpoints."""

@@ -1,0 +1,96 @@
+"""Folders: what a run writes stays out of sight until the run is done, and is there to go on from until then."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from nuclei.settings.config import BadInput, log
+from nuclei.settings.files import CONFIDENCE_FILE, CONFIG_FILE, LOG_FILE, STAGES_FILE, SUBMISSION_FILE, WEIGHTS_FILE
+
+HELD_OUT_FILE = "held_out.csv"  # the score of each held-out image
+HELD_OUT_NUCLEI_FILE = "held_out_nuclei.csv"  # what was found in them, as in a submission
+KERNEL_LOG_FILE = "kernel.log"  # what the kernel printed, where it was the kernel that ran
+REPORT_FILE = "report.html"
+RUN_FILES = {
+    WEIGHTS_FILE,
+    CONFIG_FILE,
+    LOG_FILE,
+    STAGES_FILE,
+    SUBMISSION_FILE,
+    CONFIDENCE_FILE,
+    HELD_OUT_FILE,
+    HELD_OUT_NUCLEI_FILE,
+    KERNEL_LOG_FILE,
+    REPORT_FILE,
+}
+CHECKPOINTS = "checkpoints"  # the folder in a run's folder; deleted once the run's files are in place
+
+
+@contextlib.contextmanager
+def in_use(out: Path, wait: bool = False) -> Iterator[None]:
+    """Keeps the folder `out`, which is made where there is none, for this process as long as the context lasts.
+
+    The lock is the kernel's, on the folder itself: nothing is written, and nothing is left when the process is killed.
+
+    Args:
+        out: Path of the folder.
+        wait: whether to wait where another process has it.
+
+    Raises:
+        BadInput: another process has it, and there is no waiting.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise BadInput(f"{out} is in use by another run: wait for it to end, or name another folder") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def unfinished(out: Path) -> Iterator[Path]:
+    """Gives a run the folder `out`/unfinished to write into; when it is done, moves its files to `out`.
+
+    What an earlier run left in `out` stays whole until then. It stays after an error, too, and so does what the run
+    wrote so far: where that holds checkpoints, the next run resumes from them, else it is removed. When the run is
+    done, files of an earlier run that this run did not write are deleted, since they belong to other weights.
+
+    Args:
+        out: Path of the run's folder, which may not exist yet.
+    """
+    folder = out / "unfinished"
+    checkpoints = folder / CHECKPOINTS
+    if not checkpoints.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in RUN_FILES and path != checkpoints:
+            path.unlink()  # half a file, of a run that was killed while it wrote
+    try:
+        yield folder
+    except BaseException:  # Ctrl-C and SIGTERM, too; it goes on after the tidying
+        if checkpoints.is_dir():
+            _tell_what_stands(folder)
+        for empty in (folder, out):
+            with contextlib.suppress(OSError):  # not empty
+                empty.rmdir()
+        raise
+    written = {path.name for path in folder.iterdir() if path != checkpoints}
+    for name in written:
+        os.replace(folder / name, out / name)
+    for name in RUN_FILES - written:
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(folder)  # the checkpoints last: until here a run that is cut off could go on
+
+
+def _tell_what_stands(folder):
+    submission = folder / SUBMISSION_FILE
+    found = f"{submission} is what it found so far" if submission.is_file() else "no submission yet"
+    log.warning("%s keeps this run (%s); the same command resumes it", folder, found)

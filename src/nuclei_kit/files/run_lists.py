@@ -1,0 +1,116 @@
+"""Run lists: Kaggle's rows back to nuclei, and the rules that they must keep."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nuclei.competition.submission import SUBMISSION_HEADER
+from nuclei.settings.config import BadInput
+from nuclei_kit.files.tables import read_table
+
+# Python's int() takes more than Kaggle may: underscores, plus signs, digits of other scripts.
+_RUN_LIST = re.compile(r"\s*(-?[0-9]{1,20}(\s+|\Z))*", re.ASCII)
+
+
+def parse_runs(rle: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the runs of `rle` as `starts` and `lengths`, int64 (runs,) each, in pixels.
+
+    Starts are indices into the column-major image: they count from 0, unlike those in `rle`. "" is
+    the empty run list. Raises BadInput where the competition's rules are broken: the runs of a
+    nucleus ascend, don't overlap and stay inside the image.
+    """
+    if not _RUN_LIST.fullmatch(rle):
+        raise BadInput(f"run list {rle[:60]!r} holds something that is not a whole number")
+    numbers = [int(word) for word in rle.split()]
+    if len(numbers) % 2:
+        raise BadInput(f"run list {rle[:60]!r} holds an odd number of numbers ({len(numbers)})")
+    starts, lengths = numbers[::2], numbers[1::2]
+    last_pixel = 0  # of the run before
+    for start, length in zip(starts, lengths, strict=True):
+        run = f"run '{start} {length}'"
+        if start < 1:
+            raise BadInput(f"{run} starts before the first pixel, which is 1")
+        if length < 1:
+            raise BadInput(f"{run} has a length below 1")
+        if start <= last_pixel:
+            raise BadInput(
+                f"{run} starts before the run ahead of it ends, at pixel {last_pixel}: runs must ascend and not overlap"
+            )
+        last_pixel = start + length - 1
+        if last_pixel > height * width:
+            raise BadInput(
+                f"{run} ends past the last pixel, {height * width}, of an image {height} high and {width} wide"
+            )
+    return np.array(starts, np.int64) - 1, np.array(lengths, np.int64)
+
+
+def decode_rles(rles: Sequence[str], height: int, width: int) -> np.ndarray:
+    """Return `labels` int32 (height, width) in which the k-th run list, from 1, has label k.
+
+    Raises BadInput for a run list that `parse_runs` refuses, and for two that share a pixel.
+    """
+    flat = np.zeros(height * width, np.int32)
+    for label, rle in enumerate(rles, start=1):
+        for start, length in zip(*parse_runs(rle, height, width), strict=True):
+            pixels = flat[start : start + length]
+            if pixels.any():
+                raise BadInput(f"run lists {pixels.max()} and {label} of the image overlap")
+            pixels[:] = label
+    return np.ascontiguousarray(flat.reshape((height, width), order="F"))
+
+
+def check_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -> dict[str, list[str]]:
+    """Check a submission against the competition's rules -> {image id: [rles]}.
+
+    Args:
+        path: the CSV, plain or zipped.
+        shapes: {image id: (H, W)} of the images that must have a row; a shape of None leaves bounds unchecked.
+
+    Raises:
+        BadInput: names the first rule that is broken, and the row (the header is row 1).
+    """
+    rows = read_table(path, SUBMISSION_HEADER)
+    rles, owners = {}, {}
+    for number, row in enumerate(rows, start=2):
+        image_id, rle = row["ImageId"], row["EncodedPixels"]
+        where = f"{path}, row {number}"
+        if None in row or rle is None:
+            raise BadInput(f"{where}: expected 2 fields: ImageId and EncodedPixels")
+        if image_id not in shapes:
+            raise BadInput(f"{where}: {image_id!r} is no image of this test set")
+        if image_id in rles and (not rle or rles[image_id][0] == ""):
+            raise BadInput(f"{where}: {image_id} has an empty row beside another row: an empty row must stand alone")
+        rles.setdefault(image_id, []).append(rle)
+        owners.setdefault(image_id, []).append(number)
+    for image_id, lists in rles.items():
+        _check_image(path, image_id, lists, owners[image_id], shapes[image_id])
+    missing = [image_id for image_id in shapes if image_id not in rles]
+    if missing:
+        raise BadInput(
+            f"{path}: {len(missing)} images have no row, {missing[0]} first: give each an empty row at least"
+        )
+    return rles
+
+
+def _check_image(path, image_id, rles, numbers, shape):
+    """The rules of one image's rows: every run list is well formed, and no two claim a pixel."""
+    height, width = shape or (2**31, 1)
+    claimed = []
+    for number, rle in zip(numbers, rles, strict=True):
+        try:
+            if rle != " ".join(rle.split()):
+                raise BadInput(f"run list {rle[:60]!r} has more than single spaces between its numbers")
+            starts, lengths = parse_runs(rle, height, width)
+        except BadInput as error:
+            raise BadInput(f"{path}, row {number} ({image_id}): {error}") from None
+        claimed.append(np.stack([starts, starts + lengths, np.full(len(starts), number)], axis=1))
+    runs = np.concatenate(claimed)
+    runs = runs[np.argsort(runs[:, 0], kind="stable")]
+    clash = np.flatnonzero(runs[1:, 0] < runs[:-1, 1])
+    if clash.size:
+        first, second = sorted((runs[clash[0], 2], runs[clash[0] + 1, 2]))
+        raise BadInput(
+            f"{path}, row {second}: {image_id} has a pixel that row {first} claims too: masks may not overlap"
+        )

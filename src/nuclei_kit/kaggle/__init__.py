@@ -1,0 +1,1 @@
+"""Kaggle: its client, the kernel there, and its twin here."""

@@ -1,0 +1,151 @@
+"""Blocks: an image of any size, segmented block by block, in memory that does not grow with it, and stitched.
+
+The network sees each block with a halo around it. A nucleus belongs to the block that holds its middle, and is taken
+from there whole: no seam cuts one. The zoom and the standard look are found once, for the whole image.
+"""
+
+import time
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from scipy import ndimage as ndi
+from tqdm import tqdm
+
+from nuclei.competition.submission import encode_labels
+from nuclei.prediction.watershed import find_instances
+from nuclei.settings.config import log
+from nuclei.training_data.kinds import standard_lut
+from nuclei_kit.files.run_lists import decode_rles
+
+# In pixels of the scale at which the network works, where most nuclei are 20 to 40 wide:
+BLOCK = 2048  # the side of a block at most: what a kill costs, and what memory it takes
+HALO = 128  # seen around a block: half of the widest nucleus that is seen whole
+MARGIN = 8  # by which a centre may lie outside its block: two blocks segment one nucleus slightly differently
+
+WINDOWS = 4  # down and across, from which the zoom is found
+WINDOW = 512  # px, the side of each at most
+
+
+def segment_blocks(image, segmenter, journal, name):
+    """As `Segmenter.segment`, by blocks: uint8 (H, W, 3) -> (labels int32 (H, W), the seconds of all blocks).
+
+    Args:
+        journal: a Journal of this image alone. What is in it is not done again.
+        name: the image's, for the live bar.
+    """
+    shape = image.shape[:2]
+    zoom = journal.once("zoom", lambda: segmenter.fit_zoom(gather_windows(image)))
+    lut, halo = standard_lut(image), round(HALO / zoom)
+    side = BLOCK / max(1, zoom)  # px of the image; where the network sees it reduced, the probabilities fill memory
+    blocks = split(shape, [int(np.ceil(length / side)) for length in shape])
+
+    def find_nuclei(block):
+        start, part = time.monotonic(), image[widen(block, halo, shape)]
+        probs = segmenter.predict(part, zoom, lut=lut)
+        rles = encode_labels(find_instances(probs, segmenter.thresholds, zoom))
+        return {"rles": rles, "seconds": time.monotonic() - start}
+
+    places = [f"{rows.start} {columns.start}" for rows, columns in blocks]
+    pixels = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in blocks]
+    before = sum(count for place, count in zip(places, pixels, strict=True) if place in journal.done)
+    if before:
+        log.info(
+            "%s: resuming after %d of %d blocks", name, sum(place in journal.done for place in places), len(blocks)
+        )
+    in_px = {"total": sum(pixels), "initial": before, "unit": "px", "unit_scale": True}
+    with tqdm(desc=name, **in_px, disable=None, leave=False) as bar:
+        for block, place, count in zip(blocks, places, pixels, strict=True):
+            if place not in journal.done:
+                journal.add(place, find_nuclei(block))
+                bar.update(count)
+    found = [journal.done[place] for place in places]
+    labels = stitch(shape, blocks, halo, round(MARGIN / zoom), (one["rles"] for one in found))
+    return labels, sum(one["seconds"] for one in found)
+
+
+def split(shape, counts):
+    """An image's shape (H, W) -> counts[0] * counts[1] blocks, as alike as can be: [(rows, columns)], both slices."""
+    ends = [np.linspace(0, length, count + 1).round().astype(int) for length, count in zip(shape, counts, strict=True)]
+    rows, columns = ([slice(*map(int, pair)) for pair in pairwise(along)] for along in ends)
+    return [(down, across) for down in rows for across in columns]
+
+
+def widen(block, by, shape):
+    """The block with `by` px more on every side, where the image has as many."""
+    return tuple(
+        slice(max(side.start - by, 0), min(side.stop + by, length)) for side, length in zip(block, shape, strict=True)
+    )
+
+
+def gather_windows(image):
+    """A small image that stands for a large one: WINDOWS * WINDOWS pieces of it, each from another part.
+
+    Of each part it is the piece in which most is bright in the standard look, since nuclei may be few and far between.
+    """
+    step = 8
+    bright = cv2.LUT(np.ascontiguousarray(image[::step, ::step]), standard_lut(image)).max(axis=2)
+    height, width = (min(WINDOW, length // WINDOWS) for length in image.shape[:2])
+    pieces = []
+    for rows, columns in split(image.shape[:2], (WINDOWS, WINDOWS)):
+        corners = [
+            (y, x)
+            for y in range(rows.start, rows.stop - height + 1, height)
+            for x in range(columns.start, columns.stop - width + 1, width)
+        ]
+        shares = [
+            bright[y // step : -(-(y + height) // step), x // step : -(-(x + width) // step)].mean() for y, x in corners
+        ]
+        y, x = corners[int(np.argmax(shares))]
+        pieces.append(image[y : y + height, x : x + width])
+    lines = [np.concatenate(pieces[start : start + WINDOWS], axis=1) for start in range(0, len(pieces), WINDOWS)]
+    return np.concatenate(lines)
+
+
+def stitch(shape, blocks, halo, margin, found):
+    """The nuclei of all blocks -> labels int32 (H, W), ids 1..n.
+
+    A nucleus that an earlier block has seen, too, is not taken twice: of one that is claimed for the most part nothing
+    is taken, of another what is free. One so wide that its block sees a part of it is joined to the part that an
+    earlier block saw.
+
+    Args:
+        shape: (H, W) of the image.
+        blocks: of `split`.
+        halo: px around each block that it was segmented with.
+        margin: px around each block in which a nucleus's middle counts as inside.
+        found: for each block the run lists of the nuclei in it and its halo.
+    """
+    labels, count = np.zeros(shape, np.int32), 0
+    for block, rles in zip(blocks, found, strict=True):
+        region, own = widen(block, halo, shape), widen(block, margin, shape)
+        ground = labels[region]  # a view: what is written to it is written to labels
+        seen = decode_rles(rles, *ground.shape)
+        for label, box in enumerate(ndi.find_objects(seen), start=1):
+            where = [
+                slice(b.start + r.start, b.stop + r.start) for b, r in zip(box, region, strict=True)
+            ]  # in the image
+            if not all(o.start <= (w.start + w.stop) / 2 <= o.stop for w, o in zip(where, own, strict=True)):
+                continue
+            nucleus, here = seen[box] == label, ground[box]
+            free = nucleus & (here == 0)
+            owners = here[nucleus & ~free]
+            if owners.size and _is_cut(where, region, shape):
+                here[free] = np.bincount(owners).argmax()
+            elif 2 * owners.size <= np.count_nonzero(nucleus):
+                count += 1
+                here[_largest_part(free) if owners.size else free] = count
+    return labels
+
+
+def _is_cut(where, region, shape):
+    """Whether a box reaches an edge of the region that is no edge of the image."""
+    return any(
+        w.start == r.start > 0 or w.stop == r.stop < length for w, r, length in zip(where, region, shape, strict=True)
+    )
+
+
+def _largest_part(mask):
+    """The largest connected part of a mask that is not empty."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    return parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()

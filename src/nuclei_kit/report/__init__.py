@@ -1,0 +1,1 @@
+"""The report: what a run found, in one page and in pictures."""

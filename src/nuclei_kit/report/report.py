@@ -1,0 +1,299 @@
+"""Report: a finished run as one page that opens from disk: its score, training, cost and settings, and every image."""
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from string import Template
+
+import cv2
+import numpy as np
+from scipy import ndimage as ndi
+
+from nuclei.prediction.metric import IOU_THRESHOLDS, average_precision
+from nuclei.settings.config import BadInput
+from nuclei.settings.files import CONFIG_FILE, LOG_FILE, STAGES_FILE, SUBMISSION_FILE, write_whole
+from nuclei.training_data.kinds import KINDS
+from nuclei_kit.experiments.scoring import mean_interval
+from nuclei_kit.files.folders import HELD_OUT_FILE, REPORT_FILE
+from nuclei_kit.files.tables import read_table
+from nuclei_kit.report.cases import LEFT_OUT, TEST, gather_cases
+from nuclei_kit.report.charts import line_chart
+from nuclei_kit.report.logs import read_log, read_number
+from nuclei_kit.report.outcomes import FATES, find_fates
+from nuclei_kit.report.webp import encode_images
+
+PAGE = Path(__file__).with_name("page")  # page.html, page.css and page.js
+ROOM = 16_000_000  # characters for all pictures; outlines take about 120 for each nucleus
+SMOOTH = 0.5  # px by which an outline may stray from the nucleus's edge
+
+
+def write_report(run, data=None, stage=1, solution=None, against=None):
+    """Writes `run`/report.html, a page that needs nothing beside it -> its path.
+
+    Args:
+        run: Path of a finished run's folder.
+        data: the competition's folder; without it the page has no images.
+        stage: 1 or 2, whose test images the run's submission is for.
+        solution: CSV with the test images' true nuclei.
+        against: Path of another run on the same data, to compare with.
+
+    Raises:
+        BadInput: this is no run, the data are not those of the run, or the two runs share no image.
+    """
+    if not any((run / name).is_file() for name in (CONFIG_FILE, SUBMISSION_FILE)):
+        raise BadInput(
+            f"{run} holds no {CONFIG_FILE} and no {SUBMISSION_FILE}: name the folder of a run, as nuclei run leaves it"
+        )
+    if data is None and (solution or against):
+        raise BadInput("a report with --solution or --against needs the images: name the competition with --data DIR")
+    cases = gather_cases(run, data, stage, solution) if data else []
+    others = {case.image_id: case for case in gather_cases(against, data, stage, solution)} if against else {}
+    if against and not any(case.image_id in others for case in cases):
+        raise BadInput(f"{run} and {against} share no image: compare runs on the same data")
+    write_whole(run / REPORT_FILE, fill_page(run, cases, others, against))
+    return run / REPORT_FILE
+
+
+# ---- one image, for the gallery ----------------------------------------------------------------
+
+
+def describe_case(case, source, other=None):
+    """What the page's script draws of an image, whose picture is at the address `source` -> dict for JSON.
+
+    A nucleus is [fate, IoU, path]: its fate of FATES, or "" where there is no truth, its best IoU or None, its outline
+    in SVG's terms, in px of the image.
+    """
+    height, width = case.found.shape
+    entry = {"id": case.image_id, "part": case.part, "kind": case.kind, "width": width, "height": height}
+    entry |= {"source": source, "score": case.score, "truth": None, "confidences": case.confidences}
+    found = outlines(case.found)
+    if case.truth is None:
+        entry["found"] = [["", None, path] for path in found]
+    else:
+        true_fates, found_fates = find_fates(case.truth, case.found)
+        entry["truth"] = _nuclei(true_fates, outlines(case.truth))
+        entry["found"] = _nuclei(found_fates, found)
+    if other is not None:
+        entry["other"] = [["", None, path] for path in outlines(other.found)]
+        entry["difference"] = None if case.score is None else case.score - other.score
+        entry["agreement"] = average_precision(other.found, case.found)
+    return entry
+
+
+def _nuclei(fates, paths):
+    rows = zip(fates.names, fates.ious, paths, strict=True)
+    return [[name, round(iou, 3), path] for name, iou, path in rows]
+
+
+def outlines(labels):
+    """The SVG path around each nucleus, by ascending label, through the middles of its outermost pixels."""
+    paths = []
+    for label, box in enumerate(ndi.find_objects(labels), start=1):
+        if box is not None:
+            mask = (labels[box] == label).astype(np.uint8)
+            offset = (box[1].start, box[0].start)
+            contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=offset)
+            paths.append("".join(_path(cv2.approxPolyDP(contour, SMOOTH, True)[:, 0]) for contour in contours))
+    return paths
+
+
+def _path(corners):
+    """int (n, 2) -> "M12.5 3.5l4 0 0 2z"."""
+    (x, y), steps = corners[0] + 0.5, np.diff(corners, axis=0, append=corners[:1])
+    return f"M{x:g} {y:g}l{' '.join(map(str, steps.ravel().tolist()))}z"
+
+
+# ---- the page ----------------------------------------------------------------------------------
+
+
+def fill_page(run, cases, others, against):
+    """The whole page as text. What comes from outside is escaped, and the page's policy runs no script but its own."""
+    sources = encode_images([case.image for case in cases], ROOM)
+    entries = [
+        describe_case(case, source, others.get(case.image_id)) for case, source in zip(cases, sources, strict=True)
+    ]
+    style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    sections = [*_score_sections(run, cases), *_against_section(cases, others, against), *_training_section(run)]
+    sections += [*_cost_section(run), *_settings_section(run)]
+    name = run.resolve().name
+    values = {
+        "policy": policy,
+        "style": style,
+        "script": script,
+        "title": escape(f"{name}: nuclei report"),
+        "name": escape(name),
+        "written": f"{datetime.now():%d %B %Y, %H:%M}",
+        "headline": _headline(run, cases),
+        "links": "".join(f'<li><a href="#{_anchor(title)}">{escape(title)}</a></li>' for title, _ in sections),
+        "sections": "\n".join(section for _, section in sections),
+        "data": json.dumps({"images": entries, "fates": FATES}, separators=(",", ":")).replace("<", "\\u003c"),
+        "hidden": "hidden" if cases else "",  # what says that there are no images
+    }
+    return Template((PAGE / "page.html").read_text(encoding="utf-8")).substitute(values)
+
+
+def _headline(run, cases):
+    """The figures that one wants first."""
+    figures = []
+    for part in (LEFT_OUT, TEST):
+        scores = [case.score for case in cases if case.part == part and case.score is not None]
+        if part == LEFT_OUT and not scores and (run / HELD_OUT_FILE).is_file():
+            scores = [
+                read_number(run / HELD_OUT_FILE, row, "score") for row in read_table(run / HELD_OUT_FILE, ("score",))
+            ]
+        if scores:
+            figures.append((f"{np.mean(scores):.3f}", f"score on {len(scores)} {part} images"))
+    found = [case.found.max(initial=0) for case in cases if case.part == TEST]
+    if found:
+        figures.append((f"{sum(found):,}", f"nuclei found in {len(found)} test images"))
+    if (run / STAGES_FILE).is_file():
+        seconds = sum(row["seconds"] for row in _read_stages(run))
+        figures.append((f"{seconds / 60:.1f} min", "for all stages"))
+    return "".join(f"<div><dt>{escape(what)}</dt><dd>{escape(figure)}</dd></div>" for figure, what in figures)
+
+
+def _score_sections(run, cases):
+    sections = []
+    for part in (LEFT_OUT, TEST):
+        scored = [case for case in cases if case.part == part and case.precision is not None]
+        if scored:
+            sections.append(_section(f"Score on the {part} images", _precision_table(scored), "wide"))
+    if not any(case.part == LEFT_OUT for case in cases) and (run / HELD_OUT_FILE).is_file():
+        table = read_table(run / HELD_OUT_FILE, ("kind", "score"))
+        scores = [(row["kind"], read_number(run / HELD_OUT_FILE, row, "score")) for row in table]
+        rows = [
+            (kind, len(here), f"{np.mean(here):.3f}")
+            for kind in (*KINDS, "all")
+            if (here := [score for of, score in scores if kind in (of, "all")])
+        ]
+        sections.append(_section(f"Score on the {LEFT_OUT} images", _table(("kind", "images", "score"), rows)))
+    return sections
+
+
+def _precision_table(scored):
+    """A row a kind: how many images and nuclei of what fate, the score, and the precision at each threshold."""
+    head = ("kind", "images", "score", *(f"{threshold:.2f}" for threshold in IOU_THRESHOLDS))
+    rows = []
+    for kind in (*KINDS, "all"):
+        here = [case.precision for case in scored if kind in (case.kind, "all")]
+        if here:
+            each = np.mean(here, axis=0)
+            rows.append((kind, len(here), f"{each.mean():.3f}", *(f"{value:.2f}" for value in each)))
+    note = '<p class="note">0.50 to 0.95: the precision at an IoU above that. Score: the mean of these ten.</p>'
+    return f'<div class="tables"><div>{_table(head, rows)}{note}</div>{_fate_table(scored)}</div>'
+
+
+def _fate_table(scored):
+    """How many nuclei met which fate, the predicted ones and, of the missed, merged and split, the true ones."""
+    sides = {"true": Counter(), "predicted": Counter()}
+    for case in scored:
+        for side, fates in zip(sides.values(), find_fates(case.truth, case.found), strict=True):
+            side.update(fates.names)
+    rows = [(side, f"{counts.total():,}", *(f"{counts[fate]:,}" for fate in FATES)) for side, counts in sides.items()]
+    return _table(("nuclei", "all", *FATES), rows)
+
+
+def _against_section(cases, others, against):
+    if not others:
+        return []
+    pairs = [(case, others[case.image_id]) for case in cases if case.image_id in others]
+    rows = []
+    for kind in (*KINDS, "all"):
+        here = [a.score - b.score for a, b in pairs if a.score is not None and kind in (a.kind, "all")]
+        if here:
+            low, high = mean_interval(here)
+            spread = f"{np.std(here, ddof=1):.3f}" if len(here) > 1 else "-"
+            interval = f"{low:+.3f} … {high:+.3f}" if len(here) > 1 else "-"
+            better, worse = sum(one > 0 for one in here), sum(one < 0 for one in here)
+            rows.append((kind, len(here), f"{np.mean(here):+.3f}", spread, interval, better, worse))
+    name = f"Against {against.resolve().name}"
+    if not rows:
+        return [_section(name, "<p>No truth is known: the gallery has the images that differ most first.</p>")]
+    head = ("kind", "images", "difference", "spread", "95 % of the mean", "better", "worse")
+    note = "<p class=\"note\">Difference: this run's score less the other's, image by image. Spread: its standard "
+    note += "deviation over the images. How much a second training would differ is not in it.</p>"
+    return [_section(name, _table(head, rows) + note, "wide")]
+
+
+def _training_section(run):
+    if not (run / LOG_FILE).is_file():
+        return []
+    rows = read_log(run / LOG_FILE)
+    charts = []
+    for column, name, dots in (("loss", "loss", False), ("tuning_score", "score on the tuning images", True)):
+        points = [(row["seconds"] / 60, row[column]) for row in rows if column in row]
+        if points:
+            said = f"{name}: {points[0][1]:.3f} at first, {points[-1][1]:.3f} at the end"
+            charts.append(f"<figure>{line_chart(points, said, 'minutes', name, dots)}</figure>")
+    return [_section("Training", f'<div class="charts">{"".join(charts)}</div>')] if charts else []
+
+
+def _read_stages(run):
+    """[{stage: str, seconds, images, peak_gb: float}, ...]"""
+    path, numbers = run / STAGES_FILE, ("seconds", "images", "peak_gb")
+    table = read_table(path, ("stage", *numbers))
+    return [{"stage": row["stage"], **{name: read_number(path, row, name) for name in numbers}} for row in table]
+
+
+def _cost_section(run):
+    if not (run / STAGES_FILE).is_file():
+        return []
+    stages = _read_stages(run)
+    total = sum(row["seconds"] for row in stages) or 1.0
+    rows = []
+    for row in stages:
+        seconds, images = row["seconds"], int(row["images"])
+        rate = f"{images / max(seconds, 1e-9):.1f}" if images else "-"
+        share = f"{seconds / total:.0%}"
+        counts = (f"{images:,}" if images else "-", rate, f"{row['peak_gb']:.2f}")
+        rows.append((row["stage"], f"{seconds:,.1f}", share, *counts))
+    head = ("stage", "seconds", "share", "images", "images/s", "peak memory, GB")
+    note = '<p class="note">Of training, images are crops. Peak memory: the most that the run had held by then.</p>'
+    return [_section("Time and memory", _table(head, rows) + note)]
+
+
+def _settings_section(run):
+    if not (run / CONFIG_FILE).is_file():
+        return []
+    try:
+        content = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
+        parts = [
+            f"<details><summary>{escape(name)}</summary>"
+            f"{_table((name, 'value'), [(key, _plain(value)) for key, value in values.items()])}</details>"
+            for name, values in content.items()
+        ]
+    except (ValueError, AttributeError) as error:
+        raise BadInput(f"{run / CONFIG_FILE} is no settings file: take it away, or train again ({error})") from None
+    return [_section("Settings and versions", f'<div class="settings">{"".join(parts)}</div>')]
+
+
+def _plain(value):
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _section(title, content, style=""):
+    """A section of the page -> (its title, its HTML)."""
+    return title, f'<section id="{_anchor(title)}" class="{style}"><h2>{escape(title)}</h2>{content}</section>'
+
+
+def _anchor(title):
+    """What a title is called in an address."""
+    return re.sub("[^a-z0-9]+", "-", title.lower())
+
+
+def _table(head, rows):
+    """An HTML table; its first column names the rows. It scrolls by itself where the window is narrow."""
+    titles = "".join(f'<th scope="col">{escape(str(title))}</th>' for title in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(str(row[0]))}</th>{"".join(f"<td>{escape(str(x))}</td>" for x in row[1:])}</tr>'
+        for row in rows
+    )
+    frame = f'<div class="scroll" tabindex="0" role="region" aria-label="table by {escape(str(head[0]))}">'
+    return f"{frame}<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"

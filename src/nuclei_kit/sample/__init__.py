@@ -1,0 +1,1 @@
+"""Competitions: the sample that is drawn, and what is in any."""

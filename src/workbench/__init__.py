@@ -1,1 +1,0 @@
-"""The workshop: the command line and whatever stays at home."""
