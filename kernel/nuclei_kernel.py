@@ -2,48 +2,48 @@
 #
 # Settings: what can be chosen, and how files are written.
 #    1  config       line    83  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   185  what a run leaves in its folder, written whole or not at all.
+#    2  files        line   180  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   220  a set of decoded images with their labels and kinds.
-#    4  kinds        line   251  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  folds        line   348  parts to train on, to tune on and to hold out, near-duplicates together.
-#    6  targets      line   432  what the network learns from a label image, and how much each pixel weighs.
-#    7  augmentation line   524  random crops of an image and its labels.
-#    8  batches      line   642  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   214  a set of decoded images with their labels and kinds.
+#    4  kinds        line   245  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  folds        line   344  parts to train on, to tune on and to hold out, near-duplicates together.
+#    6  targets      line   427  what the network learns from a label image, and how much each pixel weighs.
+#    7  augmentation line   519  random crops of an image and its labels.
+#    8  batches      line   628  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    9  model        line   750  the one-hundred-layer network, and a small U-Net for CPUs.
-#   10  loss         line   868  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   11  optimizer    line   936  Muon for the convolutions, AdamW for biases and normalisation.
-#   12  device       line   966  what the run computes on, and in which precision.
-#   13  parallel     line  1026  one network on several GPUs, a copy on each.
+#    9  model        line   734  the one-hundred-layer network, and a small U-Net for CPUs.
+#   10  loss         line   850  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   11  optimizer    line   918  Muon for the convolutions, AdamW for biases and normalisation.
+#   12  device       line   948  what the run computes on, and in which precision.
+#   13  parallel     line  1008  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   14  schedule     line  1115  how far a training is, and the learning rate there.
-#   15  training_log line  1173  what a training reports of itself, in log.csv and on the screen.
-#   16  train        line  1222  one network inside a time budget.
+#   14  schedule     line  1097  how far a training is, and the learning rate there.
+#   15  training_log line  1155  what a training reports of itself, in log.csv and on the screen.
+#   16  train        line  1204  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   17  tta          line  1426  test-time augmentation, the eight views of an image and their inverses.
-#   18  watershed    line  1461  from probabilities to instances, by flooding from seeds.
-#   19  inference    line  1526  an image of any size through a network of one tile size.
-#   20  segmenter    line  1609  a trained network with its thresholds and settings, saved and loaded.
-#   21  metric       line  1722  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1794  a bar or a line a minute over many images.
-#   23  tuning       line  1811  the score on images with labels, and the thresholds that suit a network.
+#   17  tta          line  1410  test-time augmentation, the eight views of an image and their inverses.
+#   18  watershed    line  1445  from probabilities to instances, by flooding from seeds.
+#   19  inference    line  1510  an image of any size through a network of one tile size.
+#   20  segmenter    line  1595  a trained network with its thresholds and settings, saved and loaded.
+#   21  metric       line  1705  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1777  a bar or a line a minute over many images.
+#   23  tuning       line  1794  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1862  find and read a competition, in zips or folders.
-#   25  submission   line  1949  label images to the rows of Kaggle's CSV.
+#   24  data         line  1846  find and read a competition, in zips or folders.
+#   25  submission   line  1933  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  1989  what each stage of a run costs.
-#   27  predictions  line  2016  the rows of every test image, which get better as the network does.
-#   28  main         line  2079  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2195  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  1973  what each stage of a run costs.
+#   27  predictions  line  2000  the rows of every test image, which get better as the network does.
+#   28  main         line  2063  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2179  what Kaggle runs, its settings from the environment.
 #
-# sources ab0ab9f2a6c0f862, this file 278564f68a8a7160
+# sources 7e0a4cfa9bd3d124, this file 1b0dc431c79dd1bd
 
 import csv
 import io
@@ -71,13 +71,13 @@ import keras
 import numpy as np
 import scipy
 import skimage
-from keras import Input, Model, layers, ops
+from keras import Input, KerasTensor, Model, layers, ops
 from scipy import ndimage as ndi
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "ab0ab9f2a6c0f862"
+SOURCE_HASH = "7e0a4cfa9bd3d124"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -169,17 +169,12 @@ class Config:
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
 
 
-_SAMPLE = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
-_SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2}  # a hundred steps or two are few: it must be quick
-_KAGGLE = {"model_name": "one_hundred_layers", "model_width": 16, "train_batch": 8, "tile_batch": 8}
+# docs/results.md has what each costs and scores. The sample's rate is high, since its steps are few.
+_SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
+_SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2}
+_KAGGLE: dict = {"model_name": "one_hundred_layers", "model_width": 16, "train_batch": 8, "tile_batch": 8}
 _KAGGLE |= {"train_minutes": 480.0, "train_rate": 1e-2, "train_checks": 4}
-
-# docs/results.md has what each costs and scores.
-PRESETS = {
-    "sample": Config(data_folds=0, **_SAMPLE),
-    "cpu": Config(),
-    "kaggle": Config(data_folds=0, **_KAGGLE),
-}
+PRESETS = {"sample": Config(data_folds=0, **_SAMPLE), "cpu": Config(), "kaggle": Config(data_folds=0, **_KAGGLE)}
 
 
 # ==== 2. src/nuclei/settings/files.py =============================================================
@@ -193,9 +188,8 @@ SUBMISSION_FILE = "submission.csv"
 CONFIDENCE_FILE = "confidence.csv"  # of each nucleus in the submission
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file so that a reader finds the old one or the new one, never half of either."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -319,9 +313,9 @@ def nucleus_width(image: np.ndarray) -> float:
         return 0.0
     # The frame counts as background: a nucleus cut by it shows its half width there.
     distance = cv2.distanceTransform(np.pad(bright, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    radius = np.zeros(count)
-    np.maximum.at(radius, components.ravel(), distance.ravel())
-    areas = np.bincount(components.ravel())[1:]
+    radius, numbers = np.zeros(count), components.ravel().astype(np.intp)
+    np.maximum.at(radius, numbers, distance.ravel())
+    areas = np.bincount(numbers)[1:]
     return 2 * float(np.quantile(radius[1:], 0.5, weights=areas, method="inverted_cdf"))
 
 
@@ -339,8 +333,10 @@ def network_zoom(diameter: float, target: float, share: float) -> float:
 
     It goes `share` (0..1) of the way, in octaves, to where that nucleus would be `target` px wide. Zoomed all the way,
     large nuclei lose the detail of their outlines, and small ones cost time; not at all, the network would have to know
-    every size. Halfway to 32 px, 12 become 20 and 50 become 40.
+    every size. Halfway to 32 px, 12 become 20 and 50 become 40. Without nuclei, where the diameter is 0, it is 1.
     """
+    if diameter == 0:
+        return 1.0
     lowest, highest = ZOOM_RANGE
     return float(min(max((target / diameter) ** share, lowest), highest))
 
@@ -374,7 +370,7 @@ def _thumbnail(image):
 
 
 def split_folds(kinds: list[str], groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Deals images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
+    """Deal images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
 
     Args:
         kinds: N strings; the stratum of each image.
@@ -382,19 +378,18 @@ def split_folds(kinds: list[str], groups: np.ndarray, folds: int, seed: int) -> 
         folds: at least 2.
         seed: of the shuffle.
     """
-    kinds, groups = np.asarray(kinds), np.asarray(groups)
-    rng = np.random.default_rng(seed)
-    numbers = rng.permutation(np.unique(groups))
+    strata = np.asarray(kinds)
+    numbers = np.random.default_rng(seed).permutation(np.unique(groups))
     sizes = np.array([np.count_nonzero(groups == g) for g in numbers])
     counts = {kind: np.zeros(folds) for kind in KINDS}
     fold = np.zeros(len(kinds), np.int64)
     # Large groups first, while there is room to balance them; the fold with the fewest of the kind takes the next.
     for number in numbers[np.argsort(-sizes, kind="stable")]:
         members = groups == number
-        here = counts[kinds[members][0]]
-        total = sum(counts.values())
+        here = counts[strata[members][0]]
+        total = np.sum(list(counts.values()), axis=0)
         fold[members] = target = np.lexsort((total, here))[0]
-        for kind in kinds[members]:
+        for kind in strata[members]:
             counts[kind][target] += 1
     return fold
 
@@ -456,9 +451,9 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:
-    """labels (H, W) -> float32 (H, W), px from the edge of each pixel's own nucleus, 0 outside. The frame is no edge: a
-    nucleus that it cuts goes on behind it."""
-    ids = labels.astype(np.float32)  # OpenCV's filters take no int32
+    """labels (H, W) -> float32 (H, W), px from the edge of each pixel's own nucleus, 0 outside. The frame is
+    not an edge: a nucleus that it cuts continues beyond it."""
+    ids = labels.astype(np.float32)  # OpenCV's filters refuse int32
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     # At the frame OpenCV's default border never wins, neither in dilation nor in erosion.
     edge = cv2.dilate(ids, cross) != cv2.erode(ids, cross)
@@ -552,9 +547,9 @@ def warp(
     shows twice, are two nuclei.
     """
     columns, rows = _source_grid(image.shape[:2], rng, crop, zoom)
-    top, left, bottom, right = _source_box(rows, columns, image.shape[:2])
-    rows, columns = rows - top, columns - left
-    image, labels = image[top:bottom, left:right], labels[top:bottom, left:right]
+    down, along = _source_span(rows, image.shape[0]), _source_span(columns, image.shape[1])
+    image, labels = image[down, along], labels[down, along]
+    rows, columns = rows - down.start, columns - along.start
     if zoom < 0.75:  # else every second pixel would be skipped: aliasing
         image = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
     # float32 carries ids exactly, up to 2^24; OpenCV does not resample int32
@@ -582,15 +577,11 @@ def _source_grid(shape, rng, crop, zoom):
     return columns.astype(np.float32), rows.astype(np.float32)
 
 
-def _source_box(rows, columns, shape):
-    """The part of the image that the grid looks at, with a margin for blur: filtering more would cost time."""
-    margin = 8
-    box = []
-    for side, length in zip((rows, columns), shape, strict=True):
-        # One pixel at least, even where bending has pushed a small crop off the image.
-        box.append((min(max(int(side.min()) - margin, 0), length - 1), max(min(int(side.max()) + margin, length), 1)))
-    (top, bottom), (left, right) = box
-    return top, left, bottom, right
+def _source_span(places, length):
+    """What the grid looks at along one axis, as a slice, with a margin for blur: filtering more would cost time."""
+    first, last = int(places.min()) - 8, int(places.max()) + 8
+    # One pixel at least, even where bending has pushed a small crop off the image.
+    return slice(min(max(first, 0), length - 1), max(min(last, length), 1))
 
 
 def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -615,15 +606,10 @@ def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) ->
 def _shift_hsv(image, rng):
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
     levels = np.arange(256)
-    table = np.stack(
-        [
-            (levels + rng.integers(-15, 16)) % 180,  # OpenCV's hue has 180 steps
-            np.clip(levels * rng.uniform(0.6, 1.4), 0, 255),
-            levels,
-        ],
-        axis=-1,
-    )
-    return cv2.cvtColor(cv2.LUT(hsv, table.astype(np.uint8)[None]), cv2.COLOR_HSV2RGB)
+    hue = (levels + rng.integers(-15, 16)) % 180  # OpenCV's hue has 180 steps
+    saturation = np.clip(levels * rng.uniform(0.6, 1.4), 0, 255)
+    table = np.stack([hue, saturation, levels], axis=-1).astype(np.uint8)
+    return cv2.cvtColor(cv2.LUT(hsv, table[None]), cv2.COLOR_HSV2RGB)
 
 
 def _tone_curve(rng):
@@ -662,8 +648,8 @@ class Crops:
     def __init__(
         self,
         images: ImageSet,
-        make_y: Callable,
-        zoom_for: Callable,
+        make_y: Callable[[np.ndarray], np.ndarray],
+        zoom_for: Callable[[float], float],
         batch: int,
         crop: int,
         spread: float,
@@ -676,8 +662,8 @@ class Crops:
         self.failing: dict[str, str] = {}  # id: why no crop could be made of it
         self.chances = draw_chances(images.kinds, balance)
         diameters = np.array([nucleus_diameter(one) for one in images.labels])
-        typical = np.median(diameters[diameters > 0]) if diameters.any() else None
-        self.zooms = [zoom_for(diameter or typical) if diameter or typical else 1.0 for diameter in diameters]
+        typical = np.median(diameters[diameters > 0]) if diameters.any() else 0.0
+        self.zooms = [zoom_for(float(diameter or typical)) for diameter in diameters]
 
     def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), as `make_y` gives it.
@@ -689,11 +675,9 @@ class Crops:
         """
         rng = np.random.default_rng([self.seed, index])
         crops = []
-        for first in rng.choice(len(self.images), self.size, p=self.chances):
-            i, made = first, None
-            while made is None:
-                made = self._make_crop(i, rng)
-                i = rng.choice(len(self.images), p=self.chances) if made is None else i
+        for i in rng.choice(len(self.images), self.size, p=self.chances):
+            while (made := self._make_crop(i, rng)) is None:
+                i = rng.choice(len(self.images), p=self.chances)
             crops.append(made)
         x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
         return x / np.float32(255), y
@@ -839,14 +823,14 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
     """
     inputs = Input((None, None, 3))
     x = _conv(inputs, width, kernel=2 * stem, stride=stem) if stem > 1 else _conv(inputs, width)
+    *filters, widest = (min(width * 2**level, UNET_WIDEST) for level in range(depth + 1))
     skips = []
     for level in range(depth):
-        if level > 0:
-            x = _conv(x, min(width * 2**level, UNET_WIDEST))
-        x = _conv(x, min(width * 2**level, UNET_WIDEST))
+        x = _conv(x, filters[level]) if level else x
+        x = _conv(x, filters[level])
         skips.append(x)
         x = layers.MaxPooling2D(2)(x)
-    x = _conv(_conv(x, min(width * 2**depth, UNET_WIDEST)), min(width * 2**depth, UNET_WIDEST))
+    x = _conv(_conv(x, widest), widest)
     for skip in reversed(skips):
         x = layers.UpSampling2D(2)(layers.Conv2D(skip.shape[-1], 1)(x))
         x = _conv(layers.Add()([x, skip]), skip.shape[-1])
@@ -855,9 +839,7 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
 
 
 def _conv(x, filters, kernel=3, stride=1):
-    x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False, kernel_initializer="he_uniform")(
-        x
-    )
+    x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_uniform")(x)
     return layers.Activation("relu")(layers.BatchNormalization()(x))
 
 
@@ -878,7 +860,7 @@ DICE_SMOOTH = 1.0  # s: an empty image, predicted empty, has Dice s / s = 1 and 
 LOG_EPSILON = 1e-6  # keeps the logarithm finite
 
 
-def dice(y_true, y_pred):
+def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """-(2 sum(t p) + s) / (sum(t) + sum(p) + s), per image and class, then the mean: a scalar in [-1, 0).
 
     y_true and y_pred (N, H, W, C). See Milletari et al. 2016, "V-Net", equation 2, without its squares.
@@ -887,11 +869,11 @@ def dice(y_true, y_pred):
     return _dice_mean(y_true, y_pred, 1.0)
 
 
-def weighted_dice(y_true, y_pred):
+def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """-(2 sum(t p) + s) / (sum(t) + sum(p w) + s), per image and class, then the mean: a scalar in [-1, 0).
 
     Predicting a nucleus where there is none costs as much as the pixel weighs, so the gap between two touching nuclei
-    is costly. With weights of 1 it is `dice`.
+    is costly. With weights of 1 it is `dice`. For trainings of your own: no preset uses it.
 
     y_true (N, H, W, C + 1): targets, then the weight in the last channel (channel 1 where C is 1).
     """
@@ -899,7 +881,7 @@ def weighted_dice(y_true, y_pred):
     return _dice_mean(targets, y_pred, weights)
 
 
-def weighted_crossentropy(y_true, y_pred):
+def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """sum(w * bce(t, p)) / sum(w), per image and class, then the mean: a scalar, 0 or more.
 
     bce(t, p) = -t log p - (1 - t) log(1 - p). y_true as in `weighted_dice`.
@@ -910,7 +892,7 @@ def weighted_crossentropy(y_true, y_pred):
     return ops.mean(ops.sum(weights * bce, axis=(1, 2)) / ops.sum(weights, axis=(1, 2)))
 
 
-def weighted_crossentropy_dice(y_true, y_pred):
+def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """weighted_crossentropy + dice + 1: what the presets train with; 0 is perfect. y_true as in `weighted_dice`.
 
     Cross-entropy gives every pixel a gradient, Dice an overlap that does not care how empty the image is. The weights
@@ -941,7 +923,7 @@ NEWTON_SCHULZ_STEPS = 4  # of the five that are usual: the last one changes litt
 
 
 class ConvMuon(keras.optimizers.Muon):
-    """Keras's Muon, which takes matrices alone, made to take the kernels of convolutions.
+    """Keras's Muon, which is made for matrices, for the kernels of convolutions.
 
     Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes the momentum of each matrix orthogonal before it
     takes the step, so that it learns in all directions alike. A kernel (height, width, in, out) is the matrix (height *
@@ -952,14 +934,14 @@ class ConvMuon(keras.optimizers.Muon):
     def _should_use_adamw(self, variable):
         return len(variable.shape) != 4
 
-    def zeropower_via_newtonschulz5(self, x, steps):
-        """The kernel's momentum x, (height, width, in, out), made orthogonal as a matrix and scaled."""
+    def zeropower_via_newtonschulz5(self, x: KerasTensor, steps: int) -> KerasTensor:
+        """Make the kernel's momentum x, (height, width, in, out), orthogonal as a matrix, and scale it."""
         matrix = ops.reshape(x, (-1, x.shape[-1]))
         step = super().lr_adjust(super().zeropower_via_newtonschulz5(matrix, steps))
         return ops.reshape(step, x.shape)
 
-    def lr_adjust(self, x):
-        """Nothing more: the scale goes by the matrix, whose shape is gone here."""
+    def lr_adjust(self, x: KerasTensor) -> KerasTensor:
+        """Leave it: the scale goes by the matrix, whose shape is gone here."""
         return x
 
 
@@ -997,8 +979,8 @@ def _gpus():
         import tensorflow as tf
 
         ask = tf.config.experimental.get_device_details
-        gpus = zip(tf.config.list_logical_devices("GPU"), tf.config.list_physical_devices("GPU"), strict=False)
-        return [(gpu.name, ask(device).get("compute_capability", (0, 0))) for gpu, device in gpus]
+        pairs = zip(tf.config.list_logical_devices("GPU"), tf.config.list_physical_devices("GPU"), strict=False)
+        return [(gpu.name, ask(device).get("compute_capability", (0, 0))) for gpu, device in pairs]
     if keras.backend.backend() == "jax":
         import jax
 
@@ -1026,8 +1008,8 @@ def peak_memory() -> float:
 # ==== 13. src/nuclei/network/parallel.py ==========================================================
 # Parallel: one network on several GPUs, a copy on each.
 #
-# With TensorFlow alone; every other machine has one copy. A network that is made in `share_gpus`, and compiled there
-# with a `shared_loss`, is trained by `train_step` and called by `predict_step`: each copy takes its part of the
+# With TensorFlow alone: on the other backends there is one copy. A network that is made in `share_gpus`, and compiled
+# there with a `shared_loss`, is trained by `train_step` and called by `predict_step`: each copy takes its part of the
 # batch, and all make the same step, along the mean of the gradients.
 
 
@@ -1222,9 +1204,9 @@ class TrainingLog:
 # ==== 16. src/nuclei/training/train.py ============================================================
 # Train: one network inside a time budget.
 #
-# The loop is our own, since Keras's fit knows no clock: here the learning rate goes by the time that is left. A
-# training that breaks down (a loss of NaN, a full memory) goes on from its last good state, and one that was cut off
-# resumes to the same weights, bit for bit.
+# The loop is our own, since Keras's fit goes by epochs: here the learning rate goes by the time that is left. A
+# training that breaks down (a loss of NaN, a full memory) resumes from its last good state, and one that was cut off
+# ends with the weights of an unbroken one, bit for bit.
 
 EXPLODED_LOSS = 5.0  # an untrained network has a loss of about 1.5; above this after the first log row it has diverged
 MOST_HALVINGS = 3  # of the learning rate, one each time that the training breaks down
@@ -1266,21 +1248,23 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 def make_crops(config: Config, train: ImageSet) -> Crops:
     """The random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
 
-    def make_y(labels):
-        targets = make_targets(labels, config.target_core)
-        weights = pixel_weights(labels, config.target_border, config.target_sigma, config.target_rare)
-        return np.concatenate([targets, weights[..., None]], axis=-1)
+    c = config
 
-    zoom_for = partial(network_zoom, target=config.model_diameter, share=config.model_zoom)
-    sizes, chance = (
-        (config.train_batch, config.train_crop),
-        (config.train_zoom, config.train_balance, config.train_seed),
-    )
-    return Crops(train, make_y, zoom_for, *sizes, *chance)
+    def make_y(labels):
+        weights = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+        return np.concatenate([make_targets(labels, c.target_core), weights[..., None]], axis=-1)
+
+    zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
+    return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)
 
 
 def train_model(
-    config: Config, train: ImageSet, log_file: Path, keeper: Keeper, check: Callable, start: list | None = None
+    config: Config,
+    train: ImageSet,
+    log_file: Path,
+    keeper: Keeper,
+    check: Callable[[Callable, bool], float | None],
+    start: list[np.ndarray] | None = None,
 ) -> keras.Model:
     """Train a network, or resume -> the Model with its last weights.
 
@@ -1324,7 +1308,7 @@ def train_model(
                 training.remember()
             if state.done >= 1:
                 break
-    log.info("%d crops in %.0f s", state.step * config.train_batch, state.seconds)
+    log.info("trained on %d crops in %.0f s", state.step * config.train_batch, state.seconds)
     return training.bare
 
 
@@ -1529,10 +1513,12 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
 # The network is any callable: float32 (batch, tile, tile, 3) in 0..1 -> float32 (batch, tile, tile, C). It always sees
 # the same shape, so that TensorFlow and JAX compile once, and its memory is bounded by the tile, not by the image.
 
+Network = Callable[[np.ndarray], np.ndarray]
+
 
 def predict_probs(
     image: np.ndarray,
-    network: Callable,
+    network: Network,
     tile: int,
     overlap: int,
     batch: int,
@@ -1563,7 +1549,7 @@ def predict_probs(
 
 
 def predict_tiled(
-    image: np.ndarray, network: Callable, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
+    image: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
 ) -> np.ndarray:
     """uint8 (H, W, 3), as the network sees it -> probs float32 (H, W, C): overlapping tiles, blended with soft seams.
 
@@ -1616,11 +1602,11 @@ def _blend_window(tile, overlap):
 class Segmenter:
     """Finds nuclei in images.
 
-    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable, see inference;
+    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
     thresholds: what makes nuclei of probs; config: the run's settings, of which model_, tile_ and tta_ count here.
     """
 
-    network: Callable
+    network: Network
     thresholds: Thresholds
     config: Config
 
@@ -1667,8 +1653,8 @@ class Segmenter:
         return predict_probs(image, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom, lut)
 
     def zoom_for(self, diameter: float) -> float:
-        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide; 1 where it is 0."""
-        return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom) if diameter else 1.0
+        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide, as training did."""
+        return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom)
 
     def fit_zoom(self, image: np.ndarray) -> float:
         """The zoom that fits the image's typical nucleus, found by running the network at several.
@@ -1700,9 +1686,6 @@ class Segmenter:
         return corrected or first
 
 
-# ---- a run's folder ----------------------------------------------------------------------------
-
-
 def set_up_device() -> None:
     """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
@@ -1722,9 +1705,9 @@ def save_run(folder: Path, model: keras.Model, thresholds: Thresholds, config: C
 # ==== 21. src/nuclei/prediction/metric.py =========================================================
 # Metric: one overlap matrix, IoU, precision at ten thresholds.
 #
-# A predicted nucleus is a hit at threshold t if its intersection over union with a true nucleus is greater than t. The
-# score of an image is the mean over t = 0.50, 0.55, ..., 0.95 of tp / (tp + fp + fn); the score of a submission is the
-# mean over its images (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
+# A predicted nucleus is a true positive, a hit, at threshold t if its intersection over union (IoU) with a true one is
+# greater than t. The score of an image is the mean over t = 0.50, 0.55, ..., 0.95 of tp / (tp + fp + fn); that of a
+# submission is the mean over images (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
 
 # A hit is strictly above its threshold. An IoU of exactly 3/4 and the threshold 75 / 100 are the same float, because
 # one division rounds equal fractions alike; the sums inside np.arange(0.5, 1, 0.05) drift off (0.6000000000000001).
@@ -1766,7 +1749,7 @@ def iou_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def matches_at_thresholds(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count hits, false alarms and misses: `tp`, `fp`, `fn`, each int64 (10,), at IOU_THRESHOLDS."""
+    """Count true positives, false positives and false negatives at IOU_THRESHOLDS: each int64 (10,)."""
     iou = iou_matrix(truth, predicted)
     n_truth, n_predicted = iou.shape
     # No assignment problem to solve. If IoU(T, P) > 1/2, T covers more than half of P, and two nuclei that don't
@@ -1823,28 +1806,17 @@ THRESHOLD_CHOICES = {
 
 def score_set(images: ImageSet, segmenter: Segmenter) -> float:
     """The mean average precision over images with labels, quick: one view, at the zoom that the labels tell."""
-    scores = []
-    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "check"):
-        zoom = segmenter.zoom_for(nucleus_diameter(truth))
-        labels = find_instances(segmenter.predict(image, zoom, views=1), segmenter.thresholds, zoom)
-        scores.append(average_precision(truth, labels))
-    return float(np.mean(scores))
+    cases = _predict_cases(images, segmenter, 1, "check")
+    return float(np.mean([_score_case(case, segmenter.thresholds) for case in cases]))
 
 
 def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
     """The Thresholds that score best on images with labels, from two views: one field at a time."""
-    cases = []
-    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "tune"):
-        zoom = segmenter.zoom_for(nucleus_diameter(truth))
-        cases.append((truth, segmenter.predict(image, zoom, views=2), zoom))
+    cases = list(_predict_cases(images, segmenter, 2, "tune"))
 
     def score(thresholds):
-        def score_one(case):
-            truth, probs, zoom = case
-            return average_precision(truth, find_instances(probs, thresholds, zoom))
-
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.mean(list(pool.map(score_one, cases)))
+            return np.mean(list(pool.map(partial(_score_case, thresholds=thresholds), cases)))
 
     # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
     best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
@@ -1857,6 +1829,18 @@ def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
                 best, best_score = candidate, candidate_score
     log.info("thresholds %s score %.4f on the tuning images", best, best_score)
     return best
+
+
+def _predict_cases(images, segmenter, views, name):
+    """Each image's labels, its probs at the zoom that they tell, and that zoom."""
+    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), name):
+        zoom = segmenter.zoom_for(nucleus_diameter(truth))
+        yield truth, segmenter.predict(image, zoom, views), zoom
+
+
+def _score_case(case, thresholds):
+    truth, probs, zoom = case
+    return average_precision(truth, find_instances(probs, thresholds, zoom))
 
 
 # ==== 24. src/nuclei/competition/data.py ==========================================================

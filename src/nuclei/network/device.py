@@ -37,8 +37,8 @@ def _gpus():
         import tensorflow as tf
 
         ask = tf.config.experimental.get_device_details
-        gpus = zip(tf.config.list_logical_devices("GPU"), tf.config.list_physical_devices("GPU"), strict=False)
-        return [(gpu.name, ask(device).get("compute_capability", (0, 0))) for gpu, device in gpus]
+        pairs = zip(tf.config.list_logical_devices("GPU"), tf.config.list_physical_devices("GPU"), strict=False)
+        return [(gpu.name, ask(device).get("compute_capability", (0, 0))) for gpu, device in pairs]
     if keras.backend.backend() == "jax":
         import jax
 

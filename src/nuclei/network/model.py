@@ -92,14 +92,14 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
     """
     inputs = Input((None, None, 3))
     x = _conv(inputs, width, kernel=2 * stem, stride=stem) if stem > 1 else _conv(inputs, width)
+    *filters, widest = (min(width * 2**level, UNET_WIDEST) for level in range(depth + 1))
     skips = []
     for level in range(depth):
-        if level > 0:
-            x = _conv(x, min(width * 2**level, UNET_WIDEST))
-        x = _conv(x, min(width * 2**level, UNET_WIDEST))
+        x = _conv(x, filters[level]) if level else x
+        x = _conv(x, filters[level])
         skips.append(x)
         x = layers.MaxPooling2D(2)(x)
-    x = _conv(_conv(x, min(width * 2**depth, UNET_WIDEST)), min(width * 2**depth, UNET_WIDEST))
+    x = _conv(_conv(x, widest), widest)
     for skip in reversed(skips):
         x = layers.UpSampling2D(2)(layers.Conv2D(skip.shape[-1], 1)(x))
         x = _conv(layers.Add()([x, skip]), skip.shape[-1])
@@ -108,9 +108,7 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
 
 
 def _conv(x, filters, kernel=3, stride=1):
-    x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False, kernel_initializer="he_uniform")(
-        x
-    )
+    x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_uniform")(x)
     return layers.Activation("relu")(layers.BatchNormalization()(x))
 
 

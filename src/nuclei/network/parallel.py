@@ -1,7 +1,7 @@
 """Parallel: one network on several GPUs, a copy on each.
 
-With TensorFlow alone; every other machine has one copy. A network that is made in `share_gpus`, and compiled there
-with a `shared_loss`, is trained by `train_step` and called by `predict_step`: each copy takes its part of the
+With TensorFlow alone: on the other backends there is one copy. A network that is made in `share_gpus`, and compiled
+there with a `shared_loss`, is trained by `train_step` and called by `predict_step`: each copy takes its part of the
 batch, and all make the same step, along the mean of the gradients.
 """
 

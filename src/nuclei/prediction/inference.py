@@ -13,10 +13,12 @@ import numpy as np
 from nuclei.prediction.tta import unview_probs, view_image
 from nuclei.training_data.kinds import standard_lut
 
+Network = Callable[[np.ndarray], np.ndarray]
+
 
 def predict_probs(
     image: np.ndarray,
-    network: Callable,
+    network: Network,
     tile: int,
     overlap: int,
     batch: int,
@@ -47,7 +49,7 @@ def predict_probs(
 
 
 def predict_tiled(
-    image: np.ndarray, network: Callable, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
+    image: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
 ) -> np.ndarray:
     """uint8 (H, W, 3), as the network sees it -> probs float32 (H, W, C): overlapping tiles, blended with soft seams.
 

@@ -6,7 +6,6 @@ labels, confidences = Segmenter.load().segment(image)
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import resources
@@ -18,7 +17,7 @@ import numpy as np
 
 from nuclei.network.device import choose_precision
 from nuclei.network.parallel import predict_step
-from nuclei.prediction.inference import predict_probs
+from nuclei.prediction.inference import Network, predict_probs
 from nuclei.prediction.tta import VIEWS
 from nuclei.prediction.watershed import Thresholds, find_confidences, find_instances
 from nuclei.settings.config import BadInput, Config
@@ -32,11 +31,11 @@ from nuclei.training_data.targets import INTERIOR
 class Segmenter:
     """Finds nuclei in images.
 
-    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable, see inference;
+    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
     thresholds: what makes nuclei of probs; config: the run's settings, of which model_, tile_ and tta_ count here.
     """
 
-    network: Callable
+    network: Network
     thresholds: Thresholds
     config: Config
 
@@ -83,8 +82,8 @@ class Segmenter:
         return predict_probs(image, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom, lut)
 
     def zoom_for(self, diameter: float) -> float:
-        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide; 1 where it is 0."""
-        return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom) if diameter else 1.0
+        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide, as training did."""
+        return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom)
 
     def fit_zoom(self, image: np.ndarray) -> float:
         """The zoom that fits the image's typical nucleus, found by running the network at several.
@@ -114,9 +113,6 @@ class Segmenter:
             return first
         _, corrected, _ = look(first)
         return corrected or first
-
-
-# ---- a run's folder ----------------------------------------------------------------------------
 
 
 def set_up_device() -> None:

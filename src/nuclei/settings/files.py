@@ -15,9 +15,8 @@ SUBMISSION_FILE = "submission.csv"
 CONFIDENCE_FILE = "confidence.csv"  # of each nucleus in the submission
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file so that a reader finds the old one or the new one, never half of either."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

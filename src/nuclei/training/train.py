@@ -1,8 +1,8 @@
 """Train: one network inside a time budget.
 
-The loop is our own, since Keras's fit knows no clock: here the learning rate goes by the time that is left. A
-training that breaks down (a loss of NaN, a full memory) goes on from its last good state, and one that was cut off
-resumes to the same weights, bit for bit.
+The loop is our own, since Keras's fit goes by epochs: here the learning rate goes by the time that is left. A
+training that breaks down (a loss of NaN, a full memory) resumes from its last good state, and one that was cut off
+ends with the weights of an unbroken one, bit for bit.
 """
 
 import time
@@ -66,21 +66,23 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 def make_crops(config: Config, train: ImageSet) -> Crops:
     """The random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
 
-    def make_y(labels):
-        targets = make_targets(labels, config.target_core)
-        weights = pixel_weights(labels, config.target_border, config.target_sigma, config.target_rare)
-        return np.concatenate([targets, weights[..., None]], axis=-1)
+    c = config
 
-    zoom_for = partial(network_zoom, target=config.model_diameter, share=config.model_zoom)
-    sizes, chance = (
-        (config.train_batch, config.train_crop),
-        (config.train_zoom, config.train_balance, config.train_seed),
-    )
-    return Crops(train, make_y, zoom_for, *sizes, *chance)
+    def make_y(labels):
+        weights = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+        return np.concatenate([make_targets(labels, c.target_core), weights[..., None]], axis=-1)
+
+    zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
+    return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)
 
 
 def train_model(
-    config: Config, train: ImageSet, log_file: Path, keeper: Keeper, check: Callable, start: list | None = None
+    config: Config,
+    train: ImageSet,
+    log_file: Path,
+    keeper: Keeper,
+    check: Callable[[Callable, bool], float | None],
+    start: list[np.ndarray] | None = None,
 ) -> keras.Model:
     """Train a network, or resume -> the Model with its last weights.
 
@@ -124,7 +126,7 @@ def train_model(
                 training.remember()
             if state.done >= 1:
                 break
-    log.info("%d crops in %.0f s", state.step * config.train_batch, state.seconds)
+    log.info("trained on %d crops in %.0f s", state.step * config.train_batch, state.seconds)
     return training.bare
 
 

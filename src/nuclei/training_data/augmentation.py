@@ -33,9 +33,9 @@ def warp(
     shows twice, are two nuclei.
     """
     columns, rows = _source_grid(image.shape[:2], rng, crop, zoom)
-    top, left, bottom, right = _source_box(rows, columns, image.shape[:2])
-    rows, columns = rows - top, columns - left
-    image, labels = image[top:bottom, left:right], labels[top:bottom, left:right]
+    down, along = _source_span(rows, image.shape[0]), _source_span(columns, image.shape[1])
+    image, labels = image[down, along], labels[down, along]
+    rows, columns = rows - down.start, columns - along.start
     if zoom < 0.75:  # else every second pixel would be skipped: aliasing
         image = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
     # float32 carries ids exactly, up to 2^24; OpenCV does not resample int32
@@ -63,15 +63,11 @@ def _source_grid(shape, rng, crop, zoom):
     return columns.astype(np.float32), rows.astype(np.float32)
 
 
-def _source_box(rows, columns, shape):
-    """The part of the image that the grid looks at, with a margin for blur: filtering more would cost time."""
-    margin = 8
-    box = []
-    for side, length in zip((rows, columns), shape, strict=True):
-        # One pixel at least, even where bending has pushed a small crop off the image.
-        box.append((min(max(int(side.min()) - margin, 0), length - 1), max(min(int(side.max()) + margin, length), 1)))
-    (top, bottom), (left, right) = box
-    return top, left, bottom, right
+def _source_span(places, length):
+    """What the grid looks at along one axis, as a slice, with a margin for blur: filtering more would cost time."""
+    first, last = int(places.min()) - 8, int(places.max()) + 8
+    # One pixel at least, even where bending has pushed a small crop off the image.
+    return slice(min(max(first, 0), length - 1), max(min(last, length), 1))
 
 
 def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -96,15 +92,10 @@ def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) ->
 def _shift_hsv(image, rng):
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
     levels = np.arange(256)
-    table = np.stack(
-        [
-            (levels + rng.integers(-15, 16)) % 180,  # OpenCV's hue has 180 steps
-            np.clip(levels * rng.uniform(0.6, 1.4), 0, 255),
-            levels,
-        ],
-        axis=-1,
-    )
-    return cv2.cvtColor(cv2.LUT(hsv, table.astype(np.uint8)[None]), cv2.COLOR_HSV2RGB)
+    hue = (levels + rng.integers(-15, 16)) % 180  # OpenCV's hue has 180 steps
+    saturation = np.clip(levels * rng.uniform(0.6, 1.4), 0, 255)
+    table = np.stack([hue, saturation, levels], axis=-1).astype(np.uint8)
+    return cv2.cvtColor(cv2.LUT(hsv, table[None]), cv2.COLOR_HSV2RGB)
 
 
 def _tone_curve(rng):

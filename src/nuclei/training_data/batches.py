@@ -31,8 +31,8 @@ class Crops:
     def __init__(
         self,
         images: ImageSet,
-        make_y: Callable,
-        zoom_for: Callable,
+        make_y: Callable[[np.ndarray], np.ndarray],
+        zoom_for: Callable[[float], float],
         batch: int,
         crop: int,
         spread: float,
@@ -45,8 +45,8 @@ class Crops:
         self.failing: dict[str, str] = {}  # id: why no crop could be made of it
         self.chances = draw_chances(images.kinds, balance)
         diameters = np.array([nucleus_diameter(one) for one in images.labels])
-        typical = np.median(diameters[diameters > 0]) if diameters.any() else None
-        self.zooms = [zoom_for(diameter or typical) if diameter or typical else 1.0 for diameter in diameters]
+        typical = np.median(diameters[diameters > 0]) if diameters.any() else 0.0
+        self.zooms = [zoom_for(float(diameter or typical)) for diameter in diameters]
 
     def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), as `make_y` gives it.
@@ -58,11 +58,9 @@ class Crops:
         """
         rng = np.random.default_rng([self.seed, index])
         crops = []
-        for first in rng.choice(len(self.images), self.size, p=self.chances):
-            i, made = first, None
-            while made is None:
-                made = self._make_crop(i, rng)
-                i = rng.choice(len(self.images), p=self.chances) if made is None else i
+        for i in rng.choice(len(self.images), self.size, p=self.chances):
+            while (made := self._make_crop(i, rng)) is None:
+                i = rng.choice(len(self.images), p=self.chances)
             crops.append(made)
         x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
         return x / np.float32(255), y

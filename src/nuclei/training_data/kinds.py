@@ -71,9 +71,9 @@ def nucleus_width(image: np.ndarray) -> float:
         return 0.0
     # The frame counts as background: a nucleus cut by it shows its half width there.
     distance = cv2.distanceTransform(np.pad(bright, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    radius = np.zeros(count)
-    np.maximum.at(radius, components.ravel(), distance.ravel())
-    areas = np.bincount(components.ravel())[1:]
+    radius, numbers = np.zeros(count), components.ravel().astype(np.intp)
+    np.maximum.at(radius, numbers, distance.ravel())
+    areas = np.bincount(numbers)[1:]
     return 2 * float(np.quantile(radius[1:], 0.5, weights=areas, method="inverted_cdf"))
 
 
@@ -91,7 +91,9 @@ def network_zoom(diameter: float, target: float, share: float) -> float:
 
     It goes `share` (0..1) of the way, in octaves, to where that nucleus would be `target` px wide. Zoomed all the way,
     large nuclei lose the detail of their outlines, and small ones cost time; not at all, the network would have to know
-    every size. Halfway to 32 px, 12 become 20 and 50 become 40.
+    every size. Halfway to 32 px, 12 become 20 and 50 become 40. Without nuclei, where the diameter is 0, it is 1.
     """
+    if diameter == 0:
+        return 1.0
     lowest, highest = ZOOM_RANGE
     return float(min(max((target / diameter) ** share, lowest), highest))

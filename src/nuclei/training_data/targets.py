@@ -28,9 +28,9 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:
-    """labels (H, W) -> float32 (H, W), px from the edge of each pixel's own nucleus, 0 outside. The frame is no edge: a
-    nucleus that it cuts goes on behind it."""
-    ids = labels.astype(np.float32)  # OpenCV's filters take no int32
+    """labels (H, W) -> float32 (H, W), px from the edge of each pixel's own nucleus, 0 outside. The frame is
+    not an edge: a nucleus that it cuts continues beyond it."""
+    ids = labels.astype(np.float32)  # OpenCV's filters refuse int32
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     # At the frame OpenCV's default border never wins, neither in dilation nor in erosion.
     edge = cv2.dilate(ids, cross) != cv2.erode(ids, cross)
