@@ -25,25 +25,25 @@
 #   16  train        line  1204  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   17  tta          line  1410  test-time augmentation, the eight views of an image and their inverses.
-#   18  watershed    line  1445  from probabilities to instances, by flooding from seeds.
-#   19  inference    line  1510  an image of any size through a network of one tile size.
-#   20  segmenter    line  1595  a trained network with its thresholds and settings, saved and loaded.
-#   21  metric       line  1705  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1777  a bar or a line a minute over many images.
-#   23  tuning       line  1794  the score on images with labels, and the thresholds that suit a network.
+#   17  tta          line  1409  test-time augmentation, the eight views of an image and their inverses.
+#   18  watershed    line  1444  from probabilities to instances, by flooding from seeds.
+#   19  inference    line  1509  an image of any size through a network of one tile size.
+#   20  segmenter    line  1594  a trained network with its thresholds and settings, saved and loaded.
+#   21  metric       line  1704  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1776  a bar or a line a minute over many images.
+#   23  tuning       line  1793  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1846  find and read a competition, in zips or folders.
-#   25  submission   line  1933  label images to the rows of Kaggle's CSV.
+#   24  data         line  1845  find and read a competition, in zips or folders.
+#   25  submission   line  1932  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  1973  what each stage of a run costs.
-#   27  predictions  line  2000  the rows of every test image, which get better as the network does.
-#   28  main         line  2063  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2179  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  1972  what each stage of a run costs.
+#   27  predictions  line  1999  the rows of every test image, which get better as the network does.
+#   28  main         line  2062  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2178  what Kaggle runs, its settings from the environment.
 #
-# sources 7e0a4cfa9bd3d124, this file 1b0dc431c79dd1bd
+# sources ba37df7de23606f0, this file 71ff0725d5a45d02
 
 import csv
 import io
@@ -77,7 +77,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "7e0a4cfa9bd3d124"
+SOURCE_HASH = "ba37df7de23606f0"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -115,8 +115,8 @@ class Config:
     target_core: float = 0.45  # 0..1, the core is where the distance to the edge exceeds this share of the largest
 
     # Training
-    train_minutes: float = 25.0  # of wall clock for the whole training, tuning included
-    train_steps: int = 0  # above 0 it counts instead of the minutes
+    train_minutes: float = 25.0  # minutes of wall clock for the whole training, tuning included
+    train_steps: int = 0  # steps; above 0 they count instead of the minutes
     train_batch: int = 4  # crops a step
     train_crop: int = 256  # px, a multiple of what the network divides by
     train_rate: float = 6e-3  # peak learning rate of Muon; AdamW, beside it, has a tenth
@@ -132,7 +132,7 @@ class Config:
     tile_overlap: int = 64  # px shared by neighbouring tiles, blended
     tile_batch: int = 1  # tiles in one call of the network
     tta_views: int = 4  # 1, 2, 4 or 8 of the dihedral views
-    tta_minutes: float = 180.0  # of wall clock for the test images; one not reached keeps what one view found earlier
+    tta_minutes: float = 180.0  # minutes of wall clock for the test images; one not reached keeps what one view found
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, before anything is read or trained."""
@@ -182,10 +182,10 @@ PRESETS = {"sample": Config(data_folds=0, **_SAMPLE), "cpu": Config(), "kaggle":
 
 WEIGHTS_FILE = "model.weights.h5"
 CONFIG_FILE = "config.json"  # settings, thresholds, versions
-LOG_FILE = "log.csv"  # of the training
-STAGES_FILE = "stages.csv"  # what each stage of the run cost
+LOG_FILE = "log.csv"  # rows of the training
+STAGES_FILE = "stages.csv"  # seconds and memory of each stage of the run
 SUBMISSION_FILE = "submission.csv"
-CONFIDENCE_FILE = "confidence.csv"  # of each nucleus in the submission
+CONFIDENCE_FILE = "confidence.csv"  # confidence of each nucleus in the submission
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
@@ -195,7 +195,7 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
-    except OSError as error:  # a full disk gives no name
+    except OSError as error:  # the error of a full disk names no file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         with suppress(OSError):  # a read-only disk refuses even this
@@ -255,7 +255,7 @@ KINDS = (
     "grey-tissue",  # dark on light grey
 )
 LARGE_NUCLEUS = 30.0  # px, the width that separates the two fluorescence kinds
-ZOOM_RANGE = (0.25, 3.0)  # of what an image is zoomed by before the network sees it
+ZOOM_RANGE = (0.25, 3.0)  # least and greatest zoom of an image before the network sees it
 
 
 def standardise(image: np.ndarray) -> np.ndarray:
@@ -628,7 +628,7 @@ def _add_noise(image, rng):
 # ==== 8. src/nuclei/training_data/batches.py ======================================================
 # Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread.
 
-MOST_FAILING_IMAGES = 3  # that crops cannot be made from; beyond this many: a bug, not bad images
+MOST_FAILING_IMAGES = 3  # images that crops cannot be made from; more than this many: a bug, not bad images
 
 
 class Crops:
@@ -741,7 +741,7 @@ def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
 # FC-DenseNet103 (Jegou et al. 2017, "The One Hundred Layers Tiramisu", table 2): layers of each dense block.
 TIRAMISU_BLOCKS = (4, 5, 7, 10, 12)
 TIRAMISU_BOTTLENECK = 15
-UNET_WIDEST = 256  # filters of a level at most
+UNET_WIDEST = 256  # most filters of a level
 
 
 def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) -> Model:
@@ -857,7 +857,7 @@ def _probabilities(logits):
 # the batch would hide the small images in the large ones.
 
 DICE_SMOOTH = 1.0  # s: an empty image, predicted empty, has Dice s / s = 1 and a finite gradient
-LOG_EPSILON = 1e-6  # keeps the logarithm finite
+LOG_EPSILON = 1e-6  # least probability in a logarithm, which stays finite
 
 
 def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
@@ -918,8 +918,8 @@ def _dice_mean(targets, probs, weights):
 # ==== 11. src/nuclei/network/optimizer.py =========================================================
 # Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
 
-ADAM_SHARE = 0.1  # of Muon's learning rate, which is larger than AdamW can bear
-NEWTON_SCHULZ_STEPS = 4  # of the five that are usual: the last one changes little and costs a twentieth of a CPU's step
+ADAM_SHARE = 0.1  # AdamW's learning rate in Muon's, which is larger than AdamW can bear
+NEWTON_SCHULZ_STEPS = 4  # iterations; the usual fifth changes little and costs a twentieth of a CPU's step
 
 
 class ConvMuon(keras.optimizers.Muon):
@@ -1097,7 +1097,7 @@ def _share(batch, strategy):
 # ==== 14. src/nuclei/training/schedule.py =========================================================
 # Schedule: how far a training is, and the learning rate there.
 
-TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
+TUNING_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
 
 
 @dataclass
@@ -1106,12 +1106,12 @@ class TrainingState:
 
     step: int = 0  # optimiser steps taken
     done: float = 0.0  # 0..1 of the schedule
-    seconds: float = 0.0  # of training
-    start: float | None = None  # the seconds at the end of the first step
-    halvings: int = 0  # of the learning rate
-    parts: int = 1  # into which each batch is cut, for want of memory
-    losses: list[float] = field(default_factory=list)  # of the steps since the log's last row
-    rows: list[list] = field(default_factory=list)  # of the log
+    seconds: float = 0.0  # seconds of training so far
+    start: float | None = None  # seconds at the end of the first step
+    halvings: int = 0  # halvings of the learning rate
+    parts: int = 1  # parts into which each batch is cut, for want of memory
+    losses: list[float] = field(default_factory=list)  # losses of the steps since the log's last row
+    rows: list[list] = field(default_factory=list)  # rows of the log
 
 
 def learning_rate(done: float, peak: float, warmup: float) -> float:
@@ -1155,14 +1155,14 @@ class Schedule:
 # ==== 15. src/nuclei/training/training_log.py =====================================================
 # Training log: what a training reports of itself, in log.csv and on the screen.
 
-LOG_EVERY = 64  # steps
+LOG_EVERY = 64  # steps between two rows
 
 
 class TrainingLog:
     """A row of log.csv every LOG_EVERY steps, a live bar in a terminal, and elsewhere a line with each row.
 
     Args:
-        path: of log.csv. Rows that were written there after the state that a training resumes from are overwritten.
+        path: of log.csv. Rows later than the state that a training resumes from are overwritten.
         state: the training's.
     """
 
@@ -1209,8 +1209,8 @@ class TrainingLog:
 # ends with the weights of an unbroken one, bit for bit.
 
 EXPLODED_LOSS = 5.0  # an untrained network has a loss of about 1.5; above this after the first log row it has diverged
-MOST_HALVINGS = 3  # of the learning rate, one each time that the training breaks down
-REMEMBER_SECONDS = 120.0  # between two good states: what a breakdown or a kill can cost
+MOST_HALVINGS = 3  # halvings of the learning rate, one each time that the training breaks down
+REMEMBER_SECONDS = 120.0  # seconds between two good states: what a breakdown or a kill can cost
 
 
 class Keeper:
@@ -1247,7 +1247,6 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 
 def make_crops(config: Config, train: ImageSet) -> Crops:
     """The random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
-
     c = config
 
     def make_y(labels):
@@ -1777,7 +1776,7 @@ def average_precision(truth: np.ndarray, predicted: np.ndarray) -> float:
 # ==== 22. src/nuclei/prediction/progress.py =======================================================
 # Progress: a bar or a line a minute over many images.
 
-PROGRESS_SECONDS = 60  # between two lines
+PROGRESS_SECONDS = 60  # seconds between two log lines
 
 
 def progress(items: Sequence, name: str) -> Iterator:

@@ -10,7 +10,7 @@ the batch would hide the small images in the large ones.
 from keras import KerasTensor, ops
 
 DICE_SMOOTH = 1.0  # s: an empty image, predicted empty, has Dice s / s = 1 and a finite gradient
-LOG_EPSILON = 1e-6  # keeps the logarithm finite
+LOG_EPSILON = 1e-6  # least probability in a logarithm, which stays finite
 
 
 def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:

@@ -10,7 +10,7 @@ from keras import Input, Model, layers
 # FC-DenseNet103 (Jegou et al. 2017, "The One Hundred Layers Tiramisu", table 2): layers of each dense block.
 TIRAMISU_BLOCKS = (4, 5, 7, 10, 12)
 TIRAMISU_BOTTLENECK = 15
-UNET_WIDEST = 256  # filters of a level at most
+UNET_WIDEST = 256  # most filters of a level
 
 
 def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) -> Model:

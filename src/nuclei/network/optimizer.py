@@ -3,8 +3,8 @@
 import keras
 from keras import KerasTensor, ops
 
-ADAM_SHARE = 0.1  # of Muon's learning rate, which is larger than AdamW can bear
-NEWTON_SCHULZ_STEPS = 4  # of the five that are usual: the last one changes little and costs a twentieth of a CPU's step
+ADAM_SHARE = 0.1  # AdamW's learning rate in Muon's, which is larger than AdamW can bear
+NEWTON_SCHULZ_STEPS = 4  # iterations; the usual fifth changes little and costs a twentieth of a CPU's step
 
 
 class ConvMuon(keras.optimizers.Muon):

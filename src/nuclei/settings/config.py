@@ -35,8 +35,8 @@ class Config:
     target_core: float = 0.45  # 0..1, the core is where the distance to the edge exceeds this share of the largest
 
     # Training
-    train_minutes: float = 25.0  # of wall clock for the whole training, tuning included
-    train_steps: int = 0  # above 0 it counts instead of the minutes
+    train_minutes: float = 25.0  # minutes of wall clock for the whole training, tuning included
+    train_steps: int = 0  # steps; above 0 they count instead of the minutes
     train_batch: int = 4  # crops a step
     train_crop: int = 256  # px, a multiple of what the network divides by
     train_rate: float = 6e-3  # peak learning rate of Muon; AdamW, beside it, has a tenth
@@ -52,7 +52,7 @@ class Config:
     tile_overlap: int = 64  # px shared by neighbouring tiles, blended
     tile_batch: int = 1  # tiles in one call of the network
     tta_views: int = 4  # 1, 2, 4 or 8 of the dihedral views
-    tta_minutes: float = 180.0  # of wall clock for the test images; one not reached keeps what one view found earlier
+    tta_minutes: float = 180.0  # minutes of wall clock for the test images; one not reached keeps what one view found
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, before anything is read or trained."""

@@ -27,8 +27,8 @@ from nuclei.training_data.kinds import network_zoom
 from nuclei.training_data.targets import make_targets, pixel_weights
 
 EXPLODED_LOSS = 5.0  # an untrained network has a loss of about 1.5; above this after the first log row it has diverged
-MOST_HALVINGS = 3  # of the learning rate, one each time that the training breaks down
-REMEMBER_SECONDS = 120.0  # between two good states: what a breakdown or a kill can cost
+MOST_HALVINGS = 3  # halvings of the learning rate, one each time that the training breaks down
+REMEMBER_SECONDS = 120.0  # seconds between two good states: what a breakdown or a kill can cost
 
 
 class Keeper:
@@ -65,7 +65,6 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 
 def make_crops(config: Config, train: ImageSet) -> Crops:
     """The random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
-
     c = config
 
     def make_y(labels):

@@ -11,7 +11,7 @@ from nuclei.training_data.augmentation import augment
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS, nucleus_diameter, standardise
 
-MOST_FAILING_IMAGES = 3  # that crops cannot be made from; beyond this many: a bug, not bad images
+MOST_FAILING_IMAGES = 3  # images that crops cannot be made from; more than this many: a bug, not bad images
 
 
 class Crops:

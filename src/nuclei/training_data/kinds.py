@@ -13,7 +13,7 @@ KINDS = (
     "grey-tissue",  # dark on light grey
 )
 LARGE_NUCLEUS = 30.0  # px, the width that separates the two fluorescence kinds
-ZOOM_RANGE = (0.25, 3.0)  # of what an image is zoomed by before the network sees it
+ZOOM_RANGE = (0.25, 3.0)  # least and greatest zoom of an image before the network sees it
 
 
 def standardise(image: np.ndarray) -> np.ndarray:
