@@ -40,7 +40,7 @@ KERNEL = "nuclei_kernel"
 # The folders of src/PACKAGE and their modules, in the order in which they are read. What is not reached does not ship.
 CHAPTERS = {
     "settings": ("config", "files"),
-    "training_data": ("images", "kinds", "folds", "targets", "augmentation", "batches"),
+    "training_data": ("images", "kinds", "targets", "augmentation", "batches"),
     "network": ("model", "loss", "optimizer", "device", "parallel"),
     "training": ("schedule", "training_log", "train"),
     "prediction": ("tta", "watershed", "inference", "segmenter", "metric", "progress", "tuning"),

@@ -1,49 +1,48 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 # Settings: what can be chosen, and how files are written.
-#    1  config       line    83  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   180  what a run leaves in its folder, written whole or not at all.
+#    1  config       line    84  every setting of a run in one flat, frozen dataclass, and the presets.
+#    2  files        line   202  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   214  a set of decoded images with their labels and kinds.
-#    4  kinds        line   245  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  folds        line   344  parts to train on, to tune on and to hold out, near-duplicates together.
-#    6  targets      line   427  what the network learns from a label image, and how much each pixel weighs.
-#    7  augmentation line   519  random crops of an image and its labels.
-#    8  batches      line   628  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   236  a set of decoded images with their labels and kinds.
+#    4  kinds        line   272  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  targets      line   373  what the network learns from a label image, and how much each pixel weighs.
+#    6  augmentation line   465  random crops of an image and its labels.
+#    7  batches      line   574  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    9  model        line   734  the one-hundred-layer network, and a small U-Net for CPUs.
-#   10  loss         line   850  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   11  optimizer    line   918  Muon for the convolutions, AdamW for biases and normalisation.
-#   12  device       line   948  what the run computes on, and in which precision.
-#   13  parallel     line  1008  one network on several GPUs, a copy on each.
+#    8  model        line   680  the one-hundred-layer network, and a small U-Net for CPUs.
+#    9  loss         line   796  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  optimizer    line   872  Muon for the convolutions, AdamW for biases and normalisation.
+#   11  device       line   902  what the run computes on, and in which precision.
+#   12  parallel     line   962  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   14  schedule     line  1097  how far a training is, and the learning rate there.
-#   15  training_log line  1155  what a training reports of itself, in log.csv and on the screen.
-#   16  train        line  1204  one network inside a time budget.
+#   13  schedule     line  1051  how far a training is, and the learning rate there.
+#   14  training_log line  1109  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1158  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   17  tta          line  1409  test-time augmentation, the eight views of an image and their inverses.
-#   18  watershed    line  1444  from probabilities to instances, by flooding from seeds.
-#   19  inference    line  1509  an image of any size through a network of one tile size.
-#   20  segmenter    line  1594  a trained network with its thresholds and settings, saved and loaded.
-#   21  metric       line  1704  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1776  a bar or a line a minute over many images.
-#   23  tuning       line  1793  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1367  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1402  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1493  an image of any size through a network of one tile size.
+#   19  segmenter    line  1578  a trained network with its thresholds and settings, saved and loaded.
+#   20  metric       line  1694  one overlap matrix, IoU, precision at ten thresholds.
+#   21  progress     line  1766  a bar or a line a minute over many images.
+#   22  tuning       line  1783  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1845  find and read a competition, in zips or folders.
-#   25  submission   line  1932  label images to the rows of Kaggle's CSV.
+#   23  data         line  1831  find and read a competition, in zips or folders.
+#   24  submission   line  1942  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  1972  what each stage of a run costs.
-#   27  predictions  line  1999  the rows of every test image, which get better as the network does.
-#   28  main         line  2062  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2178  what Kaggle runs, its settings from the environment.
+#   25  stopwatch    line  1982  what each stage of a run costs.
+#   26  predictions  line  2009  the rows of every test image, which get better as the network does.
+#   27  main         line  2072  training images and test images -> a trained network and submission.csv.
+#   28  entry        line  2192  what Kaggle runs, its settings from the environment.
 #
-# sources ba37df7de23606f0, this file 71ff0725d5a45d02
+# sources 044cf0a12f9bcfb5, this file 588fc4303e4d8eb9
 
 import csv
 import io
@@ -69,15 +68,17 @@ from pathlib import Path
 import cv2
 import keras
 import numpy as np
+import pandas as pd
 import scipy
 import skimage
 from keras import Input, KerasTensor, Model, layers, ops
 from scipy import ndimage as ndi
+from skimage.feature import peak_local_max
 from skimage.measure import label as connected_components
-from skimage.segmentation import watershed
+from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "ba37df7de23606f0"
+SOURCE_HASH = "044cf0a12f9bcfb5"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -85,6 +86,8 @@ SOURCE_HASH = "ba37df7de23606f0"
 
 log = logging.getLogger("nuclei")
 MODEL_NAMES = ("unet", "one_hundred_layers")
+HAND_NAMES = ("stage1_test", "stage1_train")
+LOSS_NAMES = ("weighted_crossentropy_dice", "weighted_dice", "dice")
 
 
 class BadInput(ValueError):
@@ -96,15 +99,18 @@ class Config:
     """The prefixes are its namespaces; the unit or range stands behind each field."""
 
     # The data
-    data_folds: int = 8  # 2.., number of folds; fold `data_fold` is held out for the report; 0: nothing is held out
+    data_folds: int = 0  # 0: nothing is held out, as for a submission; 2..: fold `data_fold` is held out for the report
     data_fold: int = 0  # 0..data_folds - 1
-    data_tuning: float = 0.1  # share of the other images that chooses thresholds: the validation split
+    data_tuning: float = 0.0  # share of the other images that chooses thresholds: the validation split
+
+    data_hand: str = "stage1_test"  # whose masks the thresholds suit where no tuning images choose them
 
     # The network
     model_name: str = "unet"  # "unet" or "one_hundred_layers"
     model_width: int = 32  # unet: filters at the first level; one_hundred_layers: growth rate
     model_depth: int = 4  # unet: how often it halves the image; one_hundred_layers does 5 times
     model_stem: int = 2  # unet: the stride of its first convolution, 1, 2 or 4; one_hundred_layers has none
+    model_outputs: int = 3  # 3: interior, border and core; 1: interior alone
     model_diameter: float = 32.0  # px, the width of nuclei that the network sees as they are
     model_zoom: float = 0.5  # 0..1, how far, in octaves, other nuclei are zoomed towards that width: 1 is all the way
 
@@ -117,6 +123,7 @@ class Config:
     # Training
     train_minutes: float = 25.0  # minutes of wall clock for the whole training, tuning included
     train_steps: int = 0  # steps; above 0 they count instead of the minutes
+    train_loss: str = "weighted_crossentropy_dice"  # one of LOSS_NAMES
     train_batch: int = 4  # crops a step
     train_crop: int = 256  # px, a multiple of what the network divides by
     train_rate: float = 6e-3  # peak learning rate of Muon; AdamW, beside it, has a tenth
@@ -136,26 +143,33 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, before anything is read or trained."""
+        not_negative = ("train_steps", "train_minutes", "train_seed", "target_border", "target_core", "train_warmup")
+        from_one = (
+            "model_width",
+            "model_depth",
+            "train_batch",
+            "train_crop",
+            "train_checks",
+            "tile_batch",
+            "target_rare",
+        )
+        above_zero, shares = ("model_diameter", "target_sigma", "tta_minutes"), ("model_zoom", "train_balance")
         for rule, message in (
-            (self.train_steps >= 0 and self.train_minutes >= 0, "minutes and steps cannot be negative"),
+            *((getattr(self, name) >= 0, f"{name} cannot be negative") for name in not_negative),
+            *((getattr(self, name) >= 1, f"{name} starts at 1") for name in from_one),
+            *((getattr(self, name) > 0, f"{name} must be above 0") for name in above_zero),
+            *((0 <= getattr(self, name) <= 1, f"{name} must be in 0..1") for name in shares),
             (self.train_steps or self.train_minutes, "a budget of 0 trains nothing: give --minutes or --steps above 0"),
             (self.model_name in MODEL_NAMES, f"model_name must be one of {', '.join(MODEL_NAMES)}"),
             (self.model_stem in (1, 2, 4), "model_stem must be 1, 2 or 4"),
-            (min(self.model_width, self.model_depth, self.train_batch, self.tile_batch) >= 1, "sizes start at 1"),
-            (min(self.train_crop, self.train_checks) >= 1, "train_crop and train_checks start at 1"),
-            (min(self.model_diameter, self.target_sigma) > 0, "model_diameter and target_sigma must be above 0"),
-            (0 <= self.model_zoom <= 1, "model_zoom must be in 0..1"),
-            (self.target_rare >= 1, "target_rare must be 1 or more"),
-            (self.target_border >= 0, "target_border cannot be negative: weights are 1 or more"),
-            (0 <= self.target_core < 1, "target_core must be in 0..1, 1 excluded"),
-            (0 <= self.train_warmup < 1, "train_warmup must be in 0..1, 1 excluded"),
-            (0 <= self.train_balance <= 1, "train_balance must be in 0..1"),
-            (self.train_seed >= 0, "train_seed cannot be negative"),
+            (self.model_outputs in (1, 3), "model_outputs must be 1 (interior) or 3 (interior, border, core)"),
+            (self.data_hand in HAND_NAMES, f"data_hand must be one of {', '.join(HAND_NAMES)}"),
+            (self.train_loss in LOSS_NAMES, f"train_loss must be one of {', '.join(LOSS_NAMES)}"),
+            (max(self.target_core, self.train_warmup) < 1, "target_core and train_warmup must be in 0..1, 1 excluded"),
             (self.train_crop % self.divisor == 0, f"train_crop must be a multiple of {self.divisor}"),
             (self.tile_size % self.divisor == 0, f"tile_size must be a multiple of {self.divisor}"),
             (0 <= self.tile_overlap < self.tile_size, "tile_overlap must be under tile_size"),
             (self.tta_views in (1, 2, 4, 8), "tta_views must be 1, 2, 4 or 8"),
-            (self.tta_minutes > 0, "tta_minutes must be above 0"),
             (self.data_folds == 0 or self.data_folds >= 2, "data_folds must be 0 or at least 2"),
             (0 <= self.data_fold < max(self.data_folds, 1), f"data_fold must be under {max(self.data_folds, 1)}"),
             (0 <= self.data_tuning <= 0.5, "data_tuning must be in 0..0.5"),
@@ -169,12 +183,20 @@ class Config:
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
 
 
-# docs/results.md has what each costs and scores. The sample's rate is high, since its steps are few.
+# docs/results.md has what each costs and scores. The sample's rate is high, since its steps are few. `seed` is the idea
+# that this kit began with: foreground alone, by an overlap loss, parted by a watershed on the distance transform.
 _SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
-_SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2}
-_KAGGLE: dict = {"model_name": "one_hundred_layers", "model_width": 16, "train_batch": 8, "tile_batch": 8}
-_KAGGLE |= {"train_minutes": 480.0, "train_rate": 1e-2, "train_checks": 4}
-PRESETS = {"sample": Config(data_folds=0, **_SAMPLE), "cpu": Config(), "kaggle": Config(data_folds=0, **_KAGGLE)}
+_SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2, "data_hand": "stage1_train"}
+_LAYERS: dict = {"model_name": "one_hundred_layers", "model_width": 16}
+_KAGGLE: dict = _LAYERS | {
+    "train_minutes": 480.0,
+    "train_rate": 1e-2,
+    "train_batch": 8,
+    "train_checks": 4,
+    "tile_batch": 8,
+}
+_SEED: dict = _LAYERS | {"model_outputs": 1, "train_loss": "weighted_dice", "train_crop": 128}
+PRESETS = {"sample": Config(**_SAMPLE), "cpu": Config(), "kaggle": Config(**_KAGGLE), "seed": Config(**_SEED)}
 
 
 # ==== 2. src/nuclei/settings/files.py =============================================================
@@ -231,6 +253,11 @@ class ImageSet:
     unreadable: dict[str, str] = field(default_factory=dict)
     overlapping: int = 0
 
+    def join(self, other: "ImageSet") -> "ImageSet":
+        """The images of both, all of which have labels."""
+        fields = ("ids", "images", "labels", "kinds")
+        return ImageSet(*(getattr(self, name) + getattr(other, name) for name in fields))
+
     def subset(self, indices: Iterable[int]) -> "ImageSet":
         """The images at `indices` alone; what was unreadable is left behind."""
         pick = [int(index) for index in indices]
@@ -254,6 +281,8 @@ KINDS = (
     "brown",  # purple nuclei on yellow-brown glass
     "grey-tissue",  # dark on light grey
 )
+# Kinds that look alike share thresholds: all but the fluorescence ones are stained.
+LOOKS = dict.fromkeys(KINDS, "stained") | {"fluorescence-small": "small", "fluorescence-large": "large"}
 LARGE_NUCLEUS = 30.0  # px, the width that separates the two fluorescence kinds
 ZOOM_RANGE = (0.25, 3.0)  # least and greatest zoom of an image before the network sees it
 
@@ -341,90 +370,7 @@ def network_zoom(diameter: float, target: float, share: float) -> float:
     return float(min(max((target / diameter) ** share, lowest), highest))
 
 
-# ==== 5. src/nuclei/training_data/folds.py ========================================================
-# Folds: parts to train on, to tune on and to hold out, near-duplicates together.
-
-NEAR_DUPLICATE = 0.9  # correlation of two images' thumbnails
-
-
-def near_duplicates(images: list[np.ndarray]) -> np.ndarray:
-    """Images -> int (N,): one number for all images that are copies of each other up to noise, crop jitter and light.
-
-    Two images are copies when their 32x32 thumbnails, blurred and standardised, correlate above NEAR_DUPLICATE;
-    copies of copies count. Blank images, which have no pattern to compare, stand alone.
-    """
-    thumbs = np.stack([_thumbnail(image) for image in images])
-    group = np.arange(len(images))
-    for a, b in np.argwhere(np.triu(thumbs @ thumbs.T > NEAR_DUPLICATE, 1)):
-        group[group == group[b]] = group[a]
-    return group
-
-
-def _thumbnail(image):
-    """float32 (1024,) of zero mean and unit length."""
-    small = standardise(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)).max(axis=2)
-    flat = cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32).ravel()
-    flat -= flat.mean()
-    length = np.linalg.norm(flat)
-    return flat / length if length > 32 else np.zeros_like(flat)
-
-
-def split_folds(kinds: list[str], groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Deal images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
-
-    Args:
-        kinds: N strings; the stratum of each image.
-        groups: int (N,), from `near_duplicates`.
-        folds: at least 2.
-        seed: of the shuffle.
-    """
-    strata = np.asarray(kinds)
-    numbers = np.random.default_rng(seed).permutation(np.unique(groups))
-    sizes = np.array([np.count_nonzero(groups == g) for g in numbers])
-    counts = {kind: np.zeros(folds) for kind in KINDS}
-    fold = np.zeros(len(kinds), np.int64)
-    # Large groups first, while there is room to balance them; the fold with the fewest of the kind takes the next.
-    for number in numbers[np.argsort(-sizes, kind="stable")]:
-        members = groups == number
-        here = counts[strata[members][0]]
-        total = np.sum(list(counts.values()), axis=0)
-        fold[members] = target = np.lexsort((total, here))[0]
-        for kind in strata[members]:
-            counts[kind][target] += 1
-    return fold
-
-
-def split_data(images: ImageSet, folds: int, fold: int, tuning: float) -> tuple[ImageSet, ImageSet, ImageSet]:
-    """Split an ImageSet with labels -> ImageSets to train on, to tune on (the validation split), and held out.
-
-    The tuning images are dealt from what is not held out; there are none where that has fewer images than parts. The
-    deal goes by no seed, so that runs compare.
-
-    Args:
-        folds: 2.., of which number `fold` is held out; with 0 nothing is.
-        tuning: 0..0.5, the share to tune on.
-
-    Raises:
-        BadInput: nothing is left to train on.
-    """
-    groups = near_duplicates(images.images)
-    held_out = np.zeros(len(images.ids), bool)
-    if folds:
-        held_out = split_folds(images.kinds, groups, folds, 0) == fold
-    rest = np.flatnonzero(~held_out)
-    parts = max(2, round(1 / tuning)) if tuning else 0
-    to_tune = np.zeros(len(rest), bool)
-    if parts and len(rest) >= parts:
-        to_tune = split_folds([images.kinds[i] for i in rest], groups[rest], parts, 1) == 0
-    if to_tune.all():
-        raise BadInput(
-            f"the {len(images.ids)} training images are too few or too alike to hold some out and train on the rest: "
-            "add images, or use --preset sample, which holds none out"
-        )
-    return images.subset(rest[~to_tune]), images.subset(rest[to_tune]), images.subset(np.flatnonzero(held_out))
-
-
-# ==== 6. src/nuclei/training_data/targets.py ======================================================
+# ==== 5. src/nuclei/training_data/targets.py ======================================================
 # Targets: what the network learns from a label image, and how much each pixel weighs.
 
 # The channels of targets and probs, in this order.
@@ -516,7 +462,7 @@ def _two_nearest(labels, reach):
     return nearest, second
 
 
-# ==== 7. src/nuclei/training_data/augmentation.py =================================================
+# ==== 6. src/nuclei/training_data/augmentation.py =================================================
 # Augmentation: random crops of an image and its labels.
 #
 # Both are bent alike; then come colour, blur and noise on the image. Targets are drawn from the
@@ -625,7 +571,7 @@ def _add_noise(image, rng):
     return np.clip(image + field[..., None], 0, 255).astype(np.uint8)
 
 
-# ==== 8. src/nuclei/training_data/batches.py ======================================================
+# ==== 7. src/nuclei/training_data/batches.py ======================================================
 # Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread.
 
 MOST_FAILING_IMAGES = 3  # images that crops cannot be made from; more than this many: a bug, not bad images
@@ -731,7 +677,7 @@ def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
     return chances / chances.sum()
 
 
-# ==== 9. src/nuclei/network/model.py ==============================================================
+# ==== 8. src/nuclei/network/model.py ==============================================================
 # Model: the one-hundred-layer network, and a small U-Net for CPUs.
 #
 # Both take float32 (N, H, W, 3) in 0..1, with H and W multiples of 32 (one hundred layers) or of stem * 2^depth
@@ -847,7 +793,7 @@ def _probabilities(logits):
     return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
 
 
-# ==== 10. src/nuclei/network/loss.py ==============================================================
+# ==== 9. src/nuclei/network/loss.py ===============================================================
 # Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 #
 # Pure functions of (y_true, y_pred) in keras.ops, on every backend. y_pred is (N, H, W, C), probabilities. For the
@@ -873,7 +819,7 @@ def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """-(2 sum(t p) + s) / (sum(t) + sum(p w) + s), per image and class, then the mean: a scalar in [-1, 0).
 
     Predicting a nucleus where there is none costs as much as the pixel weighs, so the gap between two touching nuclei
-    is costly. With weights of 1 it is `dice`. For trainings of your own: no preset uses it.
+    is costly. With weights of 1 it is `dice`.
 
     y_true (N, H, W, C + 1): targets, then the weight in the last channel (channel 1 where C is 1).
     """
@@ -893,7 +839,7 @@ def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTens
 
 
 def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """weighted_crossentropy + dice + 1: what the presets train with; 0 is perfect. y_true as in `weighted_dice`.
+    """weighted_crossentropy + dice + 1: what most presets train with; 0 is perfect. y_true as in `weighted_dice`.
 
     Cross-entropy gives every pixel a gradient, Dice an overlap that does not care how empty the image is. The weights
     are in the cross-entropy alone: where they exceed denominator / numerator of the fraction in `weighted_dice`, that
@@ -901,6 +847,14 @@ def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> Kera
     """
     targets, _ = _split_weights(y_true, y_pred)
     return weighted_crossentropy(y_true, y_pred) + dice(targets, y_pred) + 1.0
+
+
+# By name in Config; all take y_true with the weight in its last channel.
+LOSSES = {
+    "weighted_crossentropy_dice": weighted_crossentropy_dice,
+    "weighted_dice": weighted_dice,
+    "dice": lambda y_true, y_pred: dice(y_true[..., :-1], y_pred),
+}
 
 
 def _split_weights(y_true, y_pred):
@@ -915,7 +869,7 @@ def _dice_mean(targets, probs, weights):
     return -ops.mean(numerator / denominator)
 
 
-# ==== 11. src/nuclei/network/optimizer.py =========================================================
+# ==== 10. src/nuclei/network/optimizer.py =========================================================
 # Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
 
 ADAM_SHARE = 0.1  # AdamW's learning rate in Muon's, which is larger than AdamW can bear
@@ -945,7 +899,7 @@ class ConvMuon(keras.optimizers.Muon):
         return x
 
 
-# ==== 12. src/nuclei/network/device.py ============================================================
+# ==== 11. src/nuclei/network/device.py ============================================================
 # Device: what the run computes on, and in which precision.
 
 
@@ -1005,7 +959,7 @@ def peak_memory() -> float:
     return peak / (1e9 if sys.platform == "darwin" else 1e6)  # macOS counts bytes, Linux kilobytes
 
 
-# ==== 13. src/nuclei/network/parallel.py ==========================================================
+# ==== 12. src/nuclei/network/parallel.py ==========================================================
 # Parallel: one network on several GPUs, a copy on each.
 #
 # With TensorFlow alone: on the other backends there is one copy. A network that is made in `share_gpus`, and compiled
@@ -1094,7 +1048,7 @@ def _share(batch, strategy):
     )
 
 
-# ==== 14. src/nuclei/training/schedule.py =========================================================
+# ==== 13. src/nuclei/training/schedule.py =========================================================
 # Schedule: how far a training is, and the learning rate there.
 
 TUNING_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
@@ -1152,7 +1106,7 @@ class Schedule:
         return min((now - self.start) / max(self.budget - self.start, 1e-9), 1.0)
 
 
-# ==== 15. src/nuclei/training/training_log.py =====================================================
+# ==== 14. src/nuclei/training/training_log.py =====================================================
 # Training log: what a training reports of itself, in log.csv and on the screen.
 
 LOG_EVERY = 64  # steps between two rows
@@ -1201,7 +1155,7 @@ class TrainingLog:
         self.file.close()
 
 
-# ==== 16. src/nuclei/training/train.py ============================================================
+# ==== 15. src/nuclei/training/train.py ============================================================
 # Train: one network inside a time budget.
 #
 # The loop is our own, since Keras's fit goes by epochs: here the learning rate goes by the time that is left. A
@@ -1225,7 +1179,9 @@ class Keeper:
 
 def new_model(config: Config) -> keras.Model:
     """The network that a config describes, with fresh weights: three outputs, see targets."""
-    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
+    return build_model(
+        config.model_name, config.model_width, config.model_depth, config.model_stem, config.model_outputs
+    )
 
 
 def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.Model:
@@ -1240,7 +1196,7 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
     muon = {"adam_lr_ratio": ADAM_SHARE, "ns_steps": NEWTON_SCHULZ_STEPS, "global_clipnorm": 1.0}
     optimizer = ConvMuon(0.0, **decay, **muon, gradient_accumulation_steps=parts if parts > 1 else None)
     on_cpu = keras.backend.backend() == "tensorflow" and gpu_capability() is None
-    one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=False if on_cpu else "auto")
+    one.compile(optimizer, shared_loss(LOSSES[config.train_loss]), jit_compile=False if on_cpu else "auto")
     one.optimizer.build(one.trainable_variables)
     return one
 
@@ -1251,7 +1207,9 @@ def make_crops(config: Config, train: ImageSet) -> Crops:
 
     def make_y(labels):
         weights = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
-        return np.concatenate([make_targets(labels, c.target_core), weights[..., None]], axis=-1)
+        return np.concatenate(
+            [make_targets(labels, c.target_core)[..., : c.model_outputs], weights[..., None]], axis=-1
+        )
 
     zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
     return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)
@@ -1406,7 +1364,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "resourceexhausted" in text or "outofmemory" in text
 
 
-# ==== 17. src/nuclei/prediction/tta.py ============================================================
+# ==== 16. src/nuclei/prediction/tta.py ============================================================
 # TTA: test-time augmentation, the eight views of an image and their inverses.
 #
 # Nuclei have no up: turn a slide over or around, and the right answer turns with it. A network only learns this
@@ -1441,42 +1399,68 @@ def unview_probs(probs: np.ndarray, view: int) -> np.ndarray:
     return np.ascontiguousarray(probs)
 
 
-# ==== 18. src/nuclei/prediction/watershed.py ======================================================
+# ==== 17. src/nuclei/prediction/watershed.py ======================================================
 # Watershed: from probabilities to instances, by flooding from seeds.
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What `find_instances` goes by; chosen on the tuning images and saved with the weights. Sizes count in pixels of
-    the scale at which the network worked, so that they hold for every magnification."""
+    """What `find_instances` goes by. Sizes count in pixels of the scale at which the network worked, so that they hold
+    for every magnification. The defaults are about right for masks that are drawn as stage1_train's are."""
 
     seed: float = 0.4  # 0..1, of core * (1 - border)
     interior: float = 0.58  # 0..1
     seed_area: float = 16.0  # px of the network's scale
     area: float = 32.0  # px of the network's scale
     confidence: float = 0.7  # 0..1, of the mean interior probability
+    grow: float = 0.0  # px of the network's scale by which each nucleus grows in the end
+
+
+# What to go by where no image with truth is at hand, by whose hand drew the masks and by look: stage1_test's are fuller
+# than stage1_train's. The former were chosen on the 33 images of it whose truth is open (docs/results.md).
+HANDS = {
+    "stage1_test": {
+        "small": Thresholds(seed=0.2, interior=0.3, confidence=0.75),
+        "large": Thresholds(seed=0.2, interior=0.55, confidence=0.75),
+        "stained": Thresholds(seed=0.2, interior=0.25, confidence=0.6, grow=1.5),
+    },
+    "stage1_train": dict.fromkeys(("small", "large", "stained"), Thresholds()),
+}
 
 
 def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0) -> np.ndarray:
-    """probs float32 (H, W, 3) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
+    """probs float32 (H, W, 3 or 1) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
 
     Seeds are the connected parts of core * (1 - border); they flood the interior by altitude, from the surest pixel
     outwards (scikit-image's watershed; OpenCV's goes by the difference of neighbours and loses pixels to lines). An
-    interior part that holds no seed is its own seed: a nucleus so small or so dim that its core was not found.
+    interior part that holds no seed is its own seed: a nucleus so small or so dim that its core was not found. Where
+    there is the interior alone, its distance transform stands in for the core.
 
     Args:
-        zoom: network px for one px of `probs`; the thresholds' areas are divided by its square.
+        zoom: network px for one px of `probs`.
     """
-    core = probs[..., CORE] * (1 - probs[..., BORDER])
-    interior = probs[..., INTERIOR] > thresholds.interior
-    seeds = _large_parts(core > thresholds.seed, thresholds.seed_area / zoom**2)
+    inside = probs[..., INTERIOR]
+    interior = inside > thresholds.interior
+    if probs.shape[-1] == 1:
+        seeds, altitude = _find_peaks(interior, thresholds.seed_area**0.5 / zoom)
+    else:
+        core = probs[..., CORE] * (1 - probs[..., BORDER])
+        seeds, altitude = _large_parts(core > thresholds.seed, thresholds.seed_area / zoom**2), -(inside + core)
     interior |= seeds > 0
     parts, count = ndi.label(interior)
     seedless = np.setdiff1d(np.arange(1, count + 1), parts[seeds > 0])
     seeds = np.where(np.isin(parts, seedless), parts + seeds.max(initial=0), seeds)
-    altitude = -(probs[..., INTERIOR] + core)
-    labels = watershed(altitude, seeds, mask=interior)
-    return _keep_nuclei(labels, probs[..., INTERIOR], thresholds, zoom)
+    labels = _keep_nuclei(watershed(altitude, seeds, mask=interior), inside, thresholds, zoom)
+    return expand_labels(labels, thresholds.grow / zoom) if thresholds.grow else labels
+
+
+def _find_peaks(interior, apart):
+    """The peaks of the distance transform, at least `apart` px from each other -> (seeds, altitude)."""
+    depth = cv2.distanceTransform(np.pad(interior, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    peaks = peak_local_max(cv2.GaussianBlur(depth, (0, 0), 1), min_distance=max(1, round(apart)), exclude_border=False)
+    seeds = np.zeros(interior.shape, np.int32)
+    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    return seeds, -depth
 
 
 def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -1506,7 +1490,7 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
     return np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels]
 
 
-# ==== 19. src/nuclei/prediction/inference.py ======================================================
+# ==== 18. src/nuclei/prediction/inference.py ======================================================
 # Inference: an image of any size through a network of one tile size.
 #
 # The network is any callable: float32 (batch, tile, tile, 3) in 0..1 -> float32 (batch, tile, tile, C). It always sees
@@ -1591,7 +1575,7 @@ def _blend_window(tile, overlap):
     return (edge[:, None] * edge)[..., None]
 
 
-# ==== 20. src/nuclei/prediction/segmenter.py ======================================================
+# ==== 19. src/nuclei/prediction/segmenter.py ======================================================
 # Segmenter: a trained network with its thresholds and settings, saved and loaded.
 #
 # labels, confidences = Segmenter.load().segment(image)
@@ -1602,11 +1586,12 @@ class Segmenter:
     """Finds nuclei in images.
 
     network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
-    thresholds: what makes nuclei of probs; config: the run's settings, of which model_, tile_ and tta_ count here.
+    thresholds: by look (see LOOKS in kinds), what makes nuclei of probs;
+    config: the run's settings, of which model_, tile_ and tta_ count here.
     """
 
     network: Network
-    thresholds: Thresholds
+    thresholds: Mapping[str, Thresholds]
     config: Config
 
     @classmethod
@@ -1630,7 +1615,8 @@ class Segmenter:
         set_up_device()
         model = new_model(config)
         model.load_weights(weights)
-        return cls(partial(predict_step, model), Thresholds(**content["thresholds"]), config)
+        thresholds = {look: Thresholds(**values) for look, values in content["thresholds"].items()}
+        return cls(partial(predict_step, model), thresholds, config)
 
     def segment(self, image: np.ndarray, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the nuclei of an image, uint8 (H, W, 3) RGB -> (labels int32 (H, W), confidences float64 (n,)).
@@ -1640,7 +1626,7 @@ class Segmenter:
         """
         zoom = self.fit_zoom(image)
         probs = self.predict(image, zoom, views)
-        labels = find_instances(probs, self.thresholds, zoom)
+        labels = find_instances(probs, self.thresholds[LOOKS[image_kind(image)]], zoom)
         return labels, find_confidences(probs, labels)
 
     def predict(
@@ -1663,7 +1649,8 @@ class Segmenter:
         size of its nuclei says how far it is from the scale that the network knows best. Where that is more than a
         quarter of an octave, one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
         """
-        unsure = replace(self.thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, yet its size tells
+        # Sizes as the training's masks have them. At the wrong scale no nucleus is sure, yet its size tells.
+        unsure = Thresholds(confidence=0.0)
 
         def look(zoom):
             """How sure a look is (the pixels of its nuclei, less those that could be either), and what zoom fits."""
@@ -1691,17 +1678,20 @@ def set_up_device() -> None:
     cv2.setNumThreads(1)
 
 
-def save_run(folder: Path, model: keras.Model, thresholds: Thresholds, config: Config) -> None:
-    """Write a network's weights, and the settings, thresholds and versions that go with them, each file whole."""
+def save_run(
+    folder: Path, model: keras.Model, thresholds: Mapping[str, Thresholds], origin: str, config: Config
+) -> None:
+    """Write a network's weights, and the settings, thresholds, their origin and versions with them, each file whole."""
     temporary = folder / "writing.weights.h5"  # Keras insists on the ending
     model.save_weights(temporary)
     os.replace(temporary, folder / WEIGHTS_FILE)
     versions = {"python": sys.version.split()[0]} | {one.__name__: one.__version__ for one in (keras, np, cv2)}
-    content = {"config": asdict(config), "thresholds": asdict(thresholds), "versions": versions}
+    by_look = {look: asdict(one) for look, one in thresholds.items()}
+    content = {"config": asdict(config), "thresholds": by_look, "thresholds_from": origin, "versions": versions}
     write_whole(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
 
 
-# ==== 21. src/nuclei/prediction/metric.py =========================================================
+# ==== 20. src/nuclei/prediction/metric.py =========================================================
 # Metric: one overlap matrix, IoU, precision at ten thresholds.
 #
 # A predicted nucleus is a true positive, a hit, at threshold t if its intersection over union (IoU) with a true one is
@@ -1773,7 +1763,7 @@ def average_precision(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(precision_at_thresholds(truth, predicted).mean())
 
 
-# ==== 22. src/nuclei/prediction/progress.py =======================================================
+# ==== 21. src/nuclei/prediction/progress.py =======================================================
 # Progress: a bar or a line a minute over many images.
 
 PROGRESS_SECONDS = 60  # seconds between two log lines
@@ -1790,59 +1780,55 @@ def progress(items: Sequence, name: str) -> Iterator:
         yield item
 
 
-# ==== 23. src/nuclei/prediction/tuning.py =========================================================
+# ==== 22. src/nuclei/prediction/tuning.py =========================================================
 # Tuning: the score on images with labels, and the thresholds that suit a network.
 
-# What `tune_thresholds` tries, field by field, in this order.
-THRESHOLD_CHOICES = {
-    "seed": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
-    "interior": (0.4, 0.5, 0.54, 0.58, 0.62, 0.66, 0.7, 0.74),
-    "area": (16.0, 32.0, 64.0, 96.0, 128.0),
-    "seed_area": (4.0, 8.0, 16.0, 32.0, 48.0),
-    "confidence": (0.0, 0.7, 0.8, 0.85, 0.88, 0.9, 0.92),
+# What a Tuner tries: all combinations of these three, which trade off against each other, then of the rest.
+FULLNESS_CHOICES = {
+    "interior": (0.2, 0.25, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7),
+    "confidence": (0.0, 0.6, 0.7, 0.8, 0.88),
+    "grow": (0.0, 0.75, 1.5),
 }
+SEED_CHOICES = {"seed": (0.2, 0.3, 0.4, 0.6), "seed_area": (8.0, 16.0, 32.0), "area": (16.0, 32.0, 64.0)}
+SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
 
 
-def score_set(images: ImageSet, segmenter: Segmenter) -> float:
-    """The mean average precision over images with labels, quick: one view, at the zoom that the labels tell."""
-    cases = _predict_cases(images, segmenter, 1, "check")
-    return float(np.mean([_score_case(case, segmenter.thresholds) for case in cases]))
+class Tuner:
+    """Scores thresholds on images with labels, as a network sees them in two views, and chooses the best."""
+
+    def __init__(self, images: ImageSet, segmenter: Segmenter):
+        self.looks = np.array([LOOKS[kind] for kind in images.kinds])
+        self.cases = []
+        for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "tune"):
+            zoom = segmenter.fit_zoom(image)
+            self.cases.append((truth, segmenter.predict(image, zoom, views=2), zoom))
+        self.scores: dict[Thresholds, np.ndarray] = {}
+
+    def score(self, thresholds: Thresholds) -> np.ndarray:
+        """The average precision of each image, float64 (N,)."""
+        if thresholds not in self.scores:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                scores = pool.map(lambda case: _score_case(*case, thresholds), self.cases)
+            self.scores[thresholds] = np.array(list(scores))
+        return self.scores[thresholds]
+
+    def choose(self, those: np.ndarray) -> dict[str, Thresholds]:
+        """The thresholds that score best on `those` images, bool (N,): of each look, shrunk towards all looks."""
+        return {look: self._choose_one(those, those & (self.looks == look)) for look in sorted(set(LOOKS.values()))}
+
+    def _choose_one(self, those, own):
+        best = Thresholds()
+        for choices in (FULLNESS_CHOICES, SEED_CHOICES):
+            tried = [replace(best, **dict(zip(choices, values, strict=True))) for values in product(*choices.values())]
+            best = max(tried, key=lambda one: self.score(one)[own].sum() + SHRINKAGE * self.score(one)[those].mean())
+        return best
 
 
-def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
-    """The Thresholds that score best on images with labels, from two views: one field at a time."""
-    cases = list(_predict_cases(images, segmenter, 2, "tune"))
-
-    def score(thresholds):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.mean(list(pool.map(partial(_score_case, thresholds=thresholds), cases)))
-
-    # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
-    best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
-    best_score = score(best)
-    for name, choices in THRESHOLD_CHOICES.items():
-        for choice in choices:
-            candidate = replace(best, **{name: choice})
-            candidate_score = best_score if candidate == best else score(candidate)
-            if candidate_score > best_score:
-                best, best_score = candidate, candidate_score
-    log.info("thresholds %s score %.4f on the tuning images", best, best_score)
-    return best
-
-
-def _predict_cases(images, segmenter, views, name):
-    """Each image's labels, its probs at the zoom that they tell, and that zoom."""
-    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), name):
-        zoom = segmenter.zoom_for(nucleus_diameter(truth))
-        yield truth, segmenter.predict(image, zoom, views), zoom
-
-
-def _score_case(case, thresholds):
-    truth, probs, zoom = case
+def _score_case(truth, probs, zoom, thresholds):
     return average_precision(truth, find_instances(probs, thresholds, zoom))
 
 
-# ==== 24. src/nuclei/competition/data.py ==========================================================
+# ==== 23. src/nuclei/competition/data.py ==========================================================
 # Data: find and read a competition, in zips or folders.
 #
 # Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus. This is the small
@@ -1906,6 +1892,30 @@ def read_set(path: Path) -> ImageSet:
     return ImageSet(list(groups), list(images), list(labels) if has_masks else [], list(map(image_kind, images)))
 
 
+def read_truth(folder: Path) -> ImageSet:
+    """The images of stage1_test whose truth is in stage1_solution.csv, which Kaggle opened for stage 2, with labels."""
+    files = sorted(Path(folder).glob("stage1_solution.csv*"))
+    if not files or not holds_set(folder, *TEST_NAMES[1]):
+        log.warning(
+            "%s lacks stage1_test or its truth, stage1_solution.csv: stage 2 learns from stage1_train alone", folder
+        )
+        return ImageSet([], [], [], [])
+    table = pd.read_csv(files[0])
+    rles = table[table["Usage"] != "Ignored"].groupby("ImageId")["EncodedPixels"].agg(list)
+    images = read_set(find_set(folder, TEST_NAMES[1]))
+    images = images.subset(i for i, image_id in enumerate(images.ids) if image_id in rles.index)
+    return replace(
+        images, labels=[_paint_rles(rles[i], one.shape) for i, one in zip(images.ids, images.images, strict=True)]
+    )
+
+
+def _paint_rles(rles, shape):
+    """Run lists of one image -> labels int32 (H, W)."""
+    runs = [np.fromstring(rle, int, sep=" ").reshape(-1, 2) for rle in rles]
+    masks = [np.concatenate([np.arange(start - 1, start - 1 + length) for start, length in one]) for one in runs]
+    return np.ascontiguousarray(paint_labels(masks, (shape[1], shape[0])).T)
+
+
 def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """id -> {"images": [names], "masks": [names]}, all in order."""
     groups: dict[str, dict[str, list[str]]] = {}
@@ -1929,7 +1939,7 @@ def paint_labels(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndar
     return labels
 
 
-# ==== 25. src/nuclei/competition/submission.py ====================================================
+# ==== 24. src/nuclei/competition/submission.py ====================================================
 # Submission: label images to the rows of Kaggle's CSV.
 #
 # A nucleus is written as a run list "start length start length ...", which goes down the columns and counts pixels from
@@ -1969,7 +1979,7 @@ def write_submission(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     write_csv(path, SUBMISSION_HEADER, rows)
 
 
-# ==== 26. src/nuclei/run/stopwatch.py =============================================================
+# ==== 25. src/nuclei/run/stopwatch.py =============================================================
 # Stopwatch: what each stage of a run costs.
 
 
@@ -1996,7 +2006,7 @@ class Stopwatch:
         write_csv(path, ("stage", "seconds", "images", "peak_gb"), rows)
 
 
-# ==== 27. src/nuclei/run/predictions.py ===========================================================
+# ==== 26. src/nuclei/run/predictions.py ===========================================================
 # Predictions: the rows of every test image, which get better as the network does.
 
 
@@ -2059,39 +2069,37 @@ class Predictions:
         write_csv(folder / CONFIDENCE_FILE, ("ImageId", "nucleus", "confidence"), rows)
 
 
-# ==== 28. src/nuclei/run/main.py ==================================================================
+# ==== 27. src/nuclei/run/main.py ==================================================================
 # Main: training images and test images -> a trained network and submission.csv.
 
 EARLY_SHARE = 0.02  # share of the training's minutes for each prediction on the way
-SCORE_DROP = 0.05  # of a check's score below an earlier one's that is worth a warning
 
 
 def run_competition(
-    config: Config, train: ImageSet, test: ImageSet, folder: Path, keeper: Keeper, watch: Stopwatch
-) -> tuple[Segmenter, ImageSet]:
-    """Train, predict the test images and write into `folder` on the way -> (the Segmenter, the images held out).
+    config: Config, train: ImageSet, tuning: ImageSet, test: ImageSet, folder: Path, keeper: Keeper, watch: Stopwatch
+) -> Segmenter:
+    """Train, predict the test images and write into `folder` on the way -> the Segmenter.
 
     submission.csv is there as soon as the first check is, is replaced by better ones, and is whole at any moment.
 
     Args:
-        train: images with labels.
+        train, tuning: images with labels, see `train_segmenter`.
         test: images to predict.
         folder: an existing folder; docs/architecture.md lists what it holds in the end.
         keeper: what to resume from.
         watch: takes the time of each stage.
-
-    Raises:
-        BadInput: about the images or the config, before anything is trained.
     """
     predictions = Predictions(test)
 
-    def predict_early(segmenter):
+    def predict_early(segmenter, is_last):
+        if is_last:
+            return
         done = predictions.improve(segmenter, EARLY_SHARE * config.train_minutes, views=1)
         predictions.write(folder)
         log.info("%s has what these weights find in %d of %d images", SUBMISSION_FILE, done, len(test.ids))
 
     with watch.stage("train"):
-        segmenter, held_out = train_segmenter(config, train, folder, keeper, predict_early)
+        segmenter = train_segmenter(config, train, tuning, folder, keeper, predict_early)
     with watch.stage("predict", len(test.ids)):
         late = _predict_test(predictions, segmenter, folder, keeper)
     if late:
@@ -2101,57 +2109,63 @@ def run_competition(
         log.warning("%s was left empty: %s", image_id, why)
     nuclei = sum(len(confidences) for _, confidences in predictions.found.values())
     log.info("%s: %d nuclei in %d images", SUBMISSION_FILE, nuclei, len(predictions.found))
-    return segmenter, held_out
+    return segmenter
 
 
 def train_segmenter(
-    config: Config, images: ImageSet, folder: Path, keeper: Keeper, on_check: Callable, start: list | None = None
-) -> tuple[Segmenter, ImageSet]:
-    """Train on images with labels, leave weights, settings and log in `folder` -> (the Segmenter, the images held out).
+    config: Config,
+    train: ImageSet,
+    tuning: ImageSet,
+    folder: Path,
+    keeper: Keeper,
+    on_check: Callable[[Segmenter, bool], float | None],
+    start: list | None = None,
+) -> Segmenter:
+    """Train on images with labels, and leave weights, settings and log in `folder` -> the Segmenter.
 
-    The weights are the last ones. Checks on the way score the tuning images for the log; they warn, and do not choose:
-    a half-trained network would win over the finished one by noise.
+    The weights are the last ones: a half-trained network would win over the finished one by noise.
 
     Args:
-        on_check: called at each check on the way with the Segmenter as it is, its thresholds the default ones.
+        train: what the network learns from.
+        tuning: what chooses the thresholds; where there are none, the config's hand gives them.
+        on_check: called at each check, with the Segmenter as it is and whether this is the last check; it may return a
+            score for the log.
         start: the weights to begin with, see `train_model`.
     """
-    if not images.labels:
-        raise BadInput("the training images have no masks to learn from: unpack all of the training zip")
     set_up_device()
-    train, tuning, held_out = split_data(images, config.data_folds, config.data_fold, config.data_tuning)
-    counts = [len(part.ids) for part in (train, tuning, held_out)]
-    log.info("%d images to train on, %d to tune on, %d held out", *counts)
+    log.info("%d images to train on, %d to choose thresholds on", len(train.ids), len(tuning.ids))
     log.info("precision %s, backend %s", keras.mixed_precision.dtype_policy().name, keras.backend.backend())
-    best = -1.0
+    hand = HANDS[config.data_hand]
 
     def check(network, is_last):
-        nonlocal best
-        segmenter = Segmenter(network, Thresholds(), config)
-        if not is_last:
-            on_check(segmenter)
-        if not tuning.ids:
-            return None
-        score = score_set(tuning, segmenter)
-        if score < best - SCORE_DROP:
-            log.warning("the tuning score fell from %.3f to %.3f: look at the losses in %s", best, score, LOG_FILE)
-        best = max(best, score)
-        return score
+        return on_check(Segmenter(network, hand, config), is_last)
 
     model = train_model(config, train, folder / LOG_FILE, keeper, check, start)
-    segmenter = Segmenter(partial(predict_step, model), Thresholds(), config)
-    segmenter = replace(segmenter, thresholds=_choose_thresholds(tuning, segmenter, keeper))
-    save_run(folder, model, segmenter.thresholds, config)
-    return segmenter, held_out
+    segmenter, origin = Segmenter(partial(predict_step, model), hand, config), f"for masks as {config.data_hand}'s"
+    if tuning.ids:
+        origin = f"chosen on {len(tuning.ids)} images"
+        segmenter = replace(segmenter, thresholds=_choose_thresholds(tuning, segmenter, keeper))
+    save_run(folder, model, segmenter.thresholds, origin, config)
+    return segmenter
+
+
+def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Stage 2 as competitors had it -> (the training images with half of those that were opened, the other half).
+
+    The other half is to choose thresholds on, since it is the test's hand that drew its masks.
+    """
+    count = len(opened.ids)
+    return train.join(opened.subset(range(0, count, 2))), opened.subset(range(1, count, 2))
 
 
 def _choose_thresholds(tuning, segmenter, keeper):
     saved = keeper.load("thresholds")
     if saved:
-        return Thresholds(**saved[0])
-    thresholds = tune_thresholds(tuning, segmenter) if tuning.ids else Thresholds()
-    keeper.save("thresholds", asdict(thresholds))
-    return thresholds
+        return {look: Thresholds(**values) for look, values in saved[0].items()}
+    chosen = Tuner(tuning, segmenter).choose(np.ones(len(tuning.ids), bool))
+    log.info("thresholds %s", chosen)
+    keeper.save("thresholds", {look: asdict(one) for look, one in chosen.items()})
+    return chosen
 
 
 def _predict_test(predictions, segmenter, folder, keeper):
@@ -2175,7 +2189,7 @@ def _predict_test(predictions, segmenter, folder, keeper):
     return len(predictions.order) - done
 
 
-# ==== 29. src/nuclei/run/entry.py =================================================================
+# ==== 28. src/nuclei/run/entry.py =================================================================
 # Entry: what Kaggle runs, its settings from the environment.
 #
 # A script has no arguments there, so these variables stand in for them. None is needed:
@@ -2211,7 +2225,10 @@ def run_kernel(environ: Mapping[str, str]) -> None:
         Predictions(test).write(working)
     with watch.stage("read train"):
         train = read_set(find_set(data, (TRAIN,)))
-    run_competition(config, train, test, working, Keeper(), watch)
+    tuning = train.subset([])
+    if stage == 2:
+        train, tuning = add_truth(train, read_truth(data))
+    run_competition(config, train, tuning, test, working, Keeper(), watch)
     watch.report(working / STAGES_FILE)
 
 

@@ -9,12 +9,14 @@ import re
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 
-from nuclei.settings.config import BadInput
+from nuclei.settings.config import BadInput, log
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import image_kind
 
@@ -74,6 +76,30 @@ def read_set(path: Path) -> ImageSet:
         images, labels = zip(*pool.map(read_one, groups.values()), strict=True)
     has_masks = any(files["masks"] for files in groups.values())
     return ImageSet(list(groups), list(images), list(labels) if has_masks else [], list(map(image_kind, images)))
+
+
+def read_truth(folder: Path) -> ImageSet:
+    """The images of stage1_test whose truth is in stage1_solution.csv, which Kaggle opened for stage 2, with labels."""
+    files = sorted(Path(folder).glob("stage1_solution.csv*"))
+    if not files or not holds_set(folder, *TEST_NAMES[1]):
+        log.warning(
+            "%s lacks stage1_test or its truth, stage1_solution.csv: stage 2 learns from stage1_train alone", folder
+        )
+        return ImageSet([], [], [], [])
+    table = pd.read_csv(files[0])
+    rles = table[table["Usage"] != "Ignored"].groupby("ImageId")["EncodedPixels"].agg(list)
+    images = read_set(find_set(folder, TEST_NAMES[1]))
+    images = images.subset(i for i, image_id in enumerate(images.ids) if image_id in rles.index)
+    return replace(
+        images, labels=[_paint_rles(rles[i], one.shape) for i, one in zip(images.ids, images.images, strict=True)]
+    )
+
+
+def _paint_rles(rles, shape):
+    """Run lists of one image -> labels int32 (H, W)."""
+    runs = [np.fromstring(rle, int, sep=" ").reshape(-1, 2) for rle in rles]
+    masks = [np.concatenate([np.arange(start - 1, start - 1 + length) for start, length in one]) for one in runs]
+    return np.ascontiguousarray(paint_labels(masks, (shape[1], shape[0])).T)
 
 
 def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:

@@ -26,7 +26,7 @@ def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """-(2 sum(t p) + s) / (sum(t) + sum(p w) + s), per image and class, then the mean: a scalar in [-1, 0).
 
     Predicting a nucleus where there is none costs as much as the pixel weighs, so the gap between two touching nuclei
-    is costly. With weights of 1 it is `dice`. For trainings of your own: no preset uses it.
+    is costly. With weights of 1 it is `dice`.
 
     y_true (N, H, W, C + 1): targets, then the weight in the last channel (channel 1 where C is 1).
     """
@@ -46,7 +46,7 @@ def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTens
 
 
 def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """weighted_crossentropy + dice + 1: what the presets train with; 0 is perfect. y_true as in `weighted_dice`.
+    """weighted_crossentropy + dice + 1: what most presets train with; 0 is perfect. y_true as in `weighted_dice`.
 
     Cross-entropy gives every pixel a gradient, Dice an overlap that does not care how empty the image is. The weights
     are in the cross-entropy alone: where they exceed denominator / numerator of the fraction in `weighted_dice`, that
@@ -54,6 +54,14 @@ def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> Kera
     """
     targets, _ = _split_weights(y_true, y_pred)
     return weighted_crossentropy(y_true, y_pred) + dice(targets, y_pred) + 1.0
+
+
+# By name in Config; all take y_true with the weight in its last channel.
+LOSSES = {
+    "weighted_crossentropy_dice": weighted_crossentropy_dice,
+    "weighted_dice": weighted_dice,
+    "dice": lambda y_true, y_pred: dice(y_true[..., :-1], y_pred),
+}
 
 
 def _split_weights(y_true, y_pred):

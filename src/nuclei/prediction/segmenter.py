@@ -6,7 +6,8 @@ labels, confidences = Segmenter.load().segment(image)
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -23,7 +24,7 @@ from nuclei.prediction.watershed import Thresholds, find_confidences, find_insta
 from nuclei.settings.config import BadInput, Config
 from nuclei.settings.files import CONFIG_FILE, WEIGHTS_FILE, write_whole
 from nuclei.training.train import new_model
-from nuclei.training_data.kinds import network_zoom, nucleus_diameter
+from nuclei.training_data.kinds import LOOKS, image_kind, network_zoom, nucleus_diameter
 from nuclei.training_data.targets import INTERIOR
 
 
@@ -32,11 +33,12 @@ class Segmenter:
     """Finds nuclei in images.
 
     network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
-    thresholds: what makes nuclei of probs; config: the run's settings, of which model_, tile_ and tta_ count here.
+    thresholds: by look (see LOOKS in kinds), what makes nuclei of probs;
+    config: the run's settings, of which model_, tile_ and tta_ count here.
     """
 
     network: Network
-    thresholds: Thresholds
+    thresholds: Mapping[str, Thresholds]
     config: Config
 
     @classmethod
@@ -60,7 +62,8 @@ class Segmenter:
         set_up_device()
         model = new_model(config)
         model.load_weights(weights)
-        return cls(partial(predict_step, model), Thresholds(**content["thresholds"]), config)
+        thresholds = {look: Thresholds(**values) for look, values in content["thresholds"].items()}
+        return cls(partial(predict_step, model), thresholds, config)
 
     def segment(self, image: np.ndarray, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the nuclei of an image, uint8 (H, W, 3) RGB -> (labels int32 (H, W), confidences float64 (n,)).
@@ -70,7 +73,7 @@ class Segmenter:
         """
         zoom = self.fit_zoom(image)
         probs = self.predict(image, zoom, views)
-        labels = find_instances(probs, self.thresholds, zoom)
+        labels = find_instances(probs, self.thresholds[LOOKS[image_kind(image)]], zoom)
         return labels, find_confidences(probs, labels)
 
     def predict(
@@ -93,7 +96,8 @@ class Segmenter:
         size of its nuclei says how far it is from the scale that the network knows best. Where that is more than a
         quarter of an octave, one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
         """
-        unsure = replace(self.thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, yet its size tells
+        # Sizes as the training's masks have them. At the wrong scale no nucleus is sure, yet its size tells.
+        unsure = Thresholds(confidence=0.0)
 
         def look(zoom):
             """How sure a look is (the pixels of its nuclei, less those that could be either), and what zoom fits."""
@@ -121,11 +125,14 @@ def set_up_device() -> None:
     cv2.setNumThreads(1)
 
 
-def save_run(folder: Path, model: keras.Model, thresholds: Thresholds, config: Config) -> None:
-    """Write a network's weights, and the settings, thresholds and versions that go with them, each file whole."""
+def save_run(
+    folder: Path, model: keras.Model, thresholds: Mapping[str, Thresholds], origin: str, config: Config
+) -> None:
+    """Write a network's weights, and the settings, thresholds, their origin and versions with them, each file whole."""
     temporary = folder / "writing.weights.h5"  # Keras insists on the ending
     model.save_weights(temporary)
     os.replace(temporary, folder / WEIGHTS_FILE)
     versions = {"python": sys.version.split()[0]} | {one.__name__: one.__version__ for one in (keras, np, cv2)}
-    content = {"config": asdict(config), "thresholds": asdict(thresholds), "versions": versions}
+    by_look = {look: asdict(one) for look, one in thresholds.items()}
+    content = {"config": asdict(config), "thresholds": by_look, "thresholds_from": origin, "versions": versions}
     write_whole(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")

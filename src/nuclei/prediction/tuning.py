@@ -3,7 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -11,54 +11,49 @@ from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.watershed import Thresholds, find_instances
-from nuclei.settings.config import log
 from nuclei.training_data.images import ImageSet
-from nuclei.training_data.kinds import nucleus_diameter
+from nuclei.training_data.kinds import LOOKS
 
-# What `tune_thresholds` tries, field by field, in this order.
-THRESHOLD_CHOICES = {
-    "seed": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
-    "interior": (0.4, 0.5, 0.54, 0.58, 0.62, 0.66, 0.7, 0.74),
-    "area": (16.0, 32.0, 64.0, 96.0, 128.0),
-    "seed_area": (4.0, 8.0, 16.0, 32.0, 48.0),
-    "confidence": (0.0, 0.7, 0.8, 0.85, 0.88, 0.9, 0.92),
+# What a Tuner tries: all combinations of these three, which trade off against each other, then of the rest.
+FULLNESS_CHOICES = {
+    "interior": (0.2, 0.25, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7),
+    "confidence": (0.0, 0.6, 0.7, 0.8, 0.88),
+    "grow": (0.0, 0.75, 1.5),
 }
+SEED_CHOICES = {"seed": (0.2, 0.3, 0.4, 0.6), "seed_area": (8.0, 16.0, 32.0), "area": (16.0, 32.0, 64.0)}
+SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
 
 
-def score_set(images: ImageSet, segmenter: Segmenter) -> float:
-    """The mean average precision over images with labels, quick: one view, at the zoom that the labels tell."""
-    cases = _predict_cases(images, segmenter, 1, "check")
-    return float(np.mean([_score_case(case, segmenter.thresholds) for case in cases]))
+class Tuner:
+    """Scores thresholds on images with labels, as a network sees them in two views, and chooses the best."""
+
+    def __init__(self, images: ImageSet, segmenter: Segmenter):
+        self.looks = np.array([LOOKS[kind] for kind in images.kinds])
+        self.cases = []
+        for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "tune"):
+            zoom = segmenter.fit_zoom(image)
+            self.cases.append((truth, segmenter.predict(image, zoom, views=2), zoom))
+        self.scores: dict[Thresholds, np.ndarray] = {}
+
+    def score(self, thresholds: Thresholds) -> np.ndarray:
+        """The average precision of each image, float64 (N,)."""
+        if thresholds not in self.scores:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                scores = pool.map(lambda case: _score_case(*case, thresholds), self.cases)
+            self.scores[thresholds] = np.array(list(scores))
+        return self.scores[thresholds]
+
+    def choose(self, those: np.ndarray) -> dict[str, Thresholds]:
+        """The thresholds that score best on `those` images, bool (N,): of each look, shrunk towards all looks."""
+        return {look: self._choose_one(those, those & (self.looks == look)) for look in sorted(set(LOOKS.values()))}
+
+    def _choose_one(self, those, own):
+        best = Thresholds()
+        for choices in (FULLNESS_CHOICES, SEED_CHOICES):
+            tried = [replace(best, **dict(zip(choices, values, strict=True))) for values in product(*choices.values())]
+            best = max(tried, key=lambda one: self.score(one)[own].sum() + SHRINKAGE * self.score(one)[those].mean())
+        return best
 
 
-def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
-    """The Thresholds that score best on images with labels, from two views: one field at a time."""
-    cases = list(_predict_cases(images, segmenter, 2, "tune"))
-
-    def score(thresholds):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.mean(list(pool.map(partial(_score_case, thresholds=thresholds), cases)))
-
-    # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
-    best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
-    best_score = score(best)
-    for name, choices in THRESHOLD_CHOICES.items():
-        for choice in choices:
-            candidate = replace(best, **{name: choice})
-            candidate_score = best_score if candidate == best else score(candidate)
-            if candidate_score > best_score:
-                best, best_score = candidate, candidate_score
-    log.info("thresholds %s score %.4f on the tuning images", best, best_score)
-    return best
-
-
-def _predict_cases(images, segmenter, views, name):
-    """Each image's labels, its probs at the zoom that they tell, and that zoom."""
-    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), name):
-        zoom = segmenter.zoom_for(nucleus_diameter(truth))
-        yield truth, segmenter.predict(image, zoom, views), zoom
-
-
-def _score_case(case, thresholds):
-    truth, probs, zoom = case
+def _score_case(truth, probs, zoom, thresholds):
     return average_precision(truth, find_instances(probs, thresholds, zoom))

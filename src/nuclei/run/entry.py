@@ -26,9 +26,18 @@ import numpy as np
 import scipy
 import skimage
 
-from nuclei.competition.data import COMPETITION, TEST_NAMES, TRAIN, find_set, holds_set, last_stage, read_set
+from nuclei.competition.data import (
+    COMPETITION,
+    TEST_NAMES,
+    TRAIN,
+    find_set,
+    holds_set,
+    last_stage,
+    read_set,
+    read_truth,
+)
 from nuclei.network.device import list_gpus
-from nuclei.run.main import run_competition
+from nuclei.run.main import add_truth, run_competition
 from nuclei.run.predictions import Predictions
 from nuclei.run.stopwatch import Stopwatch
 from nuclei.settings.config import PRESETS, BadInput, Config, log
@@ -56,7 +65,10 @@ def run_kernel(environ: Mapping[str, str]) -> None:
         Predictions(test).write(working)
     with watch.stage("read train"):
         train = read_set(find_set(data, (TRAIN,)))
-    run_competition(config, train, test, working, Keeper(), watch)
+    tuning = train.subset([])
+    if stage == 2:
+        train, tuning = add_truth(train, read_truth(data))
+    run_competition(config, train, tuning, test, working, Keeper(), watch)
     watch.report(working / STAGES_FILE)
 
 

@@ -7,49 +7,47 @@ from functools import partial
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from nuclei.network.parallel import predict_step
 from nuclei.prediction.segmenter import Segmenter, save_run, set_up_device
-from nuclei.prediction.tuning import score_set, tune_thresholds
-from nuclei.prediction.watershed import Thresholds
+from nuclei.prediction.tuning import Tuner
+from nuclei.prediction.watershed import HANDS, Thresholds
 from nuclei.run.predictions import Predictions
 from nuclei.run.stopwatch import Stopwatch
-from nuclei.settings.config import BadInput, Config, log
+from nuclei.settings.config import Config, log
 from nuclei.settings.files import LOG_FILE, SUBMISSION_FILE
 from nuclei.training.train import REMEMBER_SECONDS, Keeper, train_model
-from nuclei.training_data.folds import split_data
 from nuclei.training_data.images import ImageSet
 
 EARLY_SHARE = 0.02  # share of the training's minutes for each prediction on the way
-SCORE_DROP = 0.05  # of a check's score below an earlier one's that is worth a warning
 
 
 def run_competition(
-    config: Config, train: ImageSet, test: ImageSet, folder: Path, keeper: Keeper, watch: Stopwatch
-) -> tuple[Segmenter, ImageSet]:
-    """Train, predict the test images and write into `folder` on the way -> (the Segmenter, the images held out).
+    config: Config, train: ImageSet, tuning: ImageSet, test: ImageSet, folder: Path, keeper: Keeper, watch: Stopwatch
+) -> Segmenter:
+    """Train, predict the test images and write into `folder` on the way -> the Segmenter.
 
     submission.csv is there as soon as the first check is, is replaced by better ones, and is whole at any moment.
 
     Args:
-        train: images with labels.
+        train, tuning: images with labels, see `train_segmenter`.
         test: images to predict.
         folder: an existing folder; docs/architecture.md lists what it holds in the end.
         keeper: what to resume from.
         watch: takes the time of each stage.
-
-    Raises:
-        BadInput: about the images or the config, before anything is trained.
     """
     predictions = Predictions(test)
 
-    def predict_early(segmenter):
+    def predict_early(segmenter, is_last):
+        if is_last:
+            return
         done = predictions.improve(segmenter, EARLY_SHARE * config.train_minutes, views=1)
         predictions.write(folder)
         log.info("%s has what these weights find in %d of %d images", SUBMISSION_FILE, done, len(test.ids))
 
     with watch.stage("train"):
-        segmenter, held_out = train_segmenter(config, train, folder, keeper, predict_early)
+        segmenter = train_segmenter(config, train, tuning, folder, keeper, predict_early)
     with watch.stage("predict", len(test.ids)):
         late = _predict_test(predictions, segmenter, folder, keeper)
     if late:
@@ -59,57 +57,63 @@ def run_competition(
         log.warning("%s was left empty: %s", image_id, why)
     nuclei = sum(len(confidences) for _, confidences in predictions.found.values())
     log.info("%s: %d nuclei in %d images", SUBMISSION_FILE, nuclei, len(predictions.found))
-    return segmenter, held_out
+    return segmenter
 
 
 def train_segmenter(
-    config: Config, images: ImageSet, folder: Path, keeper: Keeper, on_check: Callable, start: list | None = None
-) -> tuple[Segmenter, ImageSet]:
-    """Train on images with labels, leave weights, settings and log in `folder` -> (the Segmenter, the images held out).
+    config: Config,
+    train: ImageSet,
+    tuning: ImageSet,
+    folder: Path,
+    keeper: Keeper,
+    on_check: Callable[[Segmenter, bool], float | None],
+    start: list | None = None,
+) -> Segmenter:
+    """Train on images with labels, and leave weights, settings and log in `folder` -> the Segmenter.
 
-    The weights are the last ones. Checks on the way score the tuning images for the log; they warn, and do not choose:
-    a half-trained network would win over the finished one by noise.
+    The weights are the last ones: a half-trained network would win over the finished one by noise.
 
     Args:
-        on_check: called at each check on the way with the Segmenter as it is, its thresholds the default ones.
+        train: what the network learns from.
+        tuning: what chooses the thresholds; where there are none, the config's hand gives them.
+        on_check: called at each check, with the Segmenter as it is and whether this is the last check; it may return a
+            score for the log.
         start: the weights to begin with, see `train_model`.
     """
-    if not images.labels:
-        raise BadInput("the training images have no masks to learn from: unpack all of the training zip")
     set_up_device()
-    train, tuning, held_out = split_data(images, config.data_folds, config.data_fold, config.data_tuning)
-    counts = [len(part.ids) for part in (train, tuning, held_out)]
-    log.info("%d images to train on, %d to tune on, %d held out", *counts)
+    log.info("%d images to train on, %d to choose thresholds on", len(train.ids), len(tuning.ids))
     log.info("precision %s, backend %s", keras.mixed_precision.dtype_policy().name, keras.backend.backend())
-    best = -1.0
+    hand = HANDS[config.data_hand]
 
     def check(network, is_last):
-        nonlocal best
-        segmenter = Segmenter(network, Thresholds(), config)
-        if not is_last:
-            on_check(segmenter)
-        if not tuning.ids:
-            return None
-        score = score_set(tuning, segmenter)
-        if score < best - SCORE_DROP:
-            log.warning("the tuning score fell from %.3f to %.3f: look at the losses in %s", best, score, LOG_FILE)
-        best = max(best, score)
-        return score
+        return on_check(Segmenter(network, hand, config), is_last)
 
     model = train_model(config, train, folder / LOG_FILE, keeper, check, start)
-    segmenter = Segmenter(partial(predict_step, model), Thresholds(), config)
-    segmenter = replace(segmenter, thresholds=_choose_thresholds(tuning, segmenter, keeper))
-    save_run(folder, model, segmenter.thresholds, config)
-    return segmenter, held_out
+    segmenter, origin = Segmenter(partial(predict_step, model), hand, config), f"for masks as {config.data_hand}'s"
+    if tuning.ids:
+        origin = f"chosen on {len(tuning.ids)} images"
+        segmenter = replace(segmenter, thresholds=_choose_thresholds(tuning, segmenter, keeper))
+    save_run(folder, model, segmenter.thresholds, origin, config)
+    return segmenter
+
+
+def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Stage 2 as competitors had it -> (the training images with half of those that were opened, the other half).
+
+    The other half is to choose thresholds on, since it is the test's hand that drew its masks.
+    """
+    count = len(opened.ids)
+    return train.join(opened.subset(range(0, count, 2))), opened.subset(range(1, count, 2))
 
 
 def _choose_thresholds(tuning, segmenter, keeper):
     saved = keeper.load("thresholds")
     if saved:
-        return Thresholds(**saved[0])
-    thresholds = tune_thresholds(tuning, segmenter) if tuning.ids else Thresholds()
-    keeper.save("thresholds", asdict(thresholds))
-    return thresholds
+        return {look: Thresholds(**values) for look, values in saved[0].items()}
+    chosen = Tuner(tuning, segmenter).choose(np.ones(len(tuning.ids), bool))
+    log.info("thresholds %s", chosen)
+    keeper.save("thresholds", {look: asdict(one) for look, one in chosen.items()})
+    return chosen
 
 
 def _predict_test(predictions, segmenter, folder, keeper):

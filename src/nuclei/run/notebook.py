@@ -14,22 +14,19 @@ from nuclei.competition.data import TRAIN, find_set, read_set
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.run.entry import find_competition
-from nuclei.settings.config import Config
-from nuclei.training_data.folds import split_data
-from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS
 
 
 def show_pictures(environ: Mapping[str, str]) -> None:
-    """Draw what the network of a finished run finds, beside the truth. The settings are the run's, see the entry."""
+    """Draw what the network of a finished run finds in images that it learned from, beside their truth."""
     segmenter = Segmenter.load(environ.get("NUCLEI_WORKING", "/kaggle/working"))
-    data = find_competition(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
-    part, images = pick_images(read_set(find_set(data, (TRAIN,))), segmenter.config)
+    everything = read_set(find_set(find_competition(Path(environ.get("NUCLEI_INPUT", "/kaggle/input"))), (TRAIN,)))
+    images = everything.subset([everything.kinds.index(kind) for kind in KINDS if kind in everything.kinds])
     figure, axes = plt.subplots(len(images.ids), 3, figsize=(12, 4.2 * len(images.ids)), squeeze=False)
     for row, image, kind, truth in zip(axes, images.images, images.kinds, images.labels, strict=True):
         found, _ = segmenter.segment(image)
         score = average_precision(truth, found)
-        titles = (f"{kind} ({part})", f"prediction: {found.max()} nuclei, score {score:.2f}", f"truth: {truth.max()}")
+        titles = (f"{kind} (training)", f"prediction: {found.max()} nuclei, score {score:.2f}", f"truth: {truth.max()}")
         outlined = [mark_boundaries(image, labels, color=(1, 1, 0)) for labels in (found, truth)]
         for axis, title, picture in zip(row, titles, (image, *outlined), strict=True):
             axis.imshow(picture)
@@ -37,17 +34,6 @@ def show_pictures(environ: Mapping[str, str]) -> None:
             axis.axis("off")
     figure.tight_layout()
     plt.show()
-
-
-def pick_images(images: ImageSet, config: Config) -> tuple[str, ImageSet]:
-    """Images with labels -> (which part of them, the first image of each kind in that part).
-
-    The part is the one that the training had the least to do with: held out, else for tuning, else for training.
-    """
-    parts = ("training", "tuning", "held out")
-    split = split_data(images, config.data_folds, config.data_fold, config.data_tuning)
-    part, shown = [(name, one) for name, one in zip(parts, split, strict=True) if one.ids][-1]
-    return part, shown.subset([shown.kinds.index(kind) for kind in KINDS if kind in shown.kinds])
 
 
 if __name__ == "__main__":

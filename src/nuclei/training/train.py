@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from nuclei.network.device import gpu_capability
-from nuclei.network.loss import weighted_crossentropy_dice
+from nuclei.network.loss import LOSSES
 from nuclei.network.model import build_model
 from nuclei.network.optimizer import ADAM_SHARE, NEWTON_SCHULZ_STEPS, ConvMuon
 from nuclei.network.parallel import count_copies, predict_step, share_gpus, shared_loss, train_step
@@ -43,7 +43,9 @@ class Keeper:
 
 def new_model(config: Config) -> keras.Model:
     """The network that a config describes, with fresh weights: three outputs, see targets."""
-    return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
+    return build_model(
+        config.model_name, config.model_width, config.model_depth, config.model_stem, config.model_outputs
+    )
 
 
 def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.Model:
@@ -58,7 +60,7 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
     muon = {"adam_lr_ratio": ADAM_SHARE, "ns_steps": NEWTON_SCHULZ_STEPS, "global_clipnorm": 1.0}
     optimizer = ConvMuon(0.0, **decay, **muon, gradient_accumulation_steps=parts if parts > 1 else None)
     on_cpu = keras.backend.backend() == "tensorflow" and gpu_capability() is None
-    one.compile(optimizer, shared_loss(weighted_crossentropy_dice), jit_compile=False if on_cpu else "auto")
+    one.compile(optimizer, shared_loss(LOSSES[config.train_loss]), jit_compile=False if on_cpu else "auto")
     one.optimizer.build(one.trainable_variables)
     return one
 
@@ -69,7 +71,9 @@ def make_crops(config: Config, train: ImageSet) -> Crops:
 
     def make_y(labels):
         weights = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
-        return np.concatenate([make_targets(labels, c.target_core), weights[..., None]], axis=-1)
+        return np.concatenate(
+            [make_targets(labels, c.target_core)[..., : c.model_outputs], weights[..., None]], axis=-1
+        )
 
     zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
     return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)

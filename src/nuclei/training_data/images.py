@@ -22,6 +22,11 @@ class ImageSet:
     unreadable: dict[str, str] = field(default_factory=dict)
     overlapping: int = 0
 
+    def join(self, other: "ImageSet") -> "ImageSet":
+        """The images of both, all of which have labels."""
+        fields = ("ids", "images", "labels", "kinds")
+        return ImageSet(*(getattr(self, name) + getattr(other, name) for name in fields))
+
     def subset(self, indices: Iterable[int]) -> "ImageSet":
         """The images at `indices` alone; what was unreadable is left behind."""
         pick = [int(index) for index in indices]

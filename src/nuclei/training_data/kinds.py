@@ -12,6 +12,8 @@ KINDS = (
     "brown",  # purple nuclei on yellow-brown glass
     "grey-tissue",  # dark on light grey
 )
+# Kinds that look alike share thresholds: all but the fluorescence ones are stained.
+LOOKS = dict.fromkeys(KINDS, "stained") | {"fluorescence-small": "small", "fluorescence-large": "large"}
 LARGE_NUCLEUS = 30.0  # px, the width that separates the two fluorescence kinds
 ZOOM_RANGE = (0.25, 3.0)  # least and greatest zoom of an image before the network sees it
 
