@@ -1,48 +1,48 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 # Settings: what can be chosen, and how files are written.
-#    1  config       line    84  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   202  what a run leaves in its folder, written whole or not at all.
+#    1  config       line    83  every setting of a run in one flat, frozen dataclass, and the presets.
+#    2  files        line   201  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   236  a set of decoded images with their labels and kinds.
-#    4  kinds        line   272  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  targets      line   373  what the network learns from a label image, and how much each pixel weighs.
-#    6  augmentation line   465  random crops of an image and its labels.
-#    7  batches      line   574  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   235  a set of decoded images with their labels and kinds.
+#    4  kinds        line   271  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  targets      line   372  what the network learns from a label image, and how much each pixel weighs.
+#    6  augmentation line   464  random crops of an image and its labels.
+#    7  batches      line   573  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    8  model        line   680  the one-hundred-layer network, and a small U-Net for CPUs.
-#    9  loss         line   796  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   10  optimizer    line   872  Muon for the convolutions, AdamW for biases and normalisation.
-#   11  device       line   902  what the run computes on, and in which precision.
-#   12  parallel     line   962  one network on several GPUs, a copy on each.
+#    8  model        line   679  the one-hundred-layer network, and a small U-Net for CPUs.
+#    9  loss         line   795  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  optimizer    line   871  Muon for the convolutions, AdamW for biases and normalisation.
+#   11  device       line   901  what the run computes on, and in which precision.
+#   12  parallel     line   961  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1051  how far a training is, and the learning rate there.
-#   14  training_log line  1109  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1158  one network inside a time budget.
+#   13  schedule     line  1050  how far a training is, and the learning rate there.
+#   14  training_log line  1108  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1157  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1367  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1402  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1493  an image of any size through a network of one tile size.
-#   19  segmenter    line  1578  a trained network with its thresholds and settings, saved and loaded.
-#   20  metric       line  1694  one overlap matrix, IoU, precision at ten thresholds.
-#   21  progress     line  1766  a bar or a line a minute over many images.
-#   22  tuning       line  1783  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1366  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1401  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1492  an image of any size through a network of one tile size.
+#   19  segmenter    line  1577  a trained network with its thresholds and settings, saved and loaded.
+#   20  metric       line  1693  one overlap matrix, IoU, precision at ten thresholds.
+#   21  progress     line  1765  a bar or a line a minute over many images.
+#   22  tuning       line  1782  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   23  data         line  1831  find and read a competition, in zips or folders.
-#   24  submission   line  1942  label images to the rows of Kaggle's CSV.
+#   23  data         line  1830  find and read a competition, in zips or folders.
+#   24  submission   line  1943  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   25  stopwatch    line  1982  what each stage of a run costs.
-#   26  predictions  line  2009  the rows of every test image, which get better as the network does.
-#   27  main         line  2072  training images and test images -> a trained network and submission.csv.
-#   28  entry        line  2192  what Kaggle runs, its settings from the environment.
+#   25  stopwatch    line  1983  what each stage of a run costs.
+#   26  predictions  line  2010  the rows of every test image, which get better as the network does.
+#   27  main         line  2073  training images and test images -> a trained network and submission.csv.
+#   28  entry        line  2193  what Kaggle runs, its settings from the environment.
 #
-# sources 044cf0a12f9bcfb5, this file 588fc4303e4d8eb9
+# sources 292bd09278cc7001, this file cd85f34c8b041290
 
 import csv
 import io
@@ -68,7 +68,6 @@ from pathlib import Path
 import cv2
 import keras
 import numpy as np
-import pandas as pd
 import scipy
 import skimage
 from keras import Input, KerasTensor, Model, layers, ops
@@ -78,7 +77,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "044cf0a12f9bcfb5"
+SOURCE_HASH = "292bd09278cc7001"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1894,6 +1893,8 @@ def read_set(path: Path) -> ImageSet:
 
 def read_truth(folder: Path) -> ImageSet:
     """The images of stage1_test whose truth is in stage1_solution.csv, which Kaggle opened for stage 2, with labels."""
+    import pandas as pd  # late: at home it would only slow every start
+
     files = sorted(Path(folder).glob("stage1_solution.csv*"))
     if not files or not holds_set(folder, *TEST_NAMES[1]):
         log.warning(

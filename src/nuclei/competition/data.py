@@ -14,7 +14,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from nuclei.settings.config import BadInput, log
 from nuclei.training_data.images import ImageSet
@@ -80,6 +79,8 @@ def read_set(path: Path) -> ImageSet:
 
 def read_truth(folder: Path) -> ImageSet:
     """The images of stage1_test whose truth is in stage1_solution.csv, which Kaggle opened for stage 2, with labels."""
+    import pandas as pd  # late: at home it would only slow every start
+
     files = sorted(Path(folder).glob("stage1_solution.csv*"))
     if not files or not holds_set(folder, *TEST_NAMES[1]):
         log.warning(
