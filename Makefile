@@ -10,7 +10,7 @@ PIP_FAILED := echo "Set-up failed: see pip's message above. If no TensorFlow was
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test lint format stacks $(STACKS:%=stack-%) kaggle-env clean
+.PHONY: help run test quick lint format coverage stacks $(STACKS:%=stack-%) kaggle-env clean
 
 help:  ## print this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -25,10 +25,16 @@ run: .venv/.ready  ## draw the sample competition, run the built kernel on it as
 	@echo "Next, the real data (https://www.kaggle.com/c/data-science-bowl-2018/data) in a folder DIR, zipped as it comes:"
 	@echo "  .venv/bin/nuclei run --data DIR --preset cpu --minutes 25"
 
-test: lint  ## check lint and format, run the tests
+test: lint  ## check lint, format and types, run the tests
 	@.venv/bin/python $(PYTEST)
 
-lint: .venv/.ready-test  ## check lint and format
+quick: .venv/.ready-test  ## run the tests that take no training, in under a minute
+	@.venv/bin/python $(PYTEST) -m "not slow"
+
+coverage: .venv/.ready-test  ## run the tests, and list the lines that they do not reach
+	@.venv/bin/python $(PYTEST) --cov --cov-report=term-missing:skip-covered
+
+lint: .venv/.ready-test  ## check lint, format, types
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
 	@.venv/bin/python -m mypy
