@@ -24,7 +24,7 @@ from nuclei.competition.submission import encode_labels, make_rows, write_submis
 from nuclei.settings.config import BadInput
 from nuclei_kit.command import commands
 from nuclei_kit.command.cli import main
-from nuclei_kit.command.terminal import plain
+from nuclei_kit.command.terminal import escape_control
 from nuclei_kit.experiments.scoring import read_solution
 from nuclei_kit.files.decoding import decode_image
 from nuclei_kit.files.folders import in_use
@@ -221,7 +221,7 @@ def test_a_terminal_gets_no_control_characters(tmp_path, capsys):
     (tmp_path / "\x1b[2Jx\udcff\x07").write_bytes(b"")
     assert main(["info", str(tmp_path)]) == 2
     assert r"it holds \x1b[2Jx\udcff\x07" in capsys.readouterr().err
-    assert plain("n\u00fc\x1b\u202e\n\t\udc80") == "n\u00fc\\x1b\\u202e\n\t\\udc80"
+    assert escape_control("n\u00fc\x1b\u202e\n\t\udc80") == "n\u00fc\\x1b\\u202e\n\t\\udc80"
 
 
 # ---- tables ------------------------------------------------------------------------------------

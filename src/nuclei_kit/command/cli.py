@@ -5,7 +5,7 @@ import sys
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.command.parser import build_parser
-from nuclei_kit.command.terminal import Failed, log_lines, plain, stopping_at_sigterm
+from nuclei_kit.command.terminal import Failed, escape_control, log_lines, stopping_at_sigterm
 
 
 def main(arguments=None):
@@ -22,7 +22,7 @@ def main(arguments=None):
     except BadInput as error:
         return fail(str(error))
     except Failed as error:
-        print(f"nuclei: error: {plain(str(error))}", file=sys.stderr)
+        print(f"nuclei: error: {escape_control(str(error))}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that is not ours
         return fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
@@ -32,7 +32,7 @@ def main(arguments=None):
 
 
 def fail(sentence):
-    print(f"nuclei: error: {plain(' '.join(sentence.split()))}", file=sys.stderr)
+    print(f"nuclei: error: {escape_control(' '.join(sentence.split()))}", file=sys.stderr)
     return 2
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from nuclei.settings.config import PRESETS, BadInput, Config
 from nuclei.settings.files import SUBMISSION_FILE
-from nuclei_kit.command.terminal import BOLD, GREEN, RED, YELLOW, paint, plain, start_keras
+from nuclei_kit.command.keras_start import start_keras
+from nuclei_kit.command.terminal import BOLD, GREEN, RED, YELLOW, escape_control, paint
 from nuclei_kit.files.folders import in_use, unfinished
 
 UPLOAD_PAGE = "https://www.kaggle.com/c/data-science-bowl-2018/submit"
@@ -115,7 +116,7 @@ def info(args):
     errors = []
     for path in find_sets(args.folder):
         try:
-            print(plain(facts_table(gather_facts(path, default_cache()))), end="\n\n")
+            print(escape_control(facts_table(gather_facts(path, default_cache()))), end="\n\n")
         except BadInput as error:  # the other sets are still worth a look
             errors.append(error)
     if errors:
@@ -318,4 +319,4 @@ def print_next(path, data, stage):
 
 
 def quote(path):
-    return plain(shlex.quote(str(path)))
+    return escape_control(shlex.quote(str(path)))

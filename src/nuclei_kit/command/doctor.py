@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from nuclei.competition.data import TEST_NAMES, TRAIN, last_stage
 from nuclei.settings.config import BadInput
 from nuclei_kit.command.advice import DOWNLOADED, find_competition
-from nuclei_kit.command.terminal import start_keras
+from nuclei_kit.command.keras_start import start_keras
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, list_ids
 from nuclei_kit.kaggle.client import sign_in
