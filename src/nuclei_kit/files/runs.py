@@ -88,7 +88,7 @@ def _check_saved(content):
     if missing := used - saved.keys():
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     if unknown := used - names:
-        raise ValueError(f"it has {', '.join(sorted(unknown))}, unknown here")
+        raise ValueError(f"it has {', '.join(sorted(unknown))}, which this version does not know")
     check_settings(saved)
     Config(**{name: value for name, value in saved.items() if name in names})
     Thresholds(**content["thresholds"])
