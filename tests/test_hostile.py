@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from nuclei.competition.submission import encode_labels, make_rows, write_submission
 from nuclei.settings.config import BadInput
-from nuclei_kit.command import commands
 from nuclei_kit.command.cli import main
 from nuclei_kit.command.terminal import escape_control
 from nuclei_kit.experiments.scoring import read_solution
@@ -33,6 +32,7 @@ from nuclei_kit.files.reading import read_images
 from nuclei_kit.files.run_lists import check_submission
 from nuclei_kit.files.tables import read_table
 from nuclei_kit.own_images.journal import Journal
+from nuclei_kit.sample import info
 
 GOOD = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))[1].tobytes()
 TIFF = cv2.imencode(".tiff", np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))[1].tobytes()
@@ -444,10 +444,10 @@ def test_a_full_disk_leaves_the_old_file_and_a_sentence(mounted, monkeypatch, ca
     write_submission(path, [("old", "")])
     before = path.read_bytes()
 
-    def info(args):
+    def fill(folder):
         write_submission(path, [("new", "1 1 " * 10**6)])
 
-    monkeypatch.setattr(commands, "info", info)
+    monkeypatch.setattr(info, "find_sets", fill)
     assert main(["info", "x"]) == 2
     assert f"{path}: No space left on device" in capsys.readouterr().err
     assert path.read_bytes() == before and os.listdir(mounted) == ["submission.csv"]
@@ -478,9 +478,9 @@ def test_a_read_only_folder_is_a_sentence(mounted, monkeypatch, capsys):
     path.write_text("old")
     subprocess.run(["mount", "-o", "remount,ro", mounted], check=True)
 
-    def info(args):
+    def fill(folder):
         write_submission(path, [("new", "")])
 
-    monkeypatch.setattr(commands, "info", info)
+    monkeypatch.setattr(info, "find_sets", fill)
     assert main(["info", "x"]) == 2
     assert f"{path}: Read-only file system" in capsys.readouterr().err and path.read_text() == "old"
