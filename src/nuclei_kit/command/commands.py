@@ -71,7 +71,8 @@ def train(args: Namespace) -> None:
     "find nuclei with a trained network, in a competition or in your own images",
     "nuclei predict --weights submission --out found one.png two.tif",
     options.WEIGHTS,
-    options.TESTED,
+    options.DATA,
+    options.STAGE,
     option("images", metavar="IMAGE", nargs="*", type=Path, help="PNG or TIFF files, instead of --data"),
     option("--out", metavar="DIR", type=Path, required=True, help="folder for what is found"),
 )
@@ -115,7 +116,7 @@ def picture(args: Namespace) -> None:
 
 # ---- experiments -------------------------------------------------------------------------------
 
-RECIPES_FOLDER = out_folder("build/cv", "folder that holds the recipes' runs")
+RECIPES_OUT = out_folder(Path("build/cv"), "folder that holds the recipes' runs")
 EXPERIMENTS = Path("build/experiments.csv")
 
 
@@ -126,7 +127,7 @@ EXPERIMENTS = Path("build/experiments.csv")
     option("--folds", metavar="K", type=natural, nargs="+", required=True, help="folds to hold out"),
     option("--set", metavar="NAME=VALUE", nargs="+", default=[], help="settings of Config that differ"),
     option("--table", metavar="CSV", type=Path, default=EXPERIMENTS, help=f"the table (default {EXPERIMENTS})"),
-    RECIPES_FOLDER,
+    RECIPES_OUT,
     options.DATA,
     options.preset("cpu"),
     options.BUDGET,
@@ -150,7 +151,7 @@ def cv(args: Namespace) -> None:
     "nuclei compare wide base",
     option("recipe", metavar="RECIPE", help="a recipe that nuclei cv trained"),
     option("other", metavar="OTHER", help="another one"),
-    RECIPES_FOLDER,
+    RECIPES_OUT,
 )
 def compare(args: Namespace) -> None:
     start_keras()
@@ -201,6 +202,7 @@ def info(args: Namespace) -> None:
     "nuclei check submission --data dsb2018",
     options.SUBMISSION,
     options.CHECKED,
+    options.STAGE,
 )
 def check(args: Namespace) -> None:
     from nuclei_kit.experiments.scoring import check_file
@@ -231,7 +233,8 @@ def score(args: Namespace) -> None:
     "write a page with a run's scores, training and images",
     "nuclei report submission --data dsb2018",
     options.RUN,
-    options.TESTED,
+    options.DATA,
+    options.STAGE,
     option("--solution", metavar="CSV", type=Path, help="the true nuclei of the test images (default: the data's)"),
     option("--against", metavar="RUN2", type=Path, help="another run, to compare with image by image"),
 )
@@ -251,7 +254,8 @@ def report(args: Namespace) -> None:
     "write what a run found as label TIFFs, GeoJSON for QuPath and COCO JSON, its training for TensorBoard",
     "nuclei export submission --data dsb2018 --out found",
     options.RUN,
-    options.TESTED,
+    options.DATA,
+    options.STAGE,
     option("--out", metavar="DIR", type=Path, required=True, help="folder for the files"),
 )
 def export(args: Namespace) -> None:

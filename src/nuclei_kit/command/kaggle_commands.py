@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nuclei_kit.command import options
 from nuclei_kit.command.commands import find_data, find_shapes, find_submission, make_config, print_next, report_on
-from nuclei_kit.command.options import command, option, out_folder, seconds, together
+from nuclei_kit.command.options import DATA_FOLDER, RUN_FOLDER, command, option, out_folder, seconds, together
 
 if TYPE_CHECKING:
     from nuclei_kit.kaggle.remote import Push
@@ -25,7 +25,7 @@ KERNEL_NAME = together(
     option("--slug", metavar="NAME", help="the kernel's name in addresses (default: as above)"),
 )
 EVERY = option("--every", metavar="SECONDS", type=seconds, default=30.0, help="time between two looks (default 30)")
-FETCHED = together(out_folder("submission", "folder for what the run left"), options.CHECKED)
+FETCHED = together(out_folder(RUN_FOLDER, "folder for what the run left"), options.CHECKED, options.STAGE)
 MESSAGE = option("-m", "--message", metavar="MESSAGE", required=True, help="what Kaggle shows beside the score")
 
 
@@ -35,7 +35,7 @@ MESSAGE = option("-m", "--message", metavar="MESSAGE", required=True, help="what
     options.DATA,
     options.preset("kaggle", ", the kernel's own"),
     options.BUDGET,
-    options.RUN_FOLDER,
+    options.RUN_OUT,
     option("--stage", type=int, choices=(1, 2), help="whose test images (default: 2 where its images are, else 1)"),
     option(
         "--limit", metavar="MINUTES", type=float, default=720.0, help="when to kill it, as Kaggle does (default 720)"
@@ -97,7 +97,7 @@ def fetch(args: Namespace) -> None:
         metavar="SUBMISSION",
         type=Path,
         nargs="?",
-        default=Path("submission"),
+        default=RUN_FOLDER,
         help="a CSV, plain or zipped, or the folder of a run (default submission)",
     ),
     MESSAGE,
@@ -138,7 +138,7 @@ def ship(args: Namespace) -> int:
         metavar="DIR",
         nargs="?",
         type=Path,
-        default=Path("dsb2018"),
+        default=DATA_FOLDER,
         help="folder for them (default dsb2018)",
     ),
 )

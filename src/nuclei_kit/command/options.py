@@ -13,6 +13,11 @@ Option = Callable[[argparse._ActionsContainer], object]  # adds itself to a pars
 
 HELP = argparse.RawDescriptionHelpFormatter
 
+# Folders that the commands use unless told otherwise.
+SAMPLE_FOLDER = Path("build/sample")
+DATA_FOLDER = Path("dsb2018")
+RUN_FOLDER = Path("submission")
+
 
 @dataclass(frozen=True)
 class Command:
@@ -70,6 +75,17 @@ def either(*options: Option) -> Option:
     return lambda parser: together(*options)(parser.add_mutually_exclusive_group())
 
 
+def out_folder(default: Path, text: str) -> Option:
+    """Make --out, a folder that has a default."""
+    return option("--out", metavar="DIR", type=Path, default=default, help=f"{text} (default {default})")
+
+
+def preset(default: str, remark: str = "") -> Option:
+    """Make --preset, which has a default."""
+    text = f"what the run is made for (default {default}{remark})"
+    return option("--preset", choices=PRESETS, default=default, help=text)
+
+
 def natural(text: str) -> int:
     """Read a whole number from 0 to 2^32 - 1."""
     if not text.isdecimal() or int(text) >= 2**32:
@@ -90,14 +106,13 @@ def seconds(text: str) -> float:
 
 # ---- several commands take these ---------------------------------------------------------------
 
-DATA = option("--data", metavar="DIR", type=Path, help="folder with Kaggle's files (default: $NUCLEI_DATA)")
-STAGE = option("--stage", type=int, choices=(1, 2), default=1, help="whose test images (default 1)")
 RUN = option("run", metavar="RUN", type=Path, help="folder of a finished run")
-SUBMISSION = option("submission", metavar="SUBMISSION", type=Path, help="a CSV, plain or zipped, or a run's folder")
+RUN_OUT = out_folder(RUN_FOLDER, "folder of the run: what an earlier one left there is replaced")
 WEIGHTS = option("--weights", metavar="RUN", type=Path, help="a run's folder or weights file (default: the kit's own)")
-
-
-TESTED = together(DATA, STAGE)
+SUBMISSION = option("submission", metavar="SUBMISSION", type=Path, help="a CSV, plain or zipped, or a run's folder")
+DATA = option("--data", metavar="DIR", type=Path, help="folder with Kaggle's files (default: $NUCLEI_DATA)")
+CHECKED = option("--data", metavar="DIR", type=Path, help="competition whose test images it is checked against")
+STAGE = option("--stage", type=int, choices=(1, 2), default=1, help="whose test images (default 1)")
 BUDGET = together(
     either(
         option("--minutes", metavar="M", type=float, help="time for training (default: the preset's)"),
@@ -105,27 +120,5 @@ BUDGET = together(
     ),
     option("--seed", metavar="S", type=natural, default=0, help="seed of all that is random (default 0)"),
 )
-CHECKED = together(
-    option("--data", metavar="DIR", type=Path, help="competition whose test images it is checked against"), STAGE
-)
-
-
-def out_folder(default: str, text: str) -> Option:
-    """Make --out, a folder that has a default."""
-    return option("--out", metavar="DIR", type=Path, default=Path(default), help=f"{text} (default {default})")
-
-
-def preset(default: str, remark: str = "") -> Option:
-    """Make --preset, which has a default."""
-    text = f"what the run is made for (default {default}{remark})"
-    return option("--preset", choices=PRESETS, default=default, help=text)
-
-
-RUN_FOLDER = out_folder("submission", "folder of the run: what an earlier one left there is replaced")
-TRAINING = together(
-    DATA,
-    preset("cpu"),
-    BUDGET,
-    option("--fold", metavar="K", type=natural, help="fold to hold out and report on"),
-    RUN_FOLDER,
-)
+FOLD = option("--fold", metavar="K", type=natural, help="fold to hold out and report on")
+TRAINING = together(DATA, preset("cpu"), BUDGET, FOLD, RUN_OUT)
