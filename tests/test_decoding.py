@@ -1,4 +1,4 @@
-"""Decoding: every kind of PNG and TIFF, depths that are stretched, what is not an image; masks to labels."""
+"""Decoding: every kind of PNG and TIFF, depths that are stretched, masks, and what is not an image."""
 
 import mmap
 import struct
@@ -10,7 +10,6 @@ from drawn_files import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.competition.data import paint_labels
 from nuclei.settings.config import BadInput
 from nuclei_kit.files import decoding
 from nuclei_kit.files.decoding import decode_image, decode_mask
@@ -143,11 +142,3 @@ def test_a_mask_of_any_depth_gives_its_pixels(dtype, foreground):
 def test_a_mask_that_does_not_fit_is_refused_by_name(content, word):
     with pytest.raises(BadInput, match=rf"some/mask\.png .*{word}"):
         decode_mask(content, "some/mask.png", (5, 7))
-
-
-def test_painted_labels_number_the_masks_and_leave_a_shared_pixel_to_the_smaller():
-    labels = paint_labels([np.array([0, 1, 2, 3]), np.array([3, 4]), np.array([10])], (3, 4))
-    assert labels.dtype == np.int32
-    assert labels.tolist() == [[1, 1, 1, 2], [2, 0, 0, 0], [0, 0, 3, 0]]
-    labels = paint_labels([np.array([i]) for i in range(600)], (20, 30))
-    assert np.array_equal(labels.ravel(), np.arange(1, 601))

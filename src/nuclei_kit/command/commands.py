@@ -49,7 +49,7 @@ def run(args: Namespace) -> None:
         metavar="RUN",
         type=Path,
         dest="start",
-        help="begin with the weights of this run, at a quarter of the rate",
+        help="begin with the weights of this run (the kit's own: src/nuclei/weights), at a quarter of the rate",
     ),
 )
 def train(args: Namespace) -> None:
@@ -118,6 +118,7 @@ def picture(args: Namespace) -> None:
 
 RECIPES_OUT = out_folder(Path("build/cv"), "folder that holds the recipes' runs")
 EXPERIMENTS = Path("build/experiments.csv")
+SETTINGS = "settings of src/nuclei/settings/config.py that differ from the preset's"
 
 
 @command(
@@ -125,7 +126,7 @@ EXPERIMENTS = Path("build/experiments.csv")
     "nuclei cv wide --data dsb2018 --folds 6 7 --steps 600 --set model_width=48",
     option("recipe", metavar="RECIPE", help="a name for it"),
     option("--folds", metavar="K", type=natural, nargs="+", required=True, help="folds to hold out"),
-    option("--set", metavar="NAME=VALUE", nargs="+", default=[], help="settings of Config that differ"),
+    option("--set", metavar="NAME=VALUE", nargs="+", default=[], help=SETTINGS),
     option("--table", metavar="CSV", type=Path, default=EXPERIMENTS, help=f"the table (default {EXPERIMENTS})"),
     RECIPES_OUT,
     options.DATA,
@@ -147,7 +148,7 @@ def cv(args: Namespace) -> None:
 
 
 @command(
-    "how much better one recipe is than another, on the same folds",
+    "say how much better one recipe is than another, on the same folds",
     "nuclei compare wide base",
     option("recipe", metavar="RECIPE", help="a recipe that nuclei cv trained"),
     option("other", metavar="OTHER", help="another one"),

@@ -12,6 +12,7 @@ from nuclei_kit.command.options import DATA_FOLDER, RUN_FOLDER, command, option,
 if TYPE_CHECKING:
     from nuclei_kit.kaggle.remote import Push
 
+PYTHON = "another interpreter, such as that of Kaggle's versions (make kaggle-env)"
 LAYOUT = "where the data is mounted: Kaggle has had input/competitions/SLUG (default) and plain input/SLUG"
 
 KERNEL_FOLDER = option(
@@ -41,7 +42,7 @@ MESSAGE = option("-m", "--message", metavar="MESSAGE", required=True, help="what
         "--limit", metavar="MINUTES", type=float, default=720.0, help="when to kill it, as Kaggle does (default 720)"
     ),
     option("--layout", choices=("competitions", "plain"), default="competitions", help=LAYOUT),
-    option("--python", metavar="PATH", default=sys.executable, help="another interpreter, as of make kaggle-env"),
+    option("--python", metavar="PATH", default=sys.executable, help=PYTHON),
     name="run",
 )
 def kernel_run(args: Namespace) -> None:

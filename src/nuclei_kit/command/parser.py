@@ -30,7 +30,7 @@ def build_parser() -> Parser:
     for one in COMMANDS:
         one.add_to(group)
     summary, example = (
-        "the one script that Kaggle runs, here",
+        "run the one script that Kaggle runs, here",
         "nuclei kernel run --data dsb2018 --preset cpu --minutes 25",
     )
     kernel = add_page(group, "kernel", summary, example)
