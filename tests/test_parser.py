@@ -43,6 +43,11 @@ for command in {[[], *(command.split() for command in COMMANDS)]!r}:
     assert {words[0] for words in lines} == {command for command in COMMANDS if " " not in command}
 
 
+def test_experiments_of_one_s_own_leave_the_committed_table_alone():
+    args = build_parser().parse_args(["cv", "wide", "--folds", "6"])
+    assert args.table.parts[0] == "build"
+
+
 @pytest.mark.parametrize("text", ["0", "7", str(2**32 - 1)])
 def test_a_whole_number_is_taken(text):
     assert natural(text) == int(text)

@@ -62,7 +62,7 @@ def find_competition() -> Path | None:
 
 
 def is_stale(root: Path) -> bool:
-    """Whether a clone's kernel is not what its sources make."""
+    """Tell whether a clone's kernel differs from what its sources make."""
     builder = root / "build_kernel.py"
     if not builder.is_file():
         return False

@@ -315,7 +315,7 @@ def make_config(args: Namespace, fold: int | None = None) -> Config:
 
 
 def find_data(args: Namespace) -> Path:
-    """The competition's folder: --data, else $NUCLEI_DATA."""
+    """Find the competition's folder: --data, else $NUCLEI_DATA."""
     data = args.data or os.environ.get("NUCLEI_DATA")
     if not data:
         raise BadInput("name the competition's folder with --data DIR, or set NUCLEI_DATA")
@@ -323,14 +323,14 @@ def find_data(args: Namespace) -> Path:
 
 
 def find_shapes(args: Namespace) -> dict[str, tuple[int, int] | None] | None:
-    """The shapes of the test images of --data; None without it."""
+    """Read the shapes of the test images of --data; None without it."""
     from nuclei_kit.experiments.scoring import image_shapes
 
     return image_shapes(args.data, args.stage) if args.data else None
 
 
 def find_submission(path: Path) -> Path:
-    """The CSV that a file or a run's folder stands for."""
+    """Find the CSV that a file or a run's folder stands for."""
     file = path / SUBMISSION_FILE if path.is_dir() else path
     if not file.is_file():
         raise BadInput(f"{file} is missing: name a submission, or the folder of a run, as nuclei run leaves it")
@@ -360,5 +360,5 @@ def print_next(path: Path, data: Path, stage: int) -> None:
 
 
 def quote(path: Path) -> str:
-    """A path as a shell takes it and a terminal shows it."""
+    """Quote a path for a shell, with control characters escaped for the terminal."""
     return escape_control(shlex.quote(str(path)))

@@ -36,8 +36,8 @@ class Command:
         """Add the command to a group of argparse's subparsers."""
         parser = add_page(group, self.name, self.summary, self.example)
         parser.set_defaults(command=self.run)
-        for option in self.options:
-            option(parser)
+        for one in self.options:
+            one(parser)
 
 
 def command(

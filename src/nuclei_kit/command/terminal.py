@@ -13,7 +13,7 @@ GREEN, YELLOW, RED, BOLD = 32, 33, 31, 1  # codes of ANSI terminals
 
 
 class Failed(Exception):
-    """What was asked for was tried and went wrong: a sentence, and perhaps the lines that show it. Exit status 1."""
+    """A command was tried and failed: one sentence, and perhaps the lines that show why. Exit status 1."""
 
 
 def escape_control(text: str) -> str:
@@ -22,7 +22,7 @@ def escape_control(text: str) -> str:
 
 
 def paint(text: str, code: int) -> str:
-    """The text in a colour, where stdout is a terminal and NO_COLOR is not set (https://no-color.org)."""
+    """Colour a text where stdout is a terminal and NO_COLOR is not set (https://no-color.org)."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"\033[{code}m{text}\033[0m"

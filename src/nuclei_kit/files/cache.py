@@ -20,7 +20,7 @@ CACHE_FORMAT = 3  # raise it when decoding, kinds or the file's layout change
 
 
 def default_cache() -> Path:
-    """The folder for decoded sets: $NUCLEI_CACHE, else ~/.cache/nuclei."""
+    """Choose the folder for decoded sets: $NUCLEI_CACHE, else ~/.cache/nuclei."""
     return Path(os.environ["NUCLEI_CACHE"]) if "NUCLEI_CACHE" in os.environ else Path.home() / ".cache" / "nuclei"
 
 

@@ -22,7 +22,7 @@ MAX_OVERLAP = 0.01  # share of the masks' pixels that two masks claim: more is a
 
 
 class _FolderSource:
-    """The files of an unpacked set, read by name, with their checksums."""
+    """Files of an unpacked set, read by name, with their checksums."""
 
     def __init__(self, path):
         self.path = path
@@ -45,7 +45,7 @@ class _FolderSource:
 
 
 class _ZipSource:
-    """The files of a zip, read by name, with the checksums that its directory holds."""
+    """Files of a zip, read by name, with the checksums that its directory holds."""
 
     def __init__(self, path):
         self.path = path

@@ -99,7 +99,7 @@ def check_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -
 
 
 def _check_image(path, image_id, rles, numbers, shape):
-    """The rules of one image's rows: every run list is well formed, and no two claim a pixel."""
+    """Check the rows of one image: every run list is well formed, and no two share a pixel."""
     height, width = shape or (2**31, 1)
     claimed = []
     for number, rle in zip(numbers, rles, strict=True):
