@@ -118,6 +118,7 @@ def picture(args: Namespace) -> None:
 
 RECIPES_OUT = out_folder(Path("build/cv"), "folder that holds the recipes' runs")
 EXPERIMENTS = Path("build/experiments.csv")
+TABLE = f"the table (default {EXPERIMENTS}; the committed one is docs/experiments.csv)"
 SETTINGS = "settings of src/nuclei/settings/config.py that differ from the preset's"
 
 
@@ -127,7 +128,7 @@ SETTINGS = "settings of src/nuclei/settings/config.py that differ from the prese
     option("recipe", metavar="RECIPE", help="a name for it"),
     option("--folds", metavar="K", type=natural, nargs="+", required=True, help="folds to hold out"),
     option("--set", metavar="NAME=VALUE", nargs="+", default=[], help=SETTINGS),
-    option("--table", metavar="CSV", type=Path, default=EXPERIMENTS, help=f"the table (default {EXPERIMENTS})"),
+    option("--table", metavar="CSV", type=Path, default=EXPERIMENTS, help=TABLE),
     RECIPES_OUT,
     options.DATA,
     options.preset("cpu"),
