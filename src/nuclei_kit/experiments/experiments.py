@@ -19,6 +19,7 @@ from nuclei.training_data.kinds import KINDS
 from nuclei_kit.experiments.home_run import train_at_home
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.folders import HELD_OUT_FILE, in_use, unfinished
+from nuclei_kit.files.limits import check_settings
 from nuclei_kit.files.tables import read_table
 
 COLUMNS = ("date", "commit", "recipe", "command", "minutes", "device", "mean", "spread", *KINDS)
@@ -45,6 +46,7 @@ def change_settings(config, changes):
         if type(value) is not known[name]:
             raise BadInput(f"--set {change}: {name} takes a {known[name].__name__}, as {getattr(config, name)!r}")
         values[name] = value
+    check_settings(values)
     return replace(config, **values)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nuclei.settings.config import BadInput
 from nuclei.settings.files import SUBMISSION_FILE, write_whole
-from nuclei_kit.command.terminal import plain
+from nuclei_kit.command.terminal import escape_control
 from nuclei_kit.kaggle.client import PASSING, ask_patiently, asking, is_page, sign_in
 from nuclei_kit.kaggle.competition import PAGE, check_predicted
 from nuclei_kit.kaggle.kernel import METADATA, ROOT, build_kernel
@@ -206,7 +206,7 @@ class LogPrinter:
             for number, record in enumerate(self.api.kernels_logs_stream(self.kernel)):
                 if number >= self.shown:  # Kaggle starts from the beginning each time
                     self.shown = number + 1
-                    print(plain(str(record.get("data", ""))).rstrip("\n"), file=self.out, flush=True)
+                    print(escape_control(str(record.get("data", ""))).rstrip("\n"), file=self.out, flush=True)
 
     def finish(self):
         """Leaves the rest of a log that was followed a moment to come."""

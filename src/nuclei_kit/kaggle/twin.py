@@ -16,7 +16,7 @@ from pathlib import Path
 from nuclei.competition.data import COMPETITION, TEST_NAMES, TRAIN, last_stage
 from nuclei.settings.config import BadInput, log
 from nuclei.settings.files import SUBMISSION_FILE
-from nuclei_kit.command.terminal import Failed, plain
+from nuclei_kit.command.terminal import Failed, escape_control
 from nuclei_kit.experiments.scoring import check_file
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.folders import KERNEL_LOG_FILE, in_use, unfinished
@@ -113,7 +113,7 @@ def _run_process(command, cwd, environ, log_file, limit):
             for line in process.stdout:
                 kept.write(line)
                 if not START_UP.match(line):
-                    print(plain(line), end="", flush=True)
+                    print(escape_control(line), end="", flush=True)
             status = process.wait()
         finally:
             timer.cancel()

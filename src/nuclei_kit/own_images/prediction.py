@@ -16,7 +16,7 @@ from nuclei.prediction.progress import progress
 from nuclei.run.predictions import Predictions
 from nuclei.settings.config import BadInput, log
 from nuclei.settings.files import SUBMISSION_FILE, write_whole
-from nuclei_kit.command.terminal import plain
+from nuclei_kit.command.terminal import escape_control
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.decoding import decode_image
 from nuclei_kit.files.limits import MAX_PIXEL_BYTES, check_bytes
@@ -120,7 +120,7 @@ def _predict_file(path, segmenter, labels_path, overlay_path, journal):
     cost = {"pixels": image.shape[0] * image.shape[1]}
     blocks = Journal(journal.path.with_name(f"{digest[:16]}.journal"))
     if cost["pixels"] > MAX_WHOLE_PIXELS:
-        labels, cost["seconds"] = segment_blocks(image, segmenter, blocks, plain(path.name))
+        labels, cost["seconds"] = segment_blocks(image, segmenter, blocks, escape_control(path.name))
     else:
         start = time.monotonic()
         labels, _ = segmenter.segment(image)
@@ -129,7 +129,7 @@ def _predict_file(path, segmenter, labels_path, overlay_path, journal):
     step = math.ceil(math.sqrt(cost["pixels"] / MAX_OVERLAY_PIXELS))
     write_png(overlay_path, overlay(*(np.ascontiguousarray(one[::step, ::step]) for one in (image, labels))))
     said = f"{path}: {labels.max(initial=0)} nuclei ({_describe_cost(**cost)})"
-    tqdm.write(plain(said))  # to stdout, above the bar
+    tqdm.write(escape_control(said))  # to stdout, above the bar
     journal.add(key, cost)
     blocks.path.unlink(missing_ok=True)
     return cost

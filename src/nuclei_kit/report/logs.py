@@ -3,7 +3,7 @@
 import numpy as np
 
 from nuclei.settings.config import BadInput
-from nuclei_kit.command.terminal import silence
+from nuclei_kit.command.keras_start import silence
 from nuclei_kit.files.tables import read_table
 
 SCALARS = ("loss", "learning_rate", "tuning_score")  # columns of log.csv, beside step and seconds
