@@ -9,41 +9,41 @@
 #    4  kinds        line   245  what an image shows, told from its pixels: its stain and the size of its nuclei.
 #    5  folds        line   344  parts to train on, to tune on and to hold out, near-duplicates together.
 #    6  targets      line   427  what the network learns from a label image, and how much each pixel weighs.
-#    7  augmentation line   519  random crops of an image and its labels.
-#    8  batches      line   628  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    7  augmentation line   521  random crops of an image and its labels.
+#    8  batches      line   630  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    9  model        line   734  the one-hundred-layer network, and a small U-Net for CPUs.
-#   10  loss         line   850  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   11  optimizer    line   918  Muon for the convolutions, AdamW for biases and normalisation.
-#   12  device       line   948  what the run computes on, and in which precision.
-#   13  parallel     line  1008  one network on several GPUs, a copy on each.
+#    9  model        line   736  the one-hundred-layer network, and a small U-Net for CPUs.
+#   10  loss         line   852  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   11  optimizer    line   920  Muon for the convolutions, AdamW for biases and normalisation.
+#   12  device       line   950  what the run computes on, and in which precision.
+#   13  parallel     line  1010  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   14  schedule     line  1097  how far a training is, and the learning rate there.
-#   15  training_log line  1155  what a training reports of itself, in log.csv and on the screen.
-#   16  train        line  1204  one network inside a time budget.
+#   14  schedule     line  1099  how far a training is, and the learning rate there.
+#   15  training_log line  1157  what a training reports of itself, in log.csv and on the screen.
+#   16  train        line  1206  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   17  tta          line  1409  test-time augmentation, the eight views of an image and their inverses.
-#   18  watershed    line  1444  from probabilities to instances, by flooding from seeds.
-#   19  inference    line  1509  an image of any size through a network of one tile size.
-#   20  segmenter    line  1594  a trained network with its thresholds and settings, saved and loaded.
-#   21  metric       line  1704  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1776  a bar or a line a minute over many images.
-#   23  tuning       line  1793  the score on images with labels, and the thresholds that suit a network.
+#   17  tta          line  1411  test-time augmentation, the eight views of an image and their inverses.
+#   18  watershed    line  1446  from probabilities to instances, by flooding from seeds.
+#   19  inference    line  1511  an image of any size through a network of one tile size.
+#   20  segmenter    line  1596  a trained network with its thresholds and settings, saved and loaded.
+#   21  metric       line  1706  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1778  a bar or a line a minute over many images.
+#   23  tuning       line  1795  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1845  find and read a competition, in zips or folders.
-#   25  submission   line  1932  label images to the rows of Kaggle's CSV.
+#   24  data         line  1847  find and read a competition, in zips or folders.
+#   25  submission   line  1934  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  1972  what each stage of a run costs.
-#   27  predictions  line  1999  the rows of every test image, which get better as the network does.
-#   28  main         line  2062  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2178  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  1974  what each stage of a run costs.
+#   27  predictions  line  2001  the rows of every test image, which get better as the network does.
+#   28  main         line  2064  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2180  what Kaggle runs, its settings from the environment.
 #
-# sources ba37df7de23606f0, this file 71ff0725d5a45d02
+# sources c68971a1ba09602a, this file 0b9c600bab27a156
 
 import csv
 import io
@@ -77,7 +77,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "ba37df7de23606f0"
+SOURCE_HASH = "c68971a1ba09602a"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -232,7 +232,7 @@ class ImageSet:
     overlapping: int = 0
 
     def subset(self, indices: Iterable[int]) -> "ImageSet":
-        """The images at `indices` alone; what was unreadable is left behind."""
+        """Take the images at `indices` alone; what was unreadable is left behind."""
         pick = [int(index) for index in indices]
         return ImageSet(
             [self.ids[i] for i in pick],
@@ -259,7 +259,7 @@ ZOOM_RANGE = (0.25, 3.0)  # least and greatest zoom of an image before the netwo
 
 
 def standardise(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB -> uint8 RGB as the network sees it: bright nuclei on a black background.
+    """Turn uint8 RGB into uint8 RGB as the network sees it: bright nuclei on a black background.
 
     A light image (median over 127) is inverted; then each channel loses its background (2nd percentile) and all three
     are stretched by one factor, so that the 99.8th percentile of the whole is white and hues survive. The factor is
@@ -269,7 +269,7 @@ def standardise(image: np.ndarray) -> np.ndarray:
 
 
 def standard_lut(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
+    """Compute uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
     sparse, levels = _sparse(image), np.arange(256)
     if np.median(sparse) > 127:
         sparse, levels = 255 - sparse, 255 - levels
@@ -280,13 +280,13 @@ def standard_lut(image: np.ndarray) -> np.ndarray:
 
 
 def _sparse(image):
-    """Every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
+    """Take every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
     step = max(1, min(image.shape[:2]) // 128)
     return image[::step, ::step]
 
 
 def image_kind(image: np.ndarray) -> str:
-    """uint8 RGB -> its kind, one of KINDS, from the picture alone.
+    """Tell the kind of an image, uint8 RGB -> one of KINDS, from the picture alone.
 
     Colour (mean spread of the channels over 4 levels) separates the stains, and among them the glass does: the median
     colour of the lighter half, in CIE Lab, is lilac (b* under -12), yellow-brown (b* over 8) or neither. Among grey
@@ -304,7 +304,7 @@ def image_kind(image: np.ndarray) -> str:
 
 
 def nucleus_width(image: np.ndarray) -> float:
-    """The typical width of what is bright in a dark image, in px: twice the inscribed radius of Otsu's components,
+    """Measure the typical width of what is bright in a dark image, px: twice the inscribed radius of Otsu's components,
     the median weighted by area (specks are many and weigh nothing; clumps keep the width of their parts)."""
     grey = cv2.GaussianBlur(standardise(image)[..., 0], (0, 0), 1.5)
     _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -320,7 +320,7 @@ def nucleus_width(image: np.ndarray) -> float:
 
 
 def nucleus_diameter(labels: np.ndarray) -> float:
-    """The typical diameter of the nuclei in labels, in px: that of a disc of equal area, the median weighted by area;
+    """Measure the typical diameter of nuclei in labels, px: that of a disc of equal area, the median weighted by area;
     0.0 where there are none."""
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 0]
@@ -329,7 +329,7 @@ def nucleus_diameter(labels: np.ndarray) -> float:
 
 
 def network_zoom(diameter: float, target: float, share: float) -> float:
-    """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide: float in ZOOM_RANGE.
+    """Choose the zoom at which the network sees an image whose typical nucleus is `diameter` px wide, in ZOOM_RANGE.
 
     It goes `share` (0..1) of the way, in octaves, to where that nucleus would be `target` px wide. Zoomed all the way,
     large nuclei lose the detail of their outlines, and small ones cost time; not at all, the network would have to know
@@ -348,7 +348,7 @@ NEAR_DUPLICATE = 0.9  # correlation of two images' thumbnails
 
 
 def near_duplicates(images: list[np.ndarray]) -> np.ndarray:
-    """Images -> int (N,): one number for all images that are copies of each other up to noise, crop jitter and light.
+    """Group images -> int (N,): one number for all that are copies of each other up to noise, crop jitter and light.
 
     Two images are copies when their 32x32 thumbnails, blurred and standardised, correlate above NEAR_DUPLICATE;
     copies of copies count. Blank images, which have no pattern to compare, stand alone.
@@ -361,7 +361,7 @@ def near_duplicates(images: list[np.ndarray]) -> np.ndarray:
 
 
 def _thumbnail(image):
-    """float32 (1024,) of zero mean and unit length."""
+    """Make float32 (1024,) of zero mean and unit length."""
     small = standardise(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)).max(axis=2)
     flat = cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32).ravel()
     flat -= flat.mean()
@@ -432,7 +432,7 @@ INTERIOR, BORDER, CORE = range(3)
 
 
 def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
-    """labels int32 (H, W) -> targets float32 (H, W, 3) of zeros and ones: interior, border, core.
+    """Turn labels int32 (H, W) into targets float32 (H, W, 3) of zeros and ones: interior, border, core.
 
     - interior: every pixel of a nucleus.
     - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
@@ -451,8 +451,10 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:
-    """labels (H, W) -> float32 (H, W), px from the edge of each pixel's own nucleus, 0 outside. The frame is
-    not an edge: a nucleus that it cuts continues beyond it."""
+    """Measure how deep each pixel is in its own nucleus: labels (H, W) -> float32 (H, W), px from its edge, 0 outside.
+
+    The frame is not an edge: a nucleus that it cuts continues beyond it.
+    """
     ids = labels.astype(np.float32)  # OpenCV's filters refuse int32
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     # At the frame OpenCV's default border never wins, neither in dilation nor in erosion.
@@ -465,7 +467,7 @@ def inner_distance(labels: np.ndarray) -> np.ndarray:
 
 
 def _border_mask(labels):
-    """bool (H, W): within a window as wide as a fifth of the typical nucleus, two different nuclei are seen."""
+    """Mark the pixels, bool (H, W), that see two nuclei in a window as wide as a fifth of the typical one."""
     areas = np.bincount(labels.ravel())[1:]
     if np.count_nonzero(areas) < 2:
         return np.zeros(labels.shape, bool)
@@ -479,7 +481,7 @@ def _border_mask(labels):
 
 
 def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float = 3.0) -> np.ndarray:
-    """The U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
+    """Compute the U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
 
     w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
     nearest nucleus (Ronneberger et al. 2015, section 3, equation 2; there border = 10 and sigma = 5 px). The class
@@ -501,7 +503,7 @@ def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float =
 
 
 def _two_nearest(labels, reach):
-    """Two float32 (H, W): px to the nearest and to the second nearest nucleus, inf where it is `reach` or more away."""
+    """Measure px to the nearest and the second nearest nucleus -> two float32 (H, W), inf from `reach` on."""
     nearest = np.full(labels.shape, np.inf, np.float32)
     second = nearest.copy()
     for index, box in enumerate(ndi.find_objects(labels), start=1):
@@ -528,7 +530,7 @@ ANISOTROPY = 0.25  # octaves between the two axes, both ways
 def augment(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One random crop: uint8 (H, W, 3), int32 (H, W) -> uint8 (crop, crop, 3), int32 (crop, crop).
+    """Take one random crop: uint8 (H, W, 3), int32 (H, W) -> uint8 (crop, crop, 3), int32 (crop, crop).
 
     Args:
         rng: numpy Generator; the same state gives the same crop.
@@ -541,7 +543,7 @@ def augment(
 def warp(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Geometry alone: position, rotation, flip, anisotropy and elastic bending in one resampling of each array.
+    """Change geometry alone: position, rotation, flip, anisotropy and elastic bending in one resampling of each array.
 
     Beyond its frame the image is mirrored. Ids are dealt anew, 1..n: what the crop's frame cuts in two, or the mirror
     shows twice, are two nuclei.
@@ -578,14 +580,14 @@ def _source_grid(shape, rng, crop, zoom):
 
 
 def _source_span(places, length):
-    """What the grid looks at along one axis, as a slice, with a margin for blur: filtering more would cost time."""
+    """Find what the grid reads along one axis, a slice, with a margin for blur: filtering more would cost time."""
     first, last = int(places.min()) - 8, int(places.max()) + 8
     # One pixel at least, even where bending has pushed a small crop off the image.
     return slice(min(max(first, 0), length - 1), max(min(last, length), 1))
 
 
 def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
+    """Change light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
     if rng.random() < 0.15:  # grey: stained tissue seen without its hue
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < 0.15:
@@ -620,7 +622,7 @@ def _tone_curve(rng):
 
 
 def _add_noise(image, rng):
-    """Sensor noise, one field for all channels, as a grey image has it."""
+    """Add sensor noise, one field for all channels, as a grey image has it."""
     field = rng.standard_normal(image.shape[:2], np.float32) * rng.uniform(2, 14)
     return np.clip(image + field[..., None], 0, 255).astype(np.uint8)
 
@@ -666,7 +668,7 @@ class Crops:
         self.zooms = [zoom_for(float(diameter or typical)) for diameter in diameters]
 
     def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), as `make_y` gives it.
+        """Make batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), of `make_y`.
 
         An image that no crop can be made from is left out, with a warning, and another takes its place.
 
@@ -683,7 +685,7 @@ class Crops:
         return x / np.float32(255), y
 
     def _make_crop(self, i, rng):
-        """A crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
+        """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
             image, labels = augment(self.images[i], self.labels[i], rng, self.crop, zoom)
@@ -701,7 +703,7 @@ class Crops:
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
     def stream(self, start: int = 0, ahead: int = 4, workers: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
+        """Yield batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
 
         Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
         """
@@ -720,7 +722,7 @@ class Crops:
 
 
 def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
-    """The chance of each image to be drawn, float64 (N,), summing to 1.
+    """Compute the chance of each image to be drawn, float64 (N,), summing to 1.
 
     A kind with n images is drawn n^(1 - balance) as often as one with a single image: 0 draws images alike, 1 draws
     kinds alike.
@@ -745,7 +747,7 @@ UNET_WIDEST = 256  # most filters of a level
 
 
 def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) -> Model:
-    """The network that a configuration names: "unet" or "one_hundred_layers" (width is then the growth rate)."""
+    """Build the network of a name: "unet" or "one_hundred_layers" (width is then the growth rate)."""
     if name == "one_hundred_layers":
         return one_hundred_layers(width, outputs)
     return unet(width, depth, stem, outputs)
@@ -755,7 +757,7 @@ def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) 
 
 
 def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
-    """U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
+    """Build U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
 
     1 at the entrance + 38 in the dense blocks on the way down + 5 that close them (1x1) + 15 at the bottom + 5
     transposed + 38 on the way up + 1 at the exit. A block on the way up passes on only what it adds (Jegou et al.,
@@ -785,7 +787,7 @@ def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
 
 
 def _dense_block(x, count, growth):
-    """`count` layers, each reading all before it; returns what they added: (N, H, W, count * growth)."""
+    """Add `count` layers, each reading all before it -> what they add: (N, H, W, count * growth)."""
     added = []
     for _ in range(count):
         new = _dense_layer(x, growth, 3)
@@ -808,7 +810,7 @@ def _transition_down(x):
 
 
 def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Model:
-    """A U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
+    """Build a U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
 
     - `stem` 2 or 4: the first convolution works at that stride, the last one (transposed) undoes it, and no level
       runs at full resolution.
@@ -861,7 +863,7 @@ LOG_EPSILON = 1e-6  # least probability in a logarithm, which stays finite
 
 
 def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """-(2 sum(t p) + s) / (sum(t) + sum(p) + s), per image and class, then the mean: a scalar in [-1, 0).
+    """Compute -(2 sum(t p) + s) / (sum(t) + sum(p) + s) per image and class, then the mean: a scalar in [-1, 0).
 
     y_true and y_pred (N, H, W, C). See Milletari et al. 2016, "V-Net", equation 2, without its squares.
     """
@@ -870,7 +872,7 @@ def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
 
 
 def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """-(2 sum(t p) + s) / (sum(t) + sum(p w) + s), per image and class, then the mean: a scalar in [-1, 0).
+    """Compute -(2 sum(t p) + s) / (sum(t) + sum(p w) + s) per image and class, then the mean: a scalar in [-1, 0).
 
     Predicting a nucleus where there is none costs as much as the pixel weighs, so the gap between two touching nuclei
     is costly. With weights of 1 it is `dice`. For trainings of your own: no preset uses it.
@@ -882,7 +884,7 @@ def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
 
 
 def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """sum(w * bce(t, p)) / sum(w), per image and class, then the mean: a scalar, 0 or more.
+    """Compute sum(w * bce(t, p)) / sum(w) per image and class, then the mean: a scalar, 0 or more.
 
     bce(t, p) = -t log p - (1 - t) log(1 - p). y_true as in `weighted_dice`.
     """
@@ -893,7 +895,7 @@ def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTens
 
 
 def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """weighted_crossentropy + dice + 1: what the presets train with; 0 is perfect. y_true as in `weighted_dice`.
+    """Add up weighted_crossentropy + dice + 1, what the presets train with; 0 is perfect. y_true as in `weighted_dice`.
 
     Cross-entropy gives every pixel a gradient, Dice an overlap that does not care how empty the image is. The weights
     are in the cross-entropy alone: where they exceed denominator / numerator of the fraction in `weighted_dice`, that
@@ -904,7 +906,7 @@ def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> Kera
 
 
 def _split_weights(y_true, y_pred):
-    """y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
+    """Split y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
     y_true = ops.cast(y_true, y_pred.dtype)
     return y_true[..., :-1], y_true[..., -1:]
 
@@ -950,7 +952,7 @@ class ConvMuon(keras.optimizers.Muon):
 
 
 def choose_precision() -> str:
-    """The Keras dtype policy that this machine trains fastest in, by name.
+    """Choose the Keras dtype policy, by name, that this machine trains fastest in.
 
     bfloat16 where the hardware multiplies it (CPUs with AVX512-BF16 or AMX, NVIDIA from compute capability 8.0 on),
     float16 on GPUs from 7.0 on (Kaggle's T4), else float32: a CPU without bfloat16 emulates it ten times slower.
@@ -962,19 +964,19 @@ def choose_precision() -> str:
 
 
 def list_gpus() -> list[str]:
-    """The names of the GPUs that Keras's backend sees; keras.distribution fails on JAX without one, and on torch."""
+    """List the GPUs that Keras's backend sees by name; keras.distribution fails on JAX without one, and on torch."""
     return [name for name, _ in _gpus()]
 
 
 def gpu_capability() -> float | None:
-    """The compute capability of the first GPU that Keras sees, or None where there is none."""
+    """Find the compute capability of the first GPU that Keras sees; None where there is none."""
     for _, (major, minor) in _gpus()[:1]:
         return int(major) + int(minor) / 10
     return None
 
 
 def _gpus():
-    """[(name, (major, minor) of the compute capability)]"""
+    """List the GPUs as [(name, (major, minor) of the compute capability)]."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -993,14 +995,14 @@ def _gpus():
 
 
 def _cpu_flags():
-    """The features that Linux lists for the CPU; empty elsewhere."""
+    """Read the features that Linux lists for the CPU; empty elsewhere."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return {flag for line in lines if line.startswith("flags") for flag in line.split()}
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held so far, in GB."""
+    """Tell the most memory that this process has held so far, in GB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)  # macOS counts bytes, Linux kilobytes
 
@@ -1014,7 +1016,7 @@ def peak_memory() -> float:
 
 
 def share_gpus(*batches: int) -> AbstractContextManager:
-    """Context in which to make and compile a network, so that it lives on as many GPUs as divide all of `batches`.
+    """Open a context to make and compile a network in, so that it lives on as many GPUs as divide all of `batches`.
 
     Args:
         batches: the numbers of inputs that the network will be given at a time.
@@ -1030,7 +1032,7 @@ def share_gpus(*batches: int) -> AbstractContextManager:
 
 
 def shared_loss(loss: Callable) -> Callable:
-    """A loss to compile with in `share_gpus`: of each copy's part of the batch, its share of the whole batch's loss.
+    """Make a loss to compile with in `share_gpus`: each copy's share of the whole batch's loss, from its part of it.
 
     TensorFlow adds up the gradients of the copies, and Keras divides only such losses by their number as come one an
     image; ours are means already.
@@ -1044,13 +1046,13 @@ def shared_loss(loss: Callable) -> Callable:
 
 
 def count_copies(model: keras.Model) -> int:
-    """On how many GPUs a network lives; 1 without a GPU."""
+    """Count the GPUs on which a network lives; 1 without a GPU."""
     strategy = _strategy_of(model)
     return strategy.num_replicas_in_sync if strategy else 1
 
 
 def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> float:
-    """One step of training on a batch -> its loss, float.
+    """Take one step of training on a batch -> its loss, float.
 
     Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
     compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
@@ -1072,7 +1074,7 @@ def _train_part(model, x, y):
 
 
 def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """float32 (N, H, W, 3) -> what the network says of it, (N, H, W, C)."""
+    """Ask the network: float32 (N, H, W, 3) -> (N, H, W, C)."""
     strategy = _strategy_of(model)
     if strategy is None:
         return model.predict_on_batch(x)
@@ -1081,13 +1083,13 @@ def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 def _strategy_of(model):
-    """TensorFlow's strategy for a network on several GPUs, else None."""
+    """Find TensorFlow's strategy for a network on several GPUs, else None."""
     strategy = getattr(model, "distribute_strategy", None)
     return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
 
 
 def _share(batch, strategy):
-    """An array's equal parts, one for each copy of the network."""
+    """Cut an array into equal parts, one for each copy of the network."""
     parts = np.split(batch, strategy.num_replicas_in_sync)
     return strategy.experimental_distribute_values_from_function(
         lambda context: keras.ops.convert_to_tensor(parts[context.replica_id_in_sync_group])
@@ -1115,7 +1117,7 @@ class TrainingState:
 
 
 def learning_rate(done: float, peak: float, warmup: float) -> float:
-    """The rate at `done` (0..1) of the schedule: linear up to `peak` in its first `warmup`, then cosine to 0."""
+    """Compute the rate at `done` (0..1) of the schedule: linear to `peak` in the first `warmup`, then cosine to 0."""
     if done < warmup:
         return peak * (done + 1e-3) / (warmup + 1e-3)
     return peak * 0.5 * (1 + np.cos(np.pi * min((done - warmup) / (1 - warmup), 1.0)))
@@ -1217,14 +1219,14 @@ class Keeper:
     """What a run resumes from: nothing on Kaggle, where a dead session loses its files; at home, checkpoints."""
 
     def load(self, part: str) -> tuple[dict, dict] | None:
-        """What was last saved of a part of the run, as (state, arrays); None where there is nothing."""
+        """Return what was last saved of a part of the run as (state, arrays); None where there is nothing."""
 
     def save(self, part: str, state: dict, arrays: dict[str, list] | None = None) -> None:
         """Keep the state, a dict that JSON holds, and the arrays of a part of the run."""
 
 
 def new_model(config: Config) -> keras.Model:
-    """The network that a config describes, with fresh weights: three outputs, see targets."""
+    """Build the network that a config describes, with fresh weights: three outputs, see targets."""
     return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
 
 
@@ -1246,7 +1248,7 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 
 
 def make_crops(config: Config, train: ImageSet) -> Crops:
-    """The random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
+    """Make the random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
     c = config
 
     def make_y(labels):
@@ -1336,7 +1338,7 @@ class _Training:
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def remember(self):
-        """The variables as they are become the last good state, and the keeper's."""
+        """Make the variables, as they are, the last good state, and the keeper's."""
         groups = self._variables().items()
         self.last_good = {name: [keras.ops.convert_to_numpy(one) for one in group] for name, group in groups}
         self.keeper.save("training", vars(self.state), self.last_good)
@@ -1351,7 +1353,7 @@ class _Training:
                 variable.assign(value)
 
     def learn(self, x, y, rate):
-        """One step of training -> its loss. A batch that is too large for the memory is cut in parts from then on."""
+        """Take one step of training -> its loss. A batch too large for the memory is cut into parts from then on."""
         while True:
             self.model.optimizer.learning_rate = rate
             try:
@@ -1382,11 +1384,11 @@ class _Training:
         self._restore()
 
     def _can_cut(self):
-        """Whether half of what is computed at once still has a crop for each copy of the network."""
+        """Tell whether half of what is computed at once still has a crop for each copy of the network."""
         return self.config.train_batch % (2 * self.state.parts * count_copies(self.model)) == 0
 
     def _cut_batches(self):
-        """Half as many crops at once, from the last good state on."""
+        """Compute half as many crops at once, from the last good state on."""
         self.state.parts *= 2
         crops = self.config.train_batch // self.state.parts
         if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
@@ -1401,7 +1403,7 @@ class _Training:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of any backend says that the device's memory is full."""
+    """Tell whether an exception of any backend says that the device's memory is full."""
     text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
     return "resourceexhausted" in text or "outofmemory" in text
 
@@ -1458,7 +1460,7 @@ class Thresholds:
 
 
 def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0) -> np.ndarray:
-    """probs float32 (H, W, 3) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
+    """Flood probs float32 (H, W, 3) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
 
     Seeds are the connected parts of core * (1 - border); they flood the interior by altitude, from the surest pixel
     outwards (scikit-image's watershed; OpenCV's goes by the difference of neighbours and loses pixels to lines). An
@@ -1480,7 +1482,7 @@ def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0)
 
 
 def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
+    """Tell how sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
 
     probs float32 (H, W, 3), labels int32 (H, W) with ids 1..n -> float64 (n,).
     """
@@ -1490,7 +1492,7 @@ def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _large_parts(mask, area):
-    """The connected parts of a mask that have at least `area` px -> int32 (H, W)."""
+    """Number the connected parts of a mask that have at least `area` px -> int32 (H, W)."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     keep = stats[:, cv2.CC_STAT_AREA] >= area
     keep[0] = False
@@ -1525,7 +1527,7 @@ def predict_probs(
     zoom: float = 1.0,
     lut: np.ndarray | None = None,
 ) -> np.ndarray:
-    """uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views.
+    """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views.
 
     Args:
         network: see the module.
@@ -1550,7 +1552,7 @@ def predict_probs(
 def predict_tiled(
     image: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
 ) -> np.ndarray:
-    """uint8 (H, W, 3), as the network sees it -> probs float32 (H, W, C): overlapping tiles, blended with soft seams.
+    """Predict tile by tile, uint8 (H, W, 3) as the network sees it -> probs float32 (H, W, C), blended with soft seams.
 
     Every view of every tile is one input of the network; what comes back is turned upright, weighted by a window that
     fades towards the tile's edge, and summed. An image smaller than the tile is mirrored out to it.
@@ -1577,7 +1579,7 @@ def predict_tiled(
 
 
 def _tile_starts(length, tile, overlap):
-    """Where tiles begin along one axis: evenly spread, the last one ending at `length`."""
+    """Spread the starts of tiles evenly along one axis, so that the last tile ends at `length`."""
     if length <= tile:
         return [0]
     count = int(np.ceil((length - overlap) / (tile - overlap)))
@@ -1585,7 +1587,7 @@ def _tile_starts(length, tile, overlap):
 
 
 def _blend_window(tile, overlap):
-    """float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
+    """Make float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
     ramp = (np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5) / max(overlap, 1)
     edge = np.minimum(ramp, 1).astype(np.float32)
     return (edge[:, None] * edge)[..., None]
@@ -1599,7 +1601,7 @@ def _blend_window(tile, overlap):
 
 @dataclass(frozen=True)
 class Segmenter:
-    """Finds nuclei in images.
+    """A trained network with what it takes to find nuclei in images.
 
     network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
     thresholds: what makes nuclei of probs; config: the run's settings, of which model_, tile_ and tta_ count here.
@@ -1611,7 +1613,7 @@ class Segmenter:
 
     @classmethod
     def load(cls, run: str | Path | None = None) -> "Segmenter":
-        """The segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
+        """Load the segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
 
         Settings of the training alone may be another version's: they have had their effect.
 
@@ -1646,17 +1648,17 @@ class Segmenter:
     def predict(
         self, image: np.ndarray, zoom: float, views: int | None = None, lut: np.ndarray | None = None
     ) -> np.ndarray:
-        """uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
+        """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
         c = self.config
         shown = VIEWS[: views or c.tta_views]
         return predict_probs(image, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom, lut)
 
     def zoom_for(self, diameter: float) -> float:
-        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide, as training did."""
+        """Choose the zoom for an image whose typical nucleus is `diameter` px wide: the one of training."""
         return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom)
 
     def fit_zoom(self, image: np.ndarray) -> float:
-        """The zoom that fits the image's typical nucleus, found by running the network at several.
+        """Find the zoom that fits the image's typical nucleus by running the network at several.
 
         The network sees the image as it is and at half its size. At the wrong scale it sees the grains in a large
         nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the
@@ -1666,7 +1668,7 @@ class Segmenter:
         unsure = replace(self.thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, yet its size tells
 
         def look(zoom):
-            """How sure a look is (the pixels of its nuclei, less those that could be either), and what zoom fits."""
+            """Tell how sure a look is (its nuclei's pixels, less those that could be either), and what zoom fits."""
             probs = self.predict(image, zoom, views=1)
             labels = find_instances(probs, unsure, zoom)
             found = nucleus_diameter(labels)
@@ -1686,7 +1688,7 @@ class Segmenter:
 
 
 def set_up_device() -> None:
-    """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
+    """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
 
@@ -1714,7 +1716,7 @@ IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
 
 
 def overlap_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """How many pixels each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
+    """Count the pixels that each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
 
     `truth` and `predicted` are label images (H, W); labels may have gaps. Nuclei come in ascending order of label. Row
     0 and column 0 are the background, so that sums along rows and columns are the areas of the nuclei.
@@ -1804,13 +1806,13 @@ THRESHOLD_CHOICES = {
 
 
 def score_set(images: ImageSet, segmenter: Segmenter) -> float:
-    """The mean average precision over images with labels, quick: one view, at the zoom that the labels tell."""
+    """Score images with labels by the mean average precision, quickly: one view, at the zoom that the labels tell."""
     cases = _predict_cases(images, segmenter, 1, "check")
     return float(np.mean([_score_case(case, segmenter.thresholds) for case in cases]))
 
 
 def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
-    """The Thresholds that score best on images with labels, from two views: one field at a time."""
+    """Choose the Thresholds that score best on images with labels, from two views: one field at a time."""
     cases = list(_predict_cases(images, segmenter, 2, "tune"))
 
     def score(thresholds):
@@ -1831,7 +1833,7 @@ def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
 
 
 def _predict_cases(images, segmenter, views, name):
-    """Each image's labels, its probs at the zoom that they tell, and that zoom."""
+    """Yield each image's labels, its probs at the zoom that they tell, and that zoom."""
     for image, truth in progress(list(zip(images.images, images.labels, strict=True)), name):
         zoom = segmenter.zoom_for(nucleus_diameter(truth))
         yield truth, segmenter.predict(image, zoom, views), zoom

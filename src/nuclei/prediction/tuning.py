@@ -26,13 +26,13 @@ THRESHOLD_CHOICES = {
 
 
 def score_set(images: ImageSet, segmenter: Segmenter) -> float:
-    """The mean average precision over images with labels, quick: one view, at the zoom that the labels tell."""
+    """Score images with labels by the mean average precision, quickly: one view, at the zoom that the labels tell."""
     cases = _predict_cases(images, segmenter, 1, "check")
     return float(np.mean([_score_case(case, segmenter.thresholds) for case in cases]))
 
 
 def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
-    """The Thresholds that score best on images with labels, from two views: one field at a time."""
+    """Choose the Thresholds that score best on images with labels, from two views: one field at a time."""
     cases = list(_predict_cases(images, segmenter, 2, "tune"))
 
     def score(thresholds):
@@ -53,7 +53,7 @@ def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
 
 
 def _predict_cases(images, segmenter, views, name):
-    """Each image's labels, its probs at the zoom that they tell, and that zoom."""
+    """Yield each image's labels, its probs at the zoom that they tell, and that zoom."""
     for image, truth in progress(list(zip(images.images, images.labels, strict=True)), name):
         zoom = segmenter.zoom_for(nucleus_diameter(truth))
         yield truth, segmenter.predict(image, zoom, views), zoom
