@@ -2,48 +2,48 @@
 #
 # Settings: what can be chosen, and how files are written.
 #    1  config       line    83  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   185  what a run leaves in its folder, written whole or not at all.
+#    2  files        line   180  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   220  a set of decoded images with their labels and kinds.
-#    4  kinds        line   251  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  folds        line   348  parts to train on, to tune on and to hold out, near-duplicates together.
-#    6  targets      line   432  what the network learns from a label image, and how much each pixel weighs.
-#    7  augmentation line   524  random crops of an image and its labels.
-#    8  batches      line   642  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   214  a set of decoded images with their labels and kinds.
+#    4  kinds        line   245  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  folds        line   344  parts to train on, to tune on and to hold out, near-duplicates together.
+#    6  targets      line   427  what the network learns from a label image, and how much each pixel weighs.
+#    7  augmentation line   521  random crops of an image and its labels.
+#    8  batches      line   630  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    9  model        line   750  the one-hundred-layer network, and a small U-Net for CPUs.
-#   10  loss         line   868  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   11  optimizer    line   936  Muon for the convolutions, AdamW for biases and normalisation.
-#   12  device       line   966  what the run computes on, and in which precision.
-#   13  parallel     line  1026  one network on several GPUs, a copy on each.
+#    9  model        line   736  the one-hundred-layer network, and a small U-Net for CPUs.
+#   10  loss         line   852  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   11  optimizer    line   920  Muon for the convolutions, AdamW for biases and normalisation.
+#   12  device       line   950  what the run computes on, and in which precision.
+#   13  parallel     line  1010  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   14  schedule     line  1115  how far a training is, and the learning rate there.
-#   15  training_log line  1173  what a training reports of itself, in log.csv and on the screen.
-#   16  train        line  1222  one network inside a time budget.
+#   14  schedule     line  1099  how far a training is, and the learning rate there.
+#   15  training_log line  1157  what a training reports of itself, in log.csv and on the screen.
+#   16  train        line  1206  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   17  tta          line  1426  test-time augmentation, the eight views of an image and their inverses.
-#   18  watershed    line  1461  from probabilities to instances, by flooding from seeds.
-#   19  inference    line  1526  an image of any size through a network of one tile size.
-#   20  segmenter    line  1609  a trained network with its thresholds and settings, saved and loaded.
-#   21  metric       line  1722  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1794  a bar or a line a minute over many images.
-#   23  tuning       line  1811  the score on images with labels, and the thresholds that suit a network.
+#   17  tta          line  1411  test-time augmentation, the eight views of an image and their inverses.
+#   18  watershed    line  1446  from probabilities to instances, by flooding from seeds.
+#   19  inference    line  1511  an image of any size through a network of one tile size.
+#   20  segmenter    line  1596  a trained network with its thresholds and settings, saved and loaded.
+#   21  metric       line  1706  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1778  a bar or a line a minute over many images.
+#   23  tuning       line  1795  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1862  find and read a competition, in zips or folders.
-#   25  submission   line  1949  label images to the rows of Kaggle's CSV.
+#   24  data         line  1847  find and read a competition, in zips or folders.
+#   25  submission   line  1934  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  1989  what each stage of a run costs.
-#   27  predictions  line  2016  the rows of every test image, which get better as the network does.
-#   28  main         line  2079  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2195  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  1974  what each stage of a run costs.
+#   27  predictions  line  2001  the rows of every test image, which get better as the network does.
+#   28  main         line  2064  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2180  what Kaggle runs, its settings from the environment.
 #
-# sources ab0ab9f2a6c0f862, this file 278564f68a8a7160
+# sources c68971a1ba09602a, this file 0b9c600bab27a156
 
 import csv
 import io
@@ -71,13 +71,13 @@ import keras
 import numpy as np
 import scipy
 import skimage
-from keras import Input, Model, layers, ops
+from keras import Input, KerasTensor, Model, layers, ops
 from scipy import ndimage as ndi
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "ab0ab9f2a6c0f862"
+SOURCE_HASH = "c68971a1ba09602a"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -115,8 +115,8 @@ class Config:
     target_core: float = 0.45  # 0..1, the core is where the distance to the edge exceeds this share of the largest
 
     # Training
-    train_minutes: float = 25.0  # of wall clock for the whole training, tuning included
-    train_steps: int = 0  # above 0 it counts instead of the minutes
+    train_minutes: float = 25.0  # minutes of wall clock for the whole training, tuning included
+    train_steps: int = 0  # steps; above 0 they count instead of the minutes
     train_batch: int = 4  # crops a step
     train_crop: int = 256  # px, a multiple of what the network divides by
     train_rate: float = 6e-3  # peak learning rate of Muon; AdamW, beside it, has a tenth
@@ -132,7 +132,7 @@ class Config:
     tile_overlap: int = 64  # px shared by neighbouring tiles, blended
     tile_batch: int = 1  # tiles in one call of the network
     tta_views: int = 4  # 1, 2, 4 or 8 of the dihedral views
-    tta_minutes: float = 180.0  # of wall clock for the test images; one not reached keeps what one view found earlier
+    tta_minutes: float = 180.0  # minutes of wall clock for the test images; one not reached keeps what one view found
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, before anything is read or trained."""
@@ -169,17 +169,12 @@ class Config:
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
 
 
-_SAMPLE = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
-_SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2}  # a hundred steps or two are few: it must be quick
-_KAGGLE = {"model_name": "one_hundred_layers", "model_width": 16, "train_batch": 8, "tile_batch": 8}
+# docs/results.md has what each costs and scores. The sample's rate is high, since its steps are few.
+_SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
+_SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2}
+_KAGGLE: dict = {"model_name": "one_hundred_layers", "model_width": 16, "train_batch": 8, "tile_batch": 8}
 _KAGGLE |= {"train_minutes": 480.0, "train_rate": 1e-2, "train_checks": 4}
-
-# docs/results.md has what each costs and scores.
-PRESETS = {
-    "sample": Config(data_folds=0, **_SAMPLE),
-    "cpu": Config(),
-    "kaggle": Config(data_folds=0, **_KAGGLE),
-}
+PRESETS = {"sample": Config(data_folds=0, **_SAMPLE), "cpu": Config(), "kaggle": Config(data_folds=0, **_KAGGLE)}
 
 
 # ==== 2. src/nuclei/settings/files.py =============================================================
@@ -187,21 +182,20 @@ PRESETS = {
 
 WEIGHTS_FILE = "model.weights.h5"
 CONFIG_FILE = "config.json"  # settings, thresholds, versions
-LOG_FILE = "log.csv"  # of the training
-STAGES_FILE = "stages.csv"  # what each stage of the run cost
+LOG_FILE = "log.csv"  # rows of the training
+STAGES_FILE = "stages.csv"  # seconds and memory of each stage of the run
 SUBMISSION_FILE = "submission.csv"
-CONFIDENCE_FILE = "confidence.csv"  # of each nucleus in the submission
+CONFIDENCE_FILE = "confidence.csv"  # confidence of each nucleus in the submission
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file so that a reader finds the old one or the new one, never half of either."""
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
-    except OSError as error:  # a full disk gives no name
+    except OSError as error:  # the error of a full disk names no file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         with suppress(OSError):  # a read-only disk refuses even this
@@ -238,7 +232,7 @@ class ImageSet:
     overlapping: int = 0
 
     def subset(self, indices: Iterable[int]) -> "ImageSet":
-        """The images at `indices` alone; what was unreadable is left behind."""
+        """Take the images at `indices` alone; what was unreadable is left behind."""
         pick = [int(index) for index in indices]
         return ImageSet(
             [self.ids[i] for i in pick],
@@ -261,11 +255,11 @@ KINDS = (
     "grey-tissue",  # dark on light grey
 )
 LARGE_NUCLEUS = 30.0  # px, the width that separates the two fluorescence kinds
-ZOOM_RANGE = (0.25, 3.0)  # of what an image is zoomed by before the network sees it
+ZOOM_RANGE = (0.25, 3.0)  # least and greatest zoom of an image before the network sees it
 
 
 def standardise(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB -> uint8 RGB as the network sees it: bright nuclei on a black background.
+    """Turn uint8 RGB into uint8 RGB as the network sees it: bright nuclei on a black background.
 
     A light image (median over 127) is inverted; then each channel loses its background (2nd percentile) and all three
     are stretched by one factor, so that the 99.8th percentile of the whole is white and hues survive. The factor is
@@ -275,7 +269,7 @@ def standardise(image: np.ndarray) -> np.ndarray:
 
 
 def standard_lut(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
+    """Compute uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
     sparse, levels = _sparse(image), np.arange(256)
     if np.median(sparse) > 127:
         sparse, levels = 255 - sparse, 255 - levels
@@ -286,13 +280,13 @@ def standard_lut(image: np.ndarray) -> np.ndarray:
 
 
 def _sparse(image):
-    """Every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
+    """Take every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
     step = max(1, min(image.shape[:2]) // 128)
     return image[::step, ::step]
 
 
 def image_kind(image: np.ndarray) -> str:
-    """uint8 RGB -> its kind, one of KINDS, from the picture alone.
+    """Tell the kind of an image, uint8 RGB -> one of KINDS, from the picture alone.
 
     Colour (mean spread of the channels over 4 levels) separates the stains, and among them the glass does: the median
     colour of the lighter half, in CIE Lab, is lilac (b* under -12), yellow-brown (b* over 8) or neither. Among grey
@@ -310,7 +304,7 @@ def image_kind(image: np.ndarray) -> str:
 
 
 def nucleus_width(image: np.ndarray) -> float:
-    """The typical width of what is bright in a dark image, in px: twice the inscribed radius of Otsu's components,
+    """Measure the typical width of what is bright in a dark image, px: twice the inscribed radius of Otsu's components,
     the median weighted by area (specks are many and weigh nothing; clumps keep the width of their parts)."""
     grey = cv2.GaussianBlur(standardise(image)[..., 0], (0, 0), 1.5)
     _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -319,14 +313,14 @@ def nucleus_width(image: np.ndarray) -> float:
         return 0.0
     # The frame counts as background: a nucleus cut by it shows its half width there.
     distance = cv2.distanceTransform(np.pad(bright, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    radius = np.zeros(count)
-    np.maximum.at(radius, components.ravel(), distance.ravel())
-    areas = np.bincount(components.ravel())[1:]
+    radius, numbers = np.zeros(count), components.ravel().astype(np.intp)
+    np.maximum.at(radius, numbers, distance.ravel())
+    areas = np.bincount(numbers)[1:]
     return 2 * float(np.quantile(radius[1:], 0.5, weights=areas, method="inverted_cdf"))
 
 
 def nucleus_diameter(labels: np.ndarray) -> float:
-    """The typical diameter of the nuclei in labels, in px: that of a disc of equal area, the median weighted by area;
+    """Measure the typical diameter of nuclei in labels, px: that of a disc of equal area, the median weighted by area;
     0.0 where there are none."""
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 0]
@@ -335,12 +329,14 @@ def nucleus_diameter(labels: np.ndarray) -> float:
 
 
 def network_zoom(diameter: float, target: float, share: float) -> float:
-    """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide: float in ZOOM_RANGE.
+    """Choose the zoom at which the network sees an image whose typical nucleus is `diameter` px wide, in ZOOM_RANGE.
 
     It goes `share` (0..1) of the way, in octaves, to where that nucleus would be `target` px wide. Zoomed all the way,
     large nuclei lose the detail of their outlines, and small ones cost time; not at all, the network would have to know
-    every size. Halfway to 32 px, 12 become 20 and 50 become 40.
+    every size. Halfway to 32 px, 12 become 20 and 50 become 40. Without nuclei, where the diameter is 0, it is 1.
     """
+    if diameter == 0:
+        return 1.0
     lowest, highest = ZOOM_RANGE
     return float(min(max((target / diameter) ** share, lowest), highest))
 
@@ -352,7 +348,7 @@ NEAR_DUPLICATE = 0.9  # correlation of two images' thumbnails
 
 
 def near_duplicates(images: list[np.ndarray]) -> np.ndarray:
-    """Images -> int (N,): one number for all images that are copies of each other up to noise, crop jitter and light.
+    """Group images -> int (N,): one number for all that are copies of each other up to noise, crop jitter and light.
 
     Two images are copies when their 32x32 thumbnails, blurred and standardised, correlate above NEAR_DUPLICATE;
     copies of copies count. Blank images, which have no pattern to compare, stand alone.
@@ -365,7 +361,7 @@ def near_duplicates(images: list[np.ndarray]) -> np.ndarray:
 
 
 def _thumbnail(image):
-    """float32 (1024,) of zero mean and unit length."""
+    """Make float32 (1024,) of zero mean and unit length."""
     small = standardise(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)).max(axis=2)
     flat = cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32).ravel()
     flat -= flat.mean()
@@ -374,7 +370,7 @@ def _thumbnail(image):
 
 
 def split_folds(kinds: list[str], groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Deals images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
+    """Deal images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
 
     Args:
         kinds: N strings; the stratum of each image.
@@ -382,19 +378,18 @@ def split_folds(kinds: list[str], groups: np.ndarray, folds: int, seed: int) -> 
         folds: at least 2.
         seed: of the shuffle.
     """
-    kinds, groups = np.asarray(kinds), np.asarray(groups)
-    rng = np.random.default_rng(seed)
-    numbers = rng.permutation(np.unique(groups))
+    strata = np.asarray(kinds)
+    numbers = np.random.default_rng(seed).permutation(np.unique(groups))
     sizes = np.array([np.count_nonzero(groups == g) for g in numbers])
     counts = {kind: np.zeros(folds) for kind in KINDS}
     fold = np.zeros(len(kinds), np.int64)
     # Large groups first, while there is room to balance them; the fold with the fewest of the kind takes the next.
     for number in numbers[np.argsort(-sizes, kind="stable")]:
         members = groups == number
-        here = counts[kinds[members][0]]
-        total = sum(counts.values())
+        here = counts[strata[members][0]]
+        total = np.sum(list(counts.values()), axis=0)
         fold[members] = target = np.lexsort((total, here))[0]
-        for kind in kinds[members]:
+        for kind in strata[members]:
             counts[kind][target] += 1
     return fold
 
@@ -437,7 +432,7 @@ INTERIOR, BORDER, CORE = range(3)
 
 
 def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
-    """labels int32 (H, W) -> targets float32 (H, W, 3) of zeros and ones: interior, border, core.
+    """Turn labels int32 (H, W) into targets float32 (H, W, 3) of zeros and ones: interior, border, core.
 
     - interior: every pixel of a nucleus.
     - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
@@ -456,9 +451,11 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:
-    """labels (H, W) -> float32 (H, W), px from the edge of each pixel's own nucleus, 0 outside. The frame is no edge: a
-    nucleus that it cuts goes on behind it."""
-    ids = labels.astype(np.float32)  # OpenCV's filters take no int32
+    """Measure how deep each pixel is in its own nucleus: labels (H, W) -> float32 (H, W), px from its edge, 0 outside.
+
+    The frame is not an edge: a nucleus that it cuts continues beyond it.
+    """
+    ids = labels.astype(np.float32)  # OpenCV's filters refuse int32
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     # At the frame OpenCV's default border never wins, neither in dilation nor in erosion.
     edge = cv2.dilate(ids, cross) != cv2.erode(ids, cross)
@@ -470,7 +467,7 @@ def inner_distance(labels: np.ndarray) -> np.ndarray:
 
 
 def _border_mask(labels):
-    """bool (H, W): within a window as wide as a fifth of the typical nucleus, two different nuclei are seen."""
+    """Mark the pixels, bool (H, W), that see two nuclei in a window as wide as a fifth of the typical one."""
     areas = np.bincount(labels.ravel())[1:]
     if np.count_nonzero(areas) < 2:
         return np.zeros(labels.shape, bool)
@@ -484,7 +481,7 @@ def _border_mask(labels):
 
 
 def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float = 3.0) -> np.ndarray:
-    """The U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
+    """Compute the U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
 
     w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
     nearest nucleus (Ronneberger et al. 2015, section 3, equation 2; there border = 10 and sigma = 5 px). The class
@@ -506,7 +503,7 @@ def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float =
 
 
 def _two_nearest(labels, reach):
-    """Two float32 (H, W): px to the nearest and to the second nearest nucleus, inf where it is `reach` or more away."""
+    """Measure px to the nearest and the second nearest nucleus -> two float32 (H, W), inf from `reach` on."""
     nearest = np.full(labels.shape, np.inf, np.float32)
     second = nearest.copy()
     for index, box in enumerate(ndi.find_objects(labels), start=1):
@@ -533,7 +530,7 @@ ANISOTROPY = 0.25  # octaves between the two axes, both ways
 def augment(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One random crop: uint8 (H, W, 3), int32 (H, W) -> uint8 (crop, crop, 3), int32 (crop, crop).
+    """Take one random crop: uint8 (H, W, 3), int32 (H, W) -> uint8 (crop, crop, 3), int32 (crop, crop).
 
     Args:
         rng: numpy Generator; the same state gives the same crop.
@@ -546,15 +543,15 @@ def augment(
 def warp(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Geometry alone: position, rotation, flip, anisotropy and elastic bending in one resampling of each array.
+    """Change geometry alone: position, rotation, flip, anisotropy and elastic bending in one resampling of each array.
 
     Beyond its frame the image is mirrored. Ids are dealt anew, 1..n: what the crop's frame cuts in two, or the mirror
     shows twice, are two nuclei.
     """
     columns, rows = _source_grid(image.shape[:2], rng, crop, zoom)
-    top, left, bottom, right = _source_box(rows, columns, image.shape[:2])
-    rows, columns = rows - top, columns - left
-    image, labels = image[top:bottom, left:right], labels[top:bottom, left:right]
+    down, along = _source_span(rows, image.shape[0]), _source_span(columns, image.shape[1])
+    image, labels = image[down, along], labels[down, along]
+    rows, columns = rows - down.start, columns - along.start
     if zoom < 0.75:  # else every second pixel would be skipped: aliasing
         image = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
     # float32 carries ids exactly, up to 2^24; OpenCV does not resample int32
@@ -582,19 +579,15 @@ def _source_grid(shape, rng, crop, zoom):
     return columns.astype(np.float32), rows.astype(np.float32)
 
 
-def _source_box(rows, columns, shape):
-    """The part of the image that the grid looks at, with a margin for blur: filtering more would cost time."""
-    margin = 8
-    box = []
-    for side, length in zip((rows, columns), shape, strict=True):
-        # One pixel at least, even where bending has pushed a small crop off the image.
-        box.append((min(max(int(side.min()) - margin, 0), length - 1), max(min(int(side.max()) + margin, length), 1)))
-    (top, bottom), (left, right) = box
-    return top, left, bottom, right
+def _source_span(places, length):
+    """Find what the grid reads along one axis, a slice, with a margin for blur: filtering more would cost time."""
+    first, last = int(places.min()) - 8, int(places.max()) + 8
+    # One pixel at least, even where bending has pushed a small crop off the image.
+    return slice(min(max(first, 0), length - 1), max(min(last, length), 1))
 
 
 def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
+    """Change light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
     if rng.random() < 0.15:  # grey: stained tissue seen without its hue
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < 0.15:
@@ -615,15 +608,10 @@ def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) ->
 def _shift_hsv(image, rng):
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
     levels = np.arange(256)
-    table = np.stack(
-        [
-            (levels + rng.integers(-15, 16)) % 180,  # OpenCV's hue has 180 steps
-            np.clip(levels * rng.uniform(0.6, 1.4), 0, 255),
-            levels,
-        ],
-        axis=-1,
-    )
-    return cv2.cvtColor(cv2.LUT(hsv, table.astype(np.uint8)[None]), cv2.COLOR_HSV2RGB)
+    hue = (levels + rng.integers(-15, 16)) % 180  # OpenCV's hue has 180 steps
+    saturation = np.clip(levels * rng.uniform(0.6, 1.4), 0, 255)
+    table = np.stack([hue, saturation, levels], axis=-1).astype(np.uint8)
+    return cv2.cvtColor(cv2.LUT(hsv, table[None]), cv2.COLOR_HSV2RGB)
 
 
 def _tone_curve(rng):
@@ -634,7 +622,7 @@ def _tone_curve(rng):
 
 
 def _add_noise(image, rng):
-    """Sensor noise, one field for all channels, as a grey image has it."""
+    """Add sensor noise, one field for all channels, as a grey image has it."""
     field = rng.standard_normal(image.shape[:2], np.float32) * rng.uniform(2, 14)
     return np.clip(image + field[..., None], 0, 255).astype(np.uint8)
 
@@ -642,7 +630,7 @@ def _add_noise(image, rng):
 # ==== 8. src/nuclei/training_data/batches.py ======================================================
 # Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread.
 
-MOST_FAILING_IMAGES = 3  # that crops cannot be made from; beyond this many: a bug, not bad images
+MOST_FAILING_IMAGES = 3  # images that crops cannot be made from; more than this many: a bug, not bad images
 
 
 class Crops:
@@ -662,8 +650,8 @@ class Crops:
     def __init__(
         self,
         images: ImageSet,
-        make_y: Callable,
-        zoom_for: Callable,
+        make_y: Callable[[np.ndarray], np.ndarray],
+        zoom_for: Callable[[float], float],
         batch: int,
         crop: int,
         spread: float,
@@ -676,11 +664,11 @@ class Crops:
         self.failing: dict[str, str] = {}  # id: why no crop could be made of it
         self.chances = draw_chances(images.kinds, balance)
         diameters = np.array([nucleus_diameter(one) for one in images.labels])
-        typical = np.median(diameters[diameters > 0]) if diameters.any() else None
-        self.zooms = [zoom_for(diameter or typical) if diameter or typical else 1.0 for diameter in diameters]
+        typical = np.median(diameters[diameters > 0]) if diameters.any() else 0.0
+        self.zooms = [zoom_for(float(diameter or typical)) for diameter in diameters]
 
     def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), as `make_y` gives it.
+        """Make batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), of `make_y`.
 
         An image that no crop can be made from is left out, with a warning, and another takes its place.
 
@@ -689,17 +677,15 @@ class Crops:
         """
         rng = np.random.default_rng([self.seed, index])
         crops = []
-        for first in rng.choice(len(self.images), self.size, p=self.chances):
-            i, made = first, None
-            while made is None:
-                made = self._make_crop(i, rng)
-                i = rng.choice(len(self.images), p=self.chances) if made is None else i
+        for i in rng.choice(len(self.images), self.size, p=self.chances):
+            while (made := self._make_crop(i, rng)) is None:
+                i = rng.choice(len(self.images), p=self.chances)
             crops.append(made)
         x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
         return x / np.float32(255), y
 
     def _make_crop(self, i, rng):
-        """A crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
+        """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
             image, labels = augment(self.images[i], self.labels[i], rng, self.crop, zoom)
@@ -717,7 +703,7 @@ class Crops:
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
     def stream(self, start: int = 0, ahead: int = 4, workers: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
+        """Yield batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
 
         Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
         """
@@ -736,7 +722,7 @@ class Crops:
 
 
 def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
-    """The chance of each image to be drawn, float64 (N,), summing to 1.
+    """Compute the chance of each image to be drawn, float64 (N,), summing to 1.
 
     A kind with n images is drawn n^(1 - balance) as often as one with a single image: 0 draws images alike, 1 draws
     kinds alike.
@@ -757,11 +743,11 @@ def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
 # FC-DenseNet103 (Jegou et al. 2017, "The One Hundred Layers Tiramisu", table 2): layers of each dense block.
 TIRAMISU_BLOCKS = (4, 5, 7, 10, 12)
 TIRAMISU_BOTTLENECK = 15
-UNET_WIDEST = 256  # filters of a level at most
+UNET_WIDEST = 256  # most filters of a level
 
 
 def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) -> Model:
-    """The network that a configuration names: "unet" or "one_hundred_layers" (width is then the growth rate)."""
+    """Build the network of a name: "unet" or "one_hundred_layers" (width is then the growth rate)."""
     if name == "one_hundred_layers":
         return one_hundred_layers(width, outputs)
     return unet(width, depth, stem, outputs)
@@ -771,7 +757,7 @@ def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) 
 
 
 def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
-    """U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
+    """Build U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
 
     1 at the entrance + 38 in the dense blocks on the way down + 5 that close them (1x1) + 15 at the bottom + 5
     transposed + 38 on the way up + 1 at the exit. A block on the way up passes on only what it adds (Jegou et al.,
@@ -801,7 +787,7 @@ def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
 
 
 def _dense_block(x, count, growth):
-    """`count` layers, each reading all before it; returns what they added: (N, H, W, count * growth)."""
+    """Add `count` layers, each reading all before it -> what they add: (N, H, W, count * growth)."""
     added = []
     for _ in range(count):
         new = _dense_layer(x, growth, 3)
@@ -824,7 +810,7 @@ def _transition_down(x):
 
 
 def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Model:
-    """A U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
+    """Build a U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
 
     - `stem` 2 or 4: the first convolution works at that stride, the last one (transposed) undoes it, and no level
       runs at full resolution.
@@ -839,14 +825,14 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
     """
     inputs = Input((None, None, 3))
     x = _conv(inputs, width, kernel=2 * stem, stride=stem) if stem > 1 else _conv(inputs, width)
+    *filters, widest = (min(width * 2**level, UNET_WIDEST) for level in range(depth + 1))
     skips = []
     for level in range(depth):
-        if level > 0:
-            x = _conv(x, min(width * 2**level, UNET_WIDEST))
-        x = _conv(x, min(width * 2**level, UNET_WIDEST))
+        x = _conv(x, filters[level]) if level else x
+        x = _conv(x, filters[level])
         skips.append(x)
         x = layers.MaxPooling2D(2)(x)
-    x = _conv(_conv(x, min(width * 2**depth, UNET_WIDEST)), min(width * 2**depth, UNET_WIDEST))
+    x = _conv(_conv(x, widest), widest)
     for skip in reversed(skips):
         x = layers.UpSampling2D(2)(layers.Conv2D(skip.shape[-1], 1)(x))
         x = _conv(layers.Add()([x, skip]), skip.shape[-1])
@@ -855,9 +841,7 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
 
 
 def _conv(x, filters, kernel=3, stride=1):
-    x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False, kernel_initializer="he_uniform")(
-        x
-    )
+    x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_uniform")(x)
     return layers.Activation("relu")(layers.BatchNormalization()(x))
 
 
@@ -875,11 +859,11 @@ def _probabilities(logits):
 # the batch would hide the small images in the large ones.
 
 DICE_SMOOTH = 1.0  # s: an empty image, predicted empty, has Dice s / s = 1 and a finite gradient
-LOG_EPSILON = 1e-6  # keeps the logarithm finite
+LOG_EPSILON = 1e-6  # least probability in a logarithm, which stays finite
 
 
-def dice(y_true, y_pred):
-    """-(2 sum(t p) + s) / (sum(t) + sum(p) + s), per image and class, then the mean: a scalar in [-1, 0).
+def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+    """Compute -(2 sum(t p) + s) / (sum(t) + sum(p) + s) per image and class, then the mean: a scalar in [-1, 0).
 
     y_true and y_pred (N, H, W, C). See Milletari et al. 2016, "V-Net", equation 2, without its squares.
     """
@@ -887,11 +871,11 @@ def dice(y_true, y_pred):
     return _dice_mean(y_true, y_pred, 1.0)
 
 
-def weighted_dice(y_true, y_pred):
-    """-(2 sum(t p) + s) / (sum(t) + sum(p w) + s), per image and class, then the mean: a scalar in [-1, 0).
+def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+    """Compute -(2 sum(t p) + s) / (sum(t) + sum(p w) + s) per image and class, then the mean: a scalar in [-1, 0).
 
     Predicting a nucleus where there is none costs as much as the pixel weighs, so the gap between two touching nuclei
-    is costly. With weights of 1 it is `dice`.
+    is costly. With weights of 1 it is `dice`. For trainings of your own: no preset uses it.
 
     y_true (N, H, W, C + 1): targets, then the weight in the last channel (channel 1 where C is 1).
     """
@@ -899,8 +883,8 @@ def weighted_dice(y_true, y_pred):
     return _dice_mean(targets, y_pred, weights)
 
 
-def weighted_crossentropy(y_true, y_pred):
-    """sum(w * bce(t, p)) / sum(w), per image and class, then the mean: a scalar, 0 or more.
+def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+    """Compute sum(w * bce(t, p)) / sum(w) per image and class, then the mean: a scalar, 0 or more.
 
     bce(t, p) = -t log p - (1 - t) log(1 - p). y_true as in `weighted_dice`.
     """
@@ -910,8 +894,8 @@ def weighted_crossentropy(y_true, y_pred):
     return ops.mean(ops.sum(weights * bce, axis=(1, 2)) / ops.sum(weights, axis=(1, 2)))
 
 
-def weighted_crossentropy_dice(y_true, y_pred):
-    """weighted_crossentropy + dice + 1: what the presets train with; 0 is perfect. y_true as in `weighted_dice`.
+def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+    """Add up weighted_crossentropy + dice + 1, what the presets train with; 0 is perfect. y_true as in `weighted_dice`.
 
     Cross-entropy gives every pixel a gradient, Dice an overlap that does not care how empty the image is. The weights
     are in the cross-entropy alone: where they exceed denominator / numerator of the fraction in `weighted_dice`, that
@@ -922,7 +906,7 @@ def weighted_crossentropy_dice(y_true, y_pred):
 
 
 def _split_weights(y_true, y_pred):
-    """y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
+    """Split y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
     y_true = ops.cast(y_true, y_pred.dtype)
     return y_true[..., :-1], y_true[..., -1:]
 
@@ -936,12 +920,12 @@ def _dice_mean(targets, probs, weights):
 # ==== 11. src/nuclei/network/optimizer.py =========================================================
 # Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
 
-ADAM_SHARE = 0.1  # of Muon's learning rate, which is larger than AdamW can bear
-NEWTON_SCHULZ_STEPS = 4  # of the five that are usual: the last one changes little and costs a twentieth of a CPU's step
+ADAM_SHARE = 0.1  # AdamW's learning rate in Muon's, which is larger than AdamW can bear
+NEWTON_SCHULZ_STEPS = 4  # iterations; the usual fifth changes little and costs a twentieth of a CPU's step
 
 
 class ConvMuon(keras.optimizers.Muon):
-    """Keras's Muon, which takes matrices alone, made to take the kernels of convolutions.
+    """Keras's Muon, which is made for matrices, for the kernels of convolutions.
 
     Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes the momentum of each matrix orthogonal before it
     takes the step, so that it learns in all directions alike. A kernel (height, width, in, out) is the matrix (height *
@@ -952,14 +936,14 @@ class ConvMuon(keras.optimizers.Muon):
     def _should_use_adamw(self, variable):
         return len(variable.shape) != 4
 
-    def zeropower_via_newtonschulz5(self, x, steps):
-        """The kernel's momentum x, (height, width, in, out), made orthogonal as a matrix and scaled."""
+    def zeropower_via_newtonschulz5(self, x: KerasTensor, steps: int) -> KerasTensor:
+        """Make the kernel's momentum x, (height, width, in, out), orthogonal as a matrix, and scale it."""
         matrix = ops.reshape(x, (-1, x.shape[-1]))
         step = super().lr_adjust(super().zeropower_via_newtonschulz5(matrix, steps))
         return ops.reshape(step, x.shape)
 
-    def lr_adjust(self, x):
-        """Nothing more: the scale goes by the matrix, whose shape is gone here."""
+    def lr_adjust(self, x: KerasTensor) -> KerasTensor:
+        """Leave it: the scale goes by the matrix, whose shape is gone here."""
         return x
 
 
@@ -968,7 +952,7 @@ class ConvMuon(keras.optimizers.Muon):
 
 
 def choose_precision() -> str:
-    """The Keras dtype policy that this machine trains fastest in, by name.
+    """Choose the Keras dtype policy, by name, that this machine trains fastest in.
 
     bfloat16 where the hardware multiplies it (CPUs with AVX512-BF16 or AMX, NVIDIA from compute capability 8.0 on),
     float16 on GPUs from 7.0 on (Kaggle's T4), else float32: a CPU without bfloat16 emulates it ten times slower.
@@ -980,25 +964,25 @@ def choose_precision() -> str:
 
 
 def list_gpus() -> list[str]:
-    """The names of the GPUs that Keras's backend sees; keras.distribution fails on JAX without one, and on torch."""
+    """List the GPUs that Keras's backend sees by name; keras.distribution fails on JAX without one, and on torch."""
     return [name for name, _ in _gpus()]
 
 
 def gpu_capability() -> float | None:
-    """The compute capability of the first GPU that Keras sees, or None where there is none."""
+    """Find the compute capability of the first GPU that Keras sees; None where there is none."""
     for _, (major, minor) in _gpus()[:1]:
         return int(major) + int(minor) / 10
     return None
 
 
 def _gpus():
-    """[(name, (major, minor) of the compute capability)]"""
+    """List the GPUs as [(name, (major, minor) of the compute capability)]."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         ask = tf.config.experimental.get_device_details
-        gpus = zip(tf.config.list_logical_devices("GPU"), tf.config.list_physical_devices("GPU"), strict=False)
-        return [(gpu.name, ask(device).get("compute_capability", (0, 0))) for gpu, device in gpus]
+        pairs = zip(tf.config.list_logical_devices("GPU"), tf.config.list_physical_devices("GPU"), strict=False)
+        return [(gpu.name, ask(device).get("compute_capability", (0, 0))) for gpu, device in pairs]
     if keras.backend.backend() == "jax":
         import jax
 
@@ -1011,14 +995,14 @@ def _gpus():
 
 
 def _cpu_flags():
-    """The features that Linux lists for the CPU; empty elsewhere."""
+    """Read the features that Linux lists for the CPU; empty elsewhere."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return {flag for line in lines if line.startswith("flags") for flag in line.split()}
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held so far, in GB."""
+    """Tell the most memory that this process has held so far, in GB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)  # macOS counts bytes, Linux kilobytes
 
@@ -1026,13 +1010,13 @@ def peak_memory() -> float:
 # ==== 13. src/nuclei/network/parallel.py ==========================================================
 # Parallel: one network on several GPUs, a copy on each.
 #
-# With TensorFlow alone; every other machine has one copy. A network that is made in `share_gpus`, and compiled there
-# with a `shared_loss`, is trained by `train_step` and called by `predict_step`: each copy takes its part of the
+# With TensorFlow alone: on the other backends there is one copy. A network that is made in `share_gpus`, and compiled
+# there with a `shared_loss`, is trained by `train_step` and called by `predict_step`: each copy takes its part of the
 # batch, and all make the same step, along the mean of the gradients.
 
 
 def share_gpus(*batches: int) -> AbstractContextManager:
-    """Context in which to make and compile a network, so that it lives on as many GPUs as divide all of `batches`.
+    """Open a context to make and compile a network in, so that it lives on as many GPUs as divide all of `batches`.
 
     Args:
         batches: the numbers of inputs that the network will be given at a time.
@@ -1048,7 +1032,7 @@ def share_gpus(*batches: int) -> AbstractContextManager:
 
 
 def shared_loss(loss: Callable) -> Callable:
-    """A loss to compile with in `share_gpus`: of each copy's part of the batch, its share of the whole batch's loss.
+    """Make a loss to compile with in `share_gpus`: each copy's share of the whole batch's loss, from its part of it.
 
     TensorFlow adds up the gradients of the copies, and Keras divides only such losses by their number as come one an
     image; ours are means already.
@@ -1062,13 +1046,13 @@ def shared_loss(loss: Callable) -> Callable:
 
 
 def count_copies(model: keras.Model) -> int:
-    """On how many GPUs a network lives; 1 without a GPU."""
+    """Count the GPUs on which a network lives; 1 without a GPU."""
     strategy = _strategy_of(model)
     return strategy.num_replicas_in_sync if strategy else 1
 
 
 def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> float:
-    """One step of training on a batch -> its loss, float.
+    """Take one step of training on a batch -> its loss, float.
 
     Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
     compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
@@ -1090,7 +1074,7 @@ def _train_part(model, x, y):
 
 
 def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """float32 (N, H, W, 3) -> what the network says of it, (N, H, W, C)."""
+    """Ask the network: float32 (N, H, W, 3) -> (N, H, W, C)."""
     strategy = _strategy_of(model)
     if strategy is None:
         return model.predict_on_batch(x)
@@ -1099,13 +1083,13 @@ def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 def _strategy_of(model):
-    """TensorFlow's strategy for a network on several GPUs, else None."""
+    """Find TensorFlow's strategy for a network on several GPUs, else None."""
     strategy = getattr(model, "distribute_strategy", None)
     return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
 
 
 def _share(batch, strategy):
-    """An array's equal parts, one for each copy of the network."""
+    """Cut an array into equal parts, one for each copy of the network."""
     parts = np.split(batch, strategy.num_replicas_in_sync)
     return strategy.experimental_distribute_values_from_function(
         lambda context: keras.ops.convert_to_tensor(parts[context.replica_id_in_sync_group])
@@ -1115,7 +1099,7 @@ def _share(batch, strategy):
 # ==== 14. src/nuclei/training/schedule.py =========================================================
 # Schedule: how far a training is, and the learning rate there.
 
-TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
+TUNING_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
 
 
 @dataclass
@@ -1124,16 +1108,16 @@ class TrainingState:
 
     step: int = 0  # optimiser steps taken
     done: float = 0.0  # 0..1 of the schedule
-    seconds: float = 0.0  # of training
-    start: float | None = None  # the seconds at the end of the first step
-    halvings: int = 0  # of the learning rate
-    parts: int = 1  # into which each batch is cut, for want of memory
-    losses: list[float] = field(default_factory=list)  # of the steps since the log's last row
-    rows: list[list] = field(default_factory=list)  # of the log
+    seconds: float = 0.0  # seconds of training so far
+    start: float | None = None  # seconds at the end of the first step
+    halvings: int = 0  # halvings of the learning rate
+    parts: int = 1  # parts into which each batch is cut, for want of memory
+    losses: list[float] = field(default_factory=list)  # losses of the steps since the log's last row
+    rows: list[list] = field(default_factory=list)  # rows of the log
 
 
 def learning_rate(done: float, peak: float, warmup: float) -> float:
-    """The rate at `done` (0..1) of the schedule: linear up to `peak` in its first `warmup`, then cosine to 0."""
+    """Compute the rate at `done` (0..1) of the schedule: linear to `peak` in the first `warmup`, then cosine to 0."""
     if done < warmup:
         return peak * (done + 1e-3) / (warmup + 1e-3)
     return peak * 0.5 * (1 + np.cos(np.pi * min((done - warmup) / (1 - warmup), 1.0)))
@@ -1173,14 +1157,14 @@ class Schedule:
 # ==== 15. src/nuclei/training/training_log.py =====================================================
 # Training log: what a training reports of itself, in log.csv and on the screen.
 
-LOG_EVERY = 64  # steps
+LOG_EVERY = 64  # steps between two rows
 
 
 class TrainingLog:
     """A row of log.csv every LOG_EVERY steps, a live bar in a terminal, and elsewhere a line with each row.
 
     Args:
-        path: of log.csv. Rows that were written there after the state that a training resumes from are overwritten.
+        path: of log.csv. Rows later than the state that a training resumes from are overwritten.
         state: the training's.
     """
 
@@ -1222,27 +1206,27 @@ class TrainingLog:
 # ==== 16. src/nuclei/training/train.py ============================================================
 # Train: one network inside a time budget.
 #
-# The loop is our own, since Keras's fit knows no clock: here the learning rate goes by the time that is left. A
-# training that breaks down (a loss of NaN, a full memory) goes on from its last good state, and one that was cut off
-# resumes to the same weights, bit for bit.
+# The loop is our own, since Keras's fit goes by epochs: here the learning rate goes by the time that is left. A
+# training that breaks down (a loss of NaN, a full memory) resumes from its last good state, and one that was cut off
+# ends with the weights of an unbroken one, bit for bit.
 
 EXPLODED_LOSS = 5.0  # an untrained network has a loss of about 1.5; above this after the first log row it has diverged
-MOST_HALVINGS = 3  # of the learning rate, one each time that the training breaks down
-REMEMBER_SECONDS = 120.0  # between two good states: what a breakdown or a kill can cost
+MOST_HALVINGS = 3  # halvings of the learning rate, one each time that the training breaks down
+REMEMBER_SECONDS = 120.0  # seconds between two good states: what a breakdown or a kill can cost
 
 
 class Keeper:
     """What a run resumes from: nothing on Kaggle, where a dead session loses its files; at home, checkpoints."""
 
     def load(self, part: str) -> tuple[dict, dict] | None:
-        """What was last saved of a part of the run, as (state, arrays); None where there is nothing."""
+        """Return what was last saved of a part of the run as (state, arrays); None where there is nothing."""
 
     def save(self, part: str, state: dict, arrays: dict[str, list] | None = None) -> None:
         """Keep the state, a dict that JSON holds, and the arrays of a part of the run."""
 
 
 def new_model(config: Config) -> keras.Model:
-    """The network that a config describes, with fresh weights: three outputs, see targets."""
+    """Build the network that a config describes, with fresh weights: three outputs, see targets."""
     return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
 
 
@@ -1264,23 +1248,24 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 
 
 def make_crops(config: Config, train: ImageSet) -> Crops:
-    """The random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
+    """Make the random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
+    c = config
 
     def make_y(labels):
-        targets = make_targets(labels, config.target_core)
-        weights = pixel_weights(labels, config.target_border, config.target_sigma, config.target_rare)
-        return np.concatenate([targets, weights[..., None]], axis=-1)
+        weights = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+        return np.concatenate([make_targets(labels, c.target_core), weights[..., None]], axis=-1)
 
-    zoom_for = partial(network_zoom, target=config.model_diameter, share=config.model_zoom)
-    sizes, chance = (
-        (config.train_batch, config.train_crop),
-        (config.train_zoom, config.train_balance, config.train_seed),
-    )
-    return Crops(train, make_y, zoom_for, *sizes, *chance)
+    zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
+    return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)
 
 
 def train_model(
-    config: Config, train: ImageSet, log_file: Path, keeper: Keeper, check: Callable, start: list | None = None
+    config: Config,
+    train: ImageSet,
+    log_file: Path,
+    keeper: Keeper,
+    check: Callable[[Callable, bool], float | None],
+    start: list[np.ndarray] | None = None,
 ) -> keras.Model:
     """Train a network, or resume -> the Model with its last weights.
 
@@ -1324,7 +1309,7 @@ def train_model(
                 training.remember()
             if state.done >= 1:
                 break
-    log.info("%d crops in %.0f s", state.step * config.train_batch, state.seconds)
+    log.info("trained on %d crops in %.0f s", state.step * config.train_batch, state.seconds)
     return training.bare
 
 
@@ -1353,7 +1338,7 @@ class _Training:
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def remember(self):
-        """The variables as they are become the last good state, and the keeper's."""
+        """Make the variables, as they are, the last good state, and the keeper's."""
         groups = self._variables().items()
         self.last_good = {name: [keras.ops.convert_to_numpy(one) for one in group] for name, group in groups}
         self.keeper.save("training", vars(self.state), self.last_good)
@@ -1368,7 +1353,7 @@ class _Training:
                 variable.assign(value)
 
     def learn(self, x, y, rate):
-        """One step of training -> its loss. A batch that is too large for the memory is cut in parts from then on."""
+        """Take one step of training -> its loss. A batch too large for the memory is cut into parts from then on."""
         while True:
             self.model.optimizer.learning_rate = rate
             try:
@@ -1399,11 +1384,11 @@ class _Training:
         self._restore()
 
     def _can_cut(self):
-        """Whether half of what is computed at once still has a crop for each copy of the network."""
+        """Tell whether half of what is computed at once still has a crop for each copy of the network."""
         return self.config.train_batch % (2 * self.state.parts * count_copies(self.model)) == 0
 
     def _cut_batches(self):
-        """Half as many crops at once, from the last good state on."""
+        """Compute half as many crops at once, from the last good state on."""
         self.state.parts *= 2
         crops = self.config.train_batch // self.state.parts
         if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
@@ -1418,7 +1403,7 @@ class _Training:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of any backend says that the device's memory is full."""
+    """Tell whether an exception of any backend says that the device's memory is full."""
     text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
     return "resourceexhausted" in text or "outofmemory" in text
 
@@ -1475,7 +1460,7 @@ class Thresholds:
 
 
 def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0) -> np.ndarray:
-    """probs float32 (H, W, 3) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
+    """Flood probs float32 (H, W, 3) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
 
     Seeds are the connected parts of core * (1 - border); they flood the interior by altitude, from the surest pixel
     outwards (scikit-image's watershed; OpenCV's goes by the difference of neighbours and loses pixels to lines). An
@@ -1497,7 +1482,7 @@ def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0)
 
 
 def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
+    """Tell how sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
 
     probs float32 (H, W, 3), labels int32 (H, W) with ids 1..n -> float64 (n,).
     """
@@ -1507,7 +1492,7 @@ def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _large_parts(mask, area):
-    """The connected parts of a mask that have at least `area` px -> int32 (H, W)."""
+    """Number the connected parts of a mask that have at least `area` px -> int32 (H, W)."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     keep = stats[:, cv2.CC_STAT_AREA] >= area
     keep[0] = False
@@ -1529,10 +1514,12 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
 # The network is any callable: float32 (batch, tile, tile, 3) in 0..1 -> float32 (batch, tile, tile, C). It always sees
 # the same shape, so that TensorFlow and JAX compile once, and its memory is bounded by the tile, not by the image.
 
+Network = Callable[[np.ndarray], np.ndarray]
+
 
 def predict_probs(
     image: np.ndarray,
-    network: Callable,
+    network: Network,
     tile: int,
     overlap: int,
     batch: int,
@@ -1540,7 +1527,7 @@ def predict_probs(
     zoom: float = 1.0,
     lut: np.ndarray | None = None,
 ) -> np.ndarray:
-    """uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views.
+    """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views.
 
     Args:
         network: see the module.
@@ -1563,9 +1550,9 @@ def predict_probs(
 
 
 def predict_tiled(
-    image: np.ndarray, network: Callable, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
+    image: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
 ) -> np.ndarray:
-    """uint8 (H, W, 3), as the network sees it -> probs float32 (H, W, C): overlapping tiles, blended with soft seams.
+    """Predict tile by tile, uint8 (H, W, 3) as the network sees it -> probs float32 (H, W, C), blended with soft seams.
 
     Every view of every tile is one input of the network; what comes back is turned upright, weighted by a window that
     fades towards the tile's edge, and summed. An image smaller than the tile is mirrored out to it.
@@ -1592,7 +1579,7 @@ def predict_tiled(
 
 
 def _tile_starts(length, tile, overlap):
-    """Where tiles begin along one axis: evenly spread, the last one ending at `length`."""
+    """Spread the starts of tiles evenly along one axis, so that the last tile ends at `length`."""
     if length <= tile:
         return [0]
     count = int(np.ceil((length - overlap) / (tile - overlap)))
@@ -1600,7 +1587,7 @@ def _tile_starts(length, tile, overlap):
 
 
 def _blend_window(tile, overlap):
-    """float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
+    """Make float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
     ramp = (np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5) / max(overlap, 1)
     edge = np.minimum(ramp, 1).astype(np.float32)
     return (edge[:, None] * edge)[..., None]
@@ -1614,19 +1601,19 @@ def _blend_window(tile, overlap):
 
 @dataclass(frozen=True)
 class Segmenter:
-    """Finds nuclei in images.
+    """A trained network with what it takes to find nuclei in images.
 
-    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable, see inference;
+    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
     thresholds: what makes nuclei of probs; config: the run's settings, of which model_, tile_ and tta_ count here.
     """
 
-    network: Callable
+    network: Network
     thresholds: Thresholds
     config: Config
 
     @classmethod
     def load(cls, run: str | Path | None = None) -> "Segmenter":
-        """The segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
+        """Load the segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
 
         Settings of the training alone may be another version's: they have had their effect.
 
@@ -1661,17 +1648,17 @@ class Segmenter:
     def predict(
         self, image: np.ndarray, zoom: float, views: int | None = None, lut: np.ndarray | None = None
     ) -> np.ndarray:
-        """uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
+        """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
         c = self.config
         shown = VIEWS[: views or c.tta_views]
         return predict_probs(image, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom, lut)
 
     def zoom_for(self, diameter: float) -> float:
-        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide; 1 where it is 0."""
-        return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom) if diameter else 1.0
+        """Choose the zoom for an image whose typical nucleus is `diameter` px wide: the one of training."""
+        return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom)
 
     def fit_zoom(self, image: np.ndarray) -> float:
-        """The zoom that fits the image's typical nucleus, found by running the network at several.
+        """Find the zoom that fits the image's typical nucleus by running the network at several.
 
         The network sees the image as it is and at half its size. At the wrong scale it sees the grains in a large
         nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the
@@ -1681,7 +1668,7 @@ class Segmenter:
         unsure = replace(self.thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, yet its size tells
 
         def look(zoom):
-            """How sure a look is (the pixels of its nuclei, less those that could be either), and what zoom fits."""
+            """Tell how sure a look is (its nuclei's pixels, less those that could be either), and what zoom fits."""
             probs = self.predict(image, zoom, views=1)
             labels = find_instances(probs, unsure, zoom)
             found = nucleus_diameter(labels)
@@ -1700,11 +1687,8 @@ class Segmenter:
         return corrected or first
 
 
-# ---- a run's folder ----------------------------------------------------------------------------
-
-
 def set_up_device() -> None:
-    """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
+    """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
 
@@ -1722,9 +1706,9 @@ def save_run(folder: Path, model: keras.Model, thresholds: Thresholds, config: C
 # ==== 21. src/nuclei/prediction/metric.py =========================================================
 # Metric: one overlap matrix, IoU, precision at ten thresholds.
 #
-# A predicted nucleus is a hit at threshold t if its intersection over union with a true nucleus is greater than t. The
-# score of an image is the mean over t = 0.50, 0.55, ..., 0.95 of tp / (tp + fp + fn); the score of a submission is the
-# mean over its images (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
+# A predicted nucleus is a true positive, a hit, at threshold t if its intersection over union (IoU) with a true one is
+# greater than t. The score of an image is the mean over t = 0.50, 0.55, ..., 0.95 of tp / (tp + fp + fn); that of a
+# submission is the mean over images (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
 
 # A hit is strictly above its threshold. An IoU of exactly 3/4 and the threshold 75 / 100 are the same float, because
 # one division rounds equal fractions alike; the sums inside np.arange(0.5, 1, 0.05) drift off (0.6000000000000001).
@@ -1732,7 +1716,7 @@ IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
 
 
 def overlap_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """How many pixels each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
+    """Count the pixels that each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
 
     `truth` and `predicted` are label images (H, W); labels may have gaps. Nuclei come in ascending order of label. Row
     0 and column 0 are the background, so that sums along rows and columns are the areas of the nuclei.
@@ -1766,7 +1750,7 @@ def iou_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def matches_at_thresholds(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count hits, false alarms and misses: `tp`, `fp`, `fn`, each int64 (10,), at IOU_THRESHOLDS."""
+    """Count true positives, false positives and false negatives at IOU_THRESHOLDS: each int64 (10,)."""
     iou = iou_matrix(truth, predicted)
     n_truth, n_predicted = iou.shape
     # No assignment problem to solve. If IoU(T, P) > 1/2, T covers more than half of P, and two nuclei that don't
@@ -1794,7 +1778,7 @@ def average_precision(truth: np.ndarray, predicted: np.ndarray) -> float:
 # ==== 22. src/nuclei/prediction/progress.py =======================================================
 # Progress: a bar or a line a minute over many images.
 
-PROGRESS_SECONDS = 60  # between two lines
+PROGRESS_SECONDS = 60  # seconds between two log lines
 
 
 def progress(items: Sequence, name: str) -> Iterator:
@@ -1822,29 +1806,18 @@ THRESHOLD_CHOICES = {
 
 
 def score_set(images: ImageSet, segmenter: Segmenter) -> float:
-    """The mean average precision over images with labels, quick: one view, at the zoom that the labels tell."""
-    scores = []
-    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "check"):
-        zoom = segmenter.zoom_for(nucleus_diameter(truth))
-        labels = find_instances(segmenter.predict(image, zoom, views=1), segmenter.thresholds, zoom)
-        scores.append(average_precision(truth, labels))
-    return float(np.mean(scores))
+    """Score images with labels by the mean average precision, quickly: one view, at the zoom that the labels tell."""
+    cases = _predict_cases(images, segmenter, 1, "check")
+    return float(np.mean([_score_case(case, segmenter.thresholds) for case in cases]))
 
 
 def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
-    """The Thresholds that score best on images with labels, from two views: one field at a time."""
-    cases = []
-    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "tune"):
-        zoom = segmenter.zoom_for(nucleus_diameter(truth))
-        cases.append((truth, segmenter.predict(image, zoom, views=2), zoom))
+    """Choose the Thresholds that score best on images with labels, from two views: one field at a time."""
+    cases = list(_predict_cases(images, segmenter, 2, "tune"))
 
     def score(thresholds):
-        def score_one(case):
-            truth, probs, zoom = case
-            return average_precision(truth, find_instances(probs, thresholds, zoom))
-
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.mean(list(pool.map(score_one, cases)))
+            return np.mean(list(pool.map(partial(_score_case, thresholds=thresholds), cases)))
 
     # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
     best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
@@ -1857,6 +1830,18 @@ def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
                 best, best_score = candidate, candidate_score
     log.info("thresholds %s score %.4f on the tuning images", best, best_score)
     return best
+
+
+def _predict_cases(images, segmenter, views, name):
+    """Yield each image's labels, its probs at the zoom that they tell, and that zoom."""
+    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), name):
+        zoom = segmenter.zoom_for(nucleus_diameter(truth))
+        yield truth, segmenter.predict(image, zoom, views), zoom
+
+
+def _score_case(case, thresholds):
+    truth, probs, zoom = case
+    return average_precision(truth, find_instances(probs, thresholds, zoom))
 
 
 # ==== 24. src/nuclei/competition/data.py ==========================================================

@@ -7,14 +7,14 @@ Sums run over the pixels of one image and one class; the mean is then taken over
 the batch would hide the small images in the large ones.
 """
 
-from keras import ops
+from keras import KerasTensor, ops
 
 DICE_SMOOTH = 1.0  # s: an empty image, predicted empty, has Dice s / s = 1 and a finite gradient
-LOG_EPSILON = 1e-6  # keeps the logarithm finite
+LOG_EPSILON = 1e-6  # least probability in a logarithm, which stays finite
 
 
-def dice(y_true, y_pred):
-    """-(2 sum(t p) + s) / (sum(t) + sum(p) + s), per image and class, then the mean: a scalar in [-1, 0).
+def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+    """Compute -(2 sum(t p) + s) / (sum(t) + sum(p) + s) per image and class, then the mean: a scalar in [-1, 0).
 
     y_true and y_pred (N, H, W, C). See Milletari et al. 2016, "V-Net", equation 2, without its squares.
     """
@@ -22,11 +22,11 @@ def dice(y_true, y_pred):
     return _dice_mean(y_true, y_pred, 1.0)
 
 
-def weighted_dice(y_true, y_pred):
-    """-(2 sum(t p) + s) / (sum(t) + sum(p w) + s), per image and class, then the mean: a scalar in [-1, 0).
+def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+    """Compute -(2 sum(t p) + s) / (sum(t) + sum(p w) + s) per image and class, then the mean: a scalar in [-1, 0).
 
     Predicting a nucleus where there is none costs as much as the pixel weighs, so the gap between two touching nuclei
-    is costly. With weights of 1 it is `dice`.
+    is costly. With weights of 1 it is `dice`. For trainings of your own: no preset uses it.
 
     y_true (N, H, W, C + 1): targets, then the weight in the last channel (channel 1 where C is 1).
     """
@@ -34,8 +34,8 @@ def weighted_dice(y_true, y_pred):
     return _dice_mean(targets, y_pred, weights)
 
 
-def weighted_crossentropy(y_true, y_pred):
-    """sum(w * bce(t, p)) / sum(w), per image and class, then the mean: a scalar, 0 or more.
+def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+    """Compute sum(w * bce(t, p)) / sum(w) per image and class, then the mean: a scalar, 0 or more.
 
     bce(t, p) = -t log p - (1 - t) log(1 - p). y_true as in `weighted_dice`.
     """
@@ -45,8 +45,8 @@ def weighted_crossentropy(y_true, y_pred):
     return ops.mean(ops.sum(weights * bce, axis=(1, 2)) / ops.sum(weights, axis=(1, 2)))
 
 
-def weighted_crossentropy_dice(y_true, y_pred):
-    """weighted_crossentropy + dice + 1: what the presets train with; 0 is perfect. y_true as in `weighted_dice`.
+def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+    """Add up weighted_crossentropy + dice + 1, what the presets train with; 0 is perfect. y_true as in `weighted_dice`.
 
     Cross-entropy gives every pixel a gradient, Dice an overlap that does not care how empty the image is. The weights
     are in the cross-entropy alone: where they exceed denominator / numerator of the fraction in `weighted_dice`, that
@@ -57,7 +57,7 @@ def weighted_crossentropy_dice(y_true, y_pred):
 
 
 def _split_weights(y_true, y_pred):
-    """y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
+    """Split y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
     y_true = ops.cast(y_true, y_pred.dtype)
     return y_true[..., :-1], y_true[..., -1:]
 

@@ -10,11 +10,11 @@ from keras import Input, Model, layers
 # FC-DenseNet103 (Jegou et al. 2017, "The One Hundred Layers Tiramisu", table 2): layers of each dense block.
 TIRAMISU_BLOCKS = (4, 5, 7, 10, 12)
 TIRAMISU_BOTTLENECK = 15
-UNET_WIDEST = 256  # filters of a level at most
+UNET_WIDEST = 256  # most filters of a level
 
 
 def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) -> Model:
-    """The network that a configuration names: "unet" or "one_hundred_layers" (width is then the growth rate)."""
+    """Build the network of a name: "unet" or "one_hundred_layers" (width is then the growth rate)."""
     if name == "one_hundred_layers":
         return one_hundred_layers(width, outputs)
     return unet(width, depth, stem, outputs)
@@ -24,7 +24,7 @@ def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) 
 
 
 def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
-    """U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
+    """Build U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
 
     1 at the entrance + 38 in the dense blocks on the way down + 5 that close them (1x1) + 15 at the bottom + 5
     transposed + 38 on the way up + 1 at the exit. A block on the way up passes on only what it adds (Jegou et al.,
@@ -54,7 +54,7 @@ def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
 
 
 def _dense_block(x, count, growth):
-    """`count` layers, each reading all before it; returns what they added: (N, H, W, count * growth)."""
+    """Add `count` layers, each reading all before it -> what they add: (N, H, W, count * growth)."""
     added = []
     for _ in range(count):
         new = _dense_layer(x, growth, 3)
@@ -77,7 +77,7 @@ def _transition_down(x):
 
 
 def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Model:
-    """A U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
+    """Build a U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
 
     - `stem` 2 or 4: the first convolution works at that stride, the last one (transposed) undoes it, and no level
       runs at full resolution.
@@ -92,14 +92,14 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
     """
     inputs = Input((None, None, 3))
     x = _conv(inputs, width, kernel=2 * stem, stride=stem) if stem > 1 else _conv(inputs, width)
+    *filters, widest = (min(width * 2**level, UNET_WIDEST) for level in range(depth + 1))
     skips = []
     for level in range(depth):
-        if level > 0:
-            x = _conv(x, min(width * 2**level, UNET_WIDEST))
-        x = _conv(x, min(width * 2**level, UNET_WIDEST))
+        x = _conv(x, filters[level]) if level else x
+        x = _conv(x, filters[level])
         skips.append(x)
         x = layers.MaxPooling2D(2)(x)
-    x = _conv(_conv(x, min(width * 2**depth, UNET_WIDEST)), min(width * 2**depth, UNET_WIDEST))
+    x = _conv(_conv(x, widest), widest)
     for skip in reversed(skips):
         x = layers.UpSampling2D(2)(layers.Conv2D(skip.shape[-1], 1)(x))
         x = _conv(layers.Add()([x, skip]), skip.shape[-1])
@@ -108,9 +108,7 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
 
 
 def _conv(x, filters, kernel=3, stride=1):
-    x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False, kernel_initializer="he_uniform")(
-        x
-    )
+    x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_uniform")(x)
     return layers.Activation("relu")(layers.BatchNormalization()(x))
 
 

@@ -1,8 +1,8 @@
 """Metric: one overlap matrix, IoU, precision at ten thresholds.
 
-A predicted nucleus is a hit at threshold t if its intersection over union with a true nucleus is greater than t. The
-score of an image is the mean over t = 0.50, 0.55, ..., 0.95 of tp / (tp + fp + fn); the score of a submission is the
-mean over its images (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
+A predicted nucleus is a true positive, a hit, at threshold t if its intersection over union (IoU) with a true one is
+greater than t. The score of an image is the mean over t = 0.50, 0.55, ..., 0.95 of tp / (tp + fp + fn); that of a
+submission is the mean over images (https://www.kaggle.com/competitions/data-science-bowl-2018/overview/evaluation).
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
 
 
 def overlap_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """How many pixels each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
+    """Count the pixels that each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
 
     `truth` and `predicted` are label images (H, W); labels may have gaps. Nuclei come in ascending order of label. Row
     0 and column 0 are the background, so that sums along rows and columns are the areas of the nuclei.
@@ -47,7 +47,7 @@ def iou_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def matches_at_thresholds(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count hits, false alarms and misses: `tp`, `fp`, `fn`, each int64 (10,), at IOU_THRESHOLDS."""
+    """Count true positives, false positives and false negatives at IOU_THRESHOLDS: each int64 (10,)."""
     iou = iou_matrix(truth, predicted)
     n_truth, n_predicted = iou.shape
     # No assignment problem to solve. If IoU(T, P) > 1/2, T covers more than half of P, and two nuclei that don't

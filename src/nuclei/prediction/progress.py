@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from nuclei.settings.config import log
 
-PROGRESS_SECONDS = 60  # between two lines
+PROGRESS_SECONDS = 60  # seconds between two log lines
 
 
 def progress(items: Sequence, name: str) -> Iterator:

@@ -6,7 +6,6 @@ labels, confidences = Segmenter.load().segment(image)
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import resources
@@ -18,7 +17,7 @@ import numpy as np
 
 from nuclei.network.device import choose_precision
 from nuclei.network.parallel import predict_step
-from nuclei.prediction.inference import predict_probs
+from nuclei.prediction.inference import Network, predict_probs
 from nuclei.prediction.tta import VIEWS
 from nuclei.prediction.watershed import Thresholds, find_confidences, find_instances
 from nuclei.settings.config import BadInput, Config
@@ -30,19 +29,19 @@ from nuclei.training_data.targets import INTERIOR
 
 @dataclass(frozen=True)
 class Segmenter:
-    """Finds nuclei in images.
+    """A trained network with what it takes to find nuclei in images.
 
-    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable, see inference;
+    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
     thresholds: what makes nuclei of probs; config: the run's settings, of which model_, tile_ and tta_ count here.
     """
 
-    network: Callable
+    network: Network
     thresholds: Thresholds
     config: Config
 
     @classmethod
     def load(cls, run: str | Path | None = None) -> "Segmenter":
-        """The segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
+        """Load the segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
 
         Settings of the training alone may be another version's: they have had their effect.
 
@@ -77,17 +76,17 @@ class Segmenter:
     def predict(
         self, image: np.ndarray, zoom: float, views: int | None = None, lut: np.ndarray | None = None
     ) -> np.ndarray:
-        """uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
+        """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
         c = self.config
         shown = VIEWS[: views or c.tta_views]
         return predict_probs(image, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom, lut)
 
     def zoom_for(self, diameter: float) -> float:
-        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide; 1 where it is 0."""
-        return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom) if diameter else 1.0
+        """Choose the zoom for an image whose typical nucleus is `diameter` px wide: the one of training."""
+        return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom)
 
     def fit_zoom(self, image: np.ndarray) -> float:
-        """The zoom that fits the image's typical nucleus, found by running the network at several.
+        """Find the zoom that fits the image's typical nucleus by running the network at several.
 
         The network sees the image as it is and at half its size. At the wrong scale it sees the grains in a large
         nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the
@@ -97,7 +96,7 @@ class Segmenter:
         unsure = replace(self.thresholds, confidence=0.0)  # at the wrong scale no nucleus is sure, yet its size tells
 
         def look(zoom):
-            """How sure a look is (the pixels of its nuclei, less those that could be either), and what zoom fits."""
+            """Tell how sure a look is (its nuclei's pixels, less those that could be either), and what zoom fits."""
             probs = self.predict(image, zoom, views=1)
             labels = find_instances(probs, unsure, zoom)
             found = nucleus_diameter(labels)
@@ -116,11 +115,8 @@ class Segmenter:
         return corrected or first
 
 
-# ---- a run's folder ----------------------------------------------------------------------------
-
-
 def set_up_device() -> None:
-    """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
+    """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
 

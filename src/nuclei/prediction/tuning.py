@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -25,29 +26,18 @@ THRESHOLD_CHOICES = {
 
 
 def score_set(images: ImageSet, segmenter: Segmenter) -> float:
-    """The mean average precision over images with labels, quick: one view, at the zoom that the labels tell."""
-    scores = []
-    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "check"):
-        zoom = segmenter.zoom_for(nucleus_diameter(truth))
-        labels = find_instances(segmenter.predict(image, zoom, views=1), segmenter.thresholds, zoom)
-        scores.append(average_precision(truth, labels))
-    return float(np.mean(scores))
+    """Score images with labels by the mean average precision, quickly: one view, at the zoom that the labels tell."""
+    cases = _predict_cases(images, segmenter, 1, "check")
+    return float(np.mean([_score_case(case, segmenter.thresholds) for case in cases]))
 
 
 def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
-    """The Thresholds that score best on images with labels, from two views: one field at a time."""
-    cases = []
-    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "tune"):
-        zoom = segmenter.zoom_for(nucleus_diameter(truth))
-        cases.append((truth, segmenter.predict(image, zoom, views=2), zoom))
+    """Choose the Thresholds that score best on images with labels, from two views: one field at a time."""
+    cases = list(_predict_cases(images, segmenter, 2, "tune"))
 
     def score(thresholds):
-        def score_one(case):
-            truth, probs, zoom = case
-            return average_precision(truth, find_instances(probs, thresholds, zoom))
-
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.mean(list(pool.map(score_one, cases)))
+            return np.mean(list(pool.map(partial(_score_case, thresholds=thresholds), cases)))
 
     # A network that is never sure finds nothing by the default confidence, whatever else is tried: begin without.
     best = max(replace(Thresholds(), confidence=0.0), Thresholds(), key=score)
@@ -60,3 +50,15 @@ def tune_thresholds(images: ImageSet, segmenter: Segmenter) -> Thresholds:
                 best, best_score = candidate, candidate_score
     log.info("thresholds %s score %.4f on the tuning images", best, best_score)
     return best
+
+
+def _predict_cases(images, segmenter, views, name):
+    """Yield each image's labels, its probs at the zoom that they tell, and that zoom."""
+    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), name):
+        zoom = segmenter.zoom_for(nucleus_diameter(truth))
+        yield truth, segmenter.predict(image, zoom, views), zoom
+
+
+def _score_case(case, thresholds):
+    truth, probs, zoom = case
+    return average_precision(truth, find_instances(probs, thresholds, zoom))

@@ -35,8 +35,8 @@ class Config:
     target_core: float = 0.45  # 0..1, the core is where the distance to the edge exceeds this share of the largest
 
     # Training
-    train_minutes: float = 25.0  # of wall clock for the whole training, tuning included
-    train_steps: int = 0  # above 0 it counts instead of the minutes
+    train_minutes: float = 25.0  # minutes of wall clock for the whole training, tuning included
+    train_steps: int = 0  # steps; above 0 they count instead of the minutes
     train_batch: int = 4  # crops a step
     train_crop: int = 256  # px, a multiple of what the network divides by
     train_rate: float = 6e-3  # peak learning rate of Muon; AdamW, beside it, has a tenth
@@ -52,7 +52,7 @@ class Config:
     tile_overlap: int = 64  # px shared by neighbouring tiles, blended
     tile_batch: int = 1  # tiles in one call of the network
     tta_views: int = 4  # 1, 2, 4 or 8 of the dihedral views
-    tta_minutes: float = 180.0  # of wall clock for the test images; one not reached keeps what one view found earlier
+    tta_minutes: float = 180.0  # minutes of wall clock for the test images; one not reached keeps what one view found
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, before anything is read or trained."""
@@ -89,14 +89,9 @@ class Config:
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
 
 
-_SAMPLE = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
-_SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2}  # a hundred steps or two are few: it must be quick
-_KAGGLE = {"model_name": "one_hundred_layers", "model_width": 16, "train_batch": 8, "tile_batch": 8}
+# docs/results.md has what each costs and scores. The sample's rate is high, since its steps are few.
+_SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
+_SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2}
+_KAGGLE: dict = {"model_name": "one_hundred_layers", "model_width": 16, "train_batch": 8, "tile_batch": 8}
 _KAGGLE |= {"train_minutes": 480.0, "train_rate": 1e-2, "train_checks": 4}
-
-# docs/results.md has what each costs and scores.
-PRESETS = {
-    "sample": Config(data_folds=0, **_SAMPLE),
-    "cpu": Config(),
-    "kaggle": Config(data_folds=0, **_KAGGLE),
-}
+PRESETS = {"sample": Config(data_folds=0, **_SAMPLE), "cpu": Config(), "kaggle": Config(data_folds=0, **_KAGGLE)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-TUNING_SHARE = 0.08  # of the time budget, kept for choosing thresholds at the end
+TUNING_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
 
 
 @dataclass
@@ -14,16 +14,16 @@ class TrainingState:
 
     step: int = 0  # optimiser steps taken
     done: float = 0.0  # 0..1 of the schedule
-    seconds: float = 0.0  # of training
-    start: float | None = None  # the seconds at the end of the first step
-    halvings: int = 0  # of the learning rate
-    parts: int = 1  # into which each batch is cut, for want of memory
-    losses: list[float] = field(default_factory=list)  # of the steps since the log's last row
-    rows: list[list] = field(default_factory=list)  # of the log
+    seconds: float = 0.0  # seconds of training so far
+    start: float | None = None  # seconds at the end of the first step
+    halvings: int = 0  # halvings of the learning rate
+    parts: int = 1  # parts into which each batch is cut, for want of memory
+    losses: list[float] = field(default_factory=list)  # losses of the steps since the log's last row
+    rows: list[list] = field(default_factory=list)  # rows of the log
 
 
 def learning_rate(done: float, peak: float, warmup: float) -> float:
-    """The rate at `done` (0..1) of the schedule: linear up to `peak` in its first `warmup`, then cosine to 0."""
+    """Compute the rate at `done` (0..1) of the schedule: linear to `peak` in the first `warmup`, then cosine to 0."""
     if done < warmup:
         return peak * (done + 1e-3) / (warmup + 1e-3)
     return peak * 0.5 * (1 + np.cos(np.pi * min((done - warmup) / (1 - warmup), 1.0)))

@@ -1,8 +1,8 @@
 """Train: one network inside a time budget.
 
-The loop is our own, since Keras's fit knows no clock: here the learning rate goes by the time that is left. A
-training that breaks down (a loss of NaN, a full memory) goes on from its last good state, and one that was cut off
-resumes to the same weights, bit for bit.
+The loop is our own, since Keras's fit goes by epochs: here the learning rate goes by the time that is left. A
+training that breaks down (a loss of NaN, a full memory) resumes from its last good state, and one that was cut off
+ends with the weights of an unbroken one, bit for bit.
 """
 
 import time
@@ -27,22 +27,22 @@ from nuclei.training_data.kinds import network_zoom
 from nuclei.training_data.targets import make_targets, pixel_weights
 
 EXPLODED_LOSS = 5.0  # an untrained network has a loss of about 1.5; above this after the first log row it has diverged
-MOST_HALVINGS = 3  # of the learning rate, one each time that the training breaks down
-REMEMBER_SECONDS = 120.0  # between two good states: what a breakdown or a kill can cost
+MOST_HALVINGS = 3  # halvings of the learning rate, one each time that the training breaks down
+REMEMBER_SECONDS = 120.0  # seconds between two good states: what a breakdown or a kill can cost
 
 
 class Keeper:
     """What a run resumes from: nothing on Kaggle, where a dead session loses its files; at home, checkpoints."""
 
     def load(self, part: str) -> tuple[dict, dict] | None:
-        """What was last saved of a part of the run, as (state, arrays); None where there is nothing."""
+        """Return what was last saved of a part of the run as (state, arrays); None where there is nothing."""
 
     def save(self, part: str, state: dict, arrays: dict[str, list] | None = None) -> None:
         """Keep the state, a dict that JSON holds, and the arrays of a part of the run."""
 
 
 def new_model(config: Config) -> keras.Model:
-    """The network that a config describes, with fresh weights: three outputs, see targets."""
+    """Build the network that a config describes, with fresh weights: three outputs, see targets."""
     return build_model(config.model_name, config.model_width, config.model_depth, config.model_stem, outputs=3)
 
 
@@ -64,23 +64,24 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 
 
 def make_crops(config: Config, train: ImageSet) -> Crops:
-    """The random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
+    """Make the random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
+    c = config
 
     def make_y(labels):
-        targets = make_targets(labels, config.target_core)
-        weights = pixel_weights(labels, config.target_border, config.target_sigma, config.target_rare)
-        return np.concatenate([targets, weights[..., None]], axis=-1)
+        weights = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+        return np.concatenate([make_targets(labels, c.target_core), weights[..., None]], axis=-1)
 
-    zoom_for = partial(network_zoom, target=config.model_diameter, share=config.model_zoom)
-    sizes, chance = (
-        (config.train_batch, config.train_crop),
-        (config.train_zoom, config.train_balance, config.train_seed),
-    )
-    return Crops(train, make_y, zoom_for, *sizes, *chance)
+    zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
+    return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)
 
 
 def train_model(
-    config: Config, train: ImageSet, log_file: Path, keeper: Keeper, check: Callable, start: list | None = None
+    config: Config,
+    train: ImageSet,
+    log_file: Path,
+    keeper: Keeper,
+    check: Callable[[Callable, bool], float | None],
+    start: list[np.ndarray] | None = None,
 ) -> keras.Model:
     """Train a network, or resume -> the Model with its last weights.
 
@@ -124,7 +125,7 @@ def train_model(
                 training.remember()
             if state.done >= 1:
                 break
-    log.info("%d crops in %.0f s", state.step * config.train_batch, state.seconds)
+    log.info("trained on %d crops in %.0f s", state.step * config.train_batch, state.seconds)
     return training.bare
 
 
@@ -153,7 +154,7 @@ class _Training:
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def remember(self):
-        """The variables as they are become the last good state, and the keeper's."""
+        """Make the variables, as they are, the last good state, and the keeper's."""
         groups = self._variables().items()
         self.last_good = {name: [keras.ops.convert_to_numpy(one) for one in group] for name, group in groups}
         self.keeper.save("training", vars(self.state), self.last_good)
@@ -168,7 +169,7 @@ class _Training:
                 variable.assign(value)
 
     def learn(self, x, y, rate):
-        """One step of training -> its loss. A batch that is too large for the memory is cut in parts from then on."""
+        """Take one step of training -> its loss. A batch too large for the memory is cut into parts from then on."""
         while True:
             self.model.optimizer.learning_rate = rate
             try:
@@ -199,11 +200,11 @@ class _Training:
         self._restore()
 
     def _can_cut(self):
-        """Whether half of what is computed at once still has a crop for each copy of the network."""
+        """Tell whether half of what is computed at once still has a crop for each copy of the network."""
         return self.config.train_batch % (2 * self.state.parts * count_copies(self.model)) == 0
 
     def _cut_batches(self):
-        """Half as many crops at once, from the last good state on."""
+        """Compute half as many crops at once, from the last good state on."""
         self.state.parts *= 2
         crops = self.config.train_batch // self.state.parts
         if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
@@ -218,6 +219,6 @@ class _Training:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of any backend says that the device's memory is full."""
+    """Tell whether an exception of any backend says that the device's memory is full."""
     text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
     return "resourceexhausted" in text or "outofmemory" in text

@@ -9,14 +9,14 @@ from tqdm import tqdm
 from nuclei.settings.config import log
 from nuclei.training.schedule import TrainingState
 
-LOG_EVERY = 64  # steps
+LOG_EVERY = 64  # steps between two rows
 
 
 class TrainingLog:
     """A row of log.csv every LOG_EVERY steps, a live bar in a terminal, and elsewhere a line with each row.
 
     Args:
-        path: of log.csv. Rows that were written there after the state that a training resumes from are overwritten.
+        path: of log.csv. Rows later than the state that a training resumes from are overwritten.
         state: the training's.
     """
 

@@ -14,7 +14,7 @@ ANISOTROPY = 0.25  # octaves between the two axes, both ways
 def augment(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One random crop: uint8 (H, W, 3), int32 (H, W) -> uint8 (crop, crop, 3), int32 (crop, crop).
+    """Take one random crop: uint8 (H, W, 3), int32 (H, W) -> uint8 (crop, crop, 3), int32 (crop, crop).
 
     Args:
         rng: numpy Generator; the same state gives the same crop.
@@ -27,15 +27,15 @@ def augment(
 def warp(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Geometry alone: position, rotation, flip, anisotropy and elastic bending in one resampling of each array.
+    """Change geometry alone: position, rotation, flip, anisotropy and elastic bending in one resampling of each array.
 
     Beyond its frame the image is mirrored. Ids are dealt anew, 1..n: what the crop's frame cuts in two, or the mirror
     shows twice, are two nuclei.
     """
     columns, rows = _source_grid(image.shape[:2], rng, crop, zoom)
-    top, left, bottom, right = _source_box(rows, columns, image.shape[:2])
-    rows, columns = rows - top, columns - left
-    image, labels = image[top:bottom, left:right], labels[top:bottom, left:right]
+    down, along = _source_span(rows, image.shape[0]), _source_span(columns, image.shape[1])
+    image, labels = image[down, along], labels[down, along]
+    rows, columns = rows - down.start, columns - along.start
     if zoom < 0.75:  # else every second pixel would be skipped: aliasing
         image = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
     # float32 carries ids exactly, up to 2^24; OpenCV does not resample int32
@@ -63,19 +63,15 @@ def _source_grid(shape, rng, crop, zoom):
     return columns.astype(np.float32), rows.astype(np.float32)
 
 
-def _source_box(rows, columns, shape):
-    """The part of the image that the grid looks at, with a margin for blur: filtering more would cost time."""
-    margin = 8
-    box = []
-    for side, length in zip((rows, columns), shape, strict=True):
-        # One pixel at least, even where bending has pushed a small crop off the image.
-        box.append((min(max(int(side.min()) - margin, 0), length - 1), max(min(int(side.max()) + margin, length), 1)))
-    (top, bottom), (left, right) = box
-    return top, left, bottom, right
+def _source_span(places, length):
+    """Find what the grid reads along one axis, a slice, with a margin for blur: filtering more would cost time."""
+    first, last = int(places.min()) - 8, int(places.max()) + 8
+    # One pixel at least, even where bending has pushed a small crop off the image.
+    return slice(min(max(first, 0), length - 1), max(min(last, length), 1))
 
 
 def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
+    """Change light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
     if rng.random() < 0.15:  # grey: stained tissue seen without its hue
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < 0.15:
@@ -96,15 +92,10 @@ def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) ->
 def _shift_hsv(image, rng):
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
     levels = np.arange(256)
-    table = np.stack(
-        [
-            (levels + rng.integers(-15, 16)) % 180,  # OpenCV's hue has 180 steps
-            np.clip(levels * rng.uniform(0.6, 1.4), 0, 255),
-            levels,
-        ],
-        axis=-1,
-    )
-    return cv2.cvtColor(cv2.LUT(hsv, table.astype(np.uint8)[None]), cv2.COLOR_HSV2RGB)
+    hue = (levels + rng.integers(-15, 16)) % 180  # OpenCV's hue has 180 steps
+    saturation = np.clip(levels * rng.uniform(0.6, 1.4), 0, 255)
+    table = np.stack([hue, saturation, levels], axis=-1).astype(np.uint8)
+    return cv2.cvtColor(cv2.LUT(hsv, table[None]), cv2.COLOR_HSV2RGB)
 
 
 def _tone_curve(rng):
@@ -115,6 +106,6 @@ def _tone_curve(rng):
 
 
 def _add_noise(image, rng):
-    """Sensor noise, one field for all channels, as a grey image has it."""
+    """Add sensor noise, one field for all channels, as a grey image has it."""
     field = rng.standard_normal(image.shape[:2], np.float32) * rng.uniform(2, 14)
     return np.clip(image + field[..., None], 0, 255).astype(np.uint8)

@@ -11,7 +11,7 @@ from nuclei.training_data.augmentation import augment
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS, nucleus_diameter, standardise
 
-MOST_FAILING_IMAGES = 3  # that crops cannot be made from; beyond this many: a bug, not bad images
+MOST_FAILING_IMAGES = 3  # images that crops cannot be made from; more than this many: a bug, not bad images
 
 
 class Crops:
@@ -31,8 +31,8 @@ class Crops:
     def __init__(
         self,
         images: ImageSet,
-        make_y: Callable,
-        zoom_for: Callable,
+        make_y: Callable[[np.ndarray], np.ndarray],
+        zoom_for: Callable[[float], float],
         batch: int,
         crop: int,
         spread: float,
@@ -45,11 +45,11 @@ class Crops:
         self.failing: dict[str, str] = {}  # id: why no crop could be made of it
         self.chances = draw_chances(images.kinds, balance)
         diameters = np.array([nucleus_diameter(one) for one in images.labels])
-        typical = np.median(diameters[diameters > 0]) if diameters.any() else None
-        self.zooms = [zoom_for(diameter or typical) if diameter or typical else 1.0 for diameter in diameters]
+        typical = np.median(diameters[diameters > 0]) if diameters.any() else 0.0
+        self.zooms = [zoom_for(float(diameter or typical)) for diameter in diameters]
 
     def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), as `make_y` gives it.
+        """Make batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), of `make_y`.
 
         An image that no crop can be made from is left out, with a warning, and another takes its place.
 
@@ -58,17 +58,15 @@ class Crops:
         """
         rng = np.random.default_rng([self.seed, index])
         crops = []
-        for first in rng.choice(len(self.images), self.size, p=self.chances):
-            i, made = first, None
-            while made is None:
-                made = self._make_crop(i, rng)
-                i = rng.choice(len(self.images), p=self.chances) if made is None else i
+        for i in rng.choice(len(self.images), self.size, p=self.chances):
+            while (made := self._make_crop(i, rng)) is None:
+                i = rng.choice(len(self.images), p=self.chances)
             crops.append(made)
         x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
         return x / np.float32(255), y
 
     def _make_crop(self, i, rng):
-        """A crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
+        """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
             image, labels = augment(self.images[i], self.labels[i], rng, self.crop, zoom)
@@ -86,7 +84,7 @@ class Crops:
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
     def stream(self, start: int = 0, ahead: int = 4, workers: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
+        """Yield batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
 
         Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
         """
@@ -105,7 +103,7 @@ class Crops:
 
 
 def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
-    """The chance of each image to be drawn, float64 (N,), summing to 1.
+    """Compute the chance of each image to be drawn, float64 (N,), summing to 1.
 
     A kind with n images is drawn n^(1 - balance) as often as one with a single image: 0 draws images alike, 1 draws
     kinds alike.

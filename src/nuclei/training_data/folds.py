@@ -11,7 +11,7 @@ NEAR_DUPLICATE = 0.9  # correlation of two images' thumbnails
 
 
 def near_duplicates(images: list[np.ndarray]) -> np.ndarray:
-    """Images -> int (N,): one number for all images that are copies of each other up to noise, crop jitter and light.
+    """Group images -> int (N,): one number for all that are copies of each other up to noise, crop jitter and light.
 
     Two images are copies when their 32x32 thumbnails, blurred and standardised, correlate above NEAR_DUPLICATE;
     copies of copies count. Blank images, which have no pattern to compare, stand alone.
@@ -24,7 +24,7 @@ def near_duplicates(images: list[np.ndarray]) -> np.ndarray:
 
 
 def _thumbnail(image):
-    """float32 (1024,) of zero mean and unit length."""
+    """Make float32 (1024,) of zero mean and unit length."""
     small = standardise(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)).max(axis=2)
     flat = cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32).ravel()
     flat -= flat.mean()
@@ -33,7 +33,7 @@ def _thumbnail(image):
 
 
 def split_folds(kinds: list[str], groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Deals images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
+    """Deal images to folds -> int (N,) in 0..folds-1: each kind spread evenly, no group of near-duplicates split.
 
     Args:
         kinds: N strings; the stratum of each image.
@@ -41,19 +41,18 @@ def split_folds(kinds: list[str], groups: np.ndarray, folds: int, seed: int) -> 
         folds: at least 2.
         seed: of the shuffle.
     """
-    kinds, groups = np.asarray(kinds), np.asarray(groups)
-    rng = np.random.default_rng(seed)
-    numbers = rng.permutation(np.unique(groups))
+    strata = np.asarray(kinds)
+    numbers = np.random.default_rng(seed).permutation(np.unique(groups))
     sizes = np.array([np.count_nonzero(groups == g) for g in numbers])
     counts = {kind: np.zeros(folds) for kind in KINDS}
     fold = np.zeros(len(kinds), np.int64)
     # Large groups first, while there is room to balance them; the fold with the fewest of the kind takes the next.
     for number in numbers[np.argsort(-sizes, kind="stable")]:
         members = groups == number
-        here = counts[kinds[members][0]]
-        total = sum(counts.values())
+        here = counts[strata[members][0]]
+        total = np.sum(list(counts.values()), axis=0)
         fold[members] = target = np.lexsort((total, here))[0]
-        for kind in kinds[members]:
+        for kind in strata[members]:
             counts[kind][target] += 1
     return fold
 
