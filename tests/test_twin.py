@@ -190,7 +190,8 @@ def test_what_the_kernel_left_running_ends_with_it(run):
 def test_the_kernel_dies_with_the_twin(data, tmp_path, sent):
     (tmp_path / "tmp").mkdir()
     (tmp_path / "drawn.py").write_text(f"{CHILD}\nsubprocess.run(child)\n")
-    script = "import signal, sys; from pathlib import Path; from nuclei_kit.command import cli; from nuclei_kit.kaggle import kernel\n"
+    script = "import signal, sys; from pathlib import Path\n"
+    script += "from nuclei_kit.command import cli; from nuclei_kit.kaggle import kernel\n"
     script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it,
     script += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and nohup this one
     script += f"kernel.build_kernel = lambda: Path({str(tmp_path / 'drawn.py')!r})\n"

@@ -1,8 +1,6 @@
 """Experiments: a recipe trained and scored on several folds, its row in the table, and two recipes in pairs."""
 
-import csv
 import datetime
-import io
 import json
 import os
 import subprocess
@@ -16,7 +14,7 @@ import numpy as np
 import nuclei
 from nuclei.network.device import choose_precision, list_gpus
 from nuclei.settings.config import BadInput, Config
-from nuclei.settings.files import CONFIG_FILE, LOG_FILE, write_whole
+from nuclei.settings.files import CONFIG_FILE, LOG_FILE, write_csv
 from nuclei.training_data.kinds import KINDS
 from nuclei_kit.experiments.home_run import train_at_home
 from nuclei_kit.experiments.scoring import mean_interval
@@ -94,7 +92,7 @@ def append_row(table: Path, command: str, folder: Path, folds: Iterable[int]) ->
     runs = {fold: folder / f"fold-{fold}" for fold in folds}
     mean, spread, kinds = summarise({fold: read_scores(run) for fold, run in runs.items()})
     seconds = [float(read_table(run / LOG_FILE, ["seconds"])[-1]["seconds"]) for run in runs.values()]
-    row = {
+    row = dict.fromkeys(COLUMNS, "") | {
         "date": datetime.date.today().isoformat(),
         "commit": current_commit(),
         "recipe": folder.name,
@@ -106,12 +104,9 @@ def append_row(table: Path, command: str, folder: Path, folds: Iterable[int]) ->
         **{kind: f"{score:.3f}" for kind, score in kinds.items()},
     }
     with in_use(table.parent, wait=True):  # two recipes that end at once must not lose a row
-        rows = read_table(table, COLUMNS) if table.is_file() else []
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*rows, row])
-        write_whole(table, text.getvalue())
+        rows = [*(read_table(table, COLUMNS) if table.is_file() else []), row]
+        columns = list(rows[0])  # a table may have more of its own
+        write_csv(table, columns, [[one.get(column, "") for column in columns] for one in rows])
     return row
 
 
