@@ -194,7 +194,7 @@ def flatten(path: str, text: str, tree: ast.Module, guards: Sequence[ast.If]) ->
     kept: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line and number - 1 in gone and not (kept and kept[-1]):
-            gone.add(number)  # a blank line that parted what is gone from what comes next
+            gone.add(number)  # a blank line that separated what is gone from what comes next
         if number not in gone:
             kept.append(line)
     return "\n".join(kept).strip("\n")

@@ -47,7 +47,7 @@ class FakeModel:
 
 
 def fake_training(network=nothing_found, on_the_way=()):
-    """Stands in for train_model: its checks see the networks `on_the_way`, the last one sees `network`."""
+    """Stand in for train_model: its checks see the networks `on_the_way`, the last one sees `network`."""
 
     def train_model(config, train, log_file, keeper, check, start=None):
         log_file.write_text("log")

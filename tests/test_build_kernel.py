@@ -118,7 +118,7 @@ PACKAGE = {
 
 @pytest.fixture
 def plant(monkeypatch):
-    """Plants a repository with the drawn package, `modules` in place of or beside its own -> its root."""
+    """Plant a repository with the drawn package, `modules` in place of or beside its own -> its root."""
     for name, value in {"CHAPTERS": CHAPTERS, "ENTRY": "run.start", "NOTEBOOK": "run.last"}.items():
         monkeypatch.setattr(build_kernel, name, value)
 
@@ -135,7 +135,7 @@ def plant(monkeypatch):
 
 
 def run_alone(folder, text, *arguments):
-    """Runs a kernel as Kaggle does: by itself, in a folder that it cannot write, out of reach of any other module."""
+    """Run a kernel as Kaggle does: by itself, in a folder that it cannot write, out of reach of any other module."""
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(text)
@@ -383,7 +383,7 @@ def test_a_kernel_edited_by_hand_is_overwritten_by_force_alone(tmp_path, plant, 
     kernel = root / "kernel" / ("nuclei_kernel.ipynb" if options else "nuclei_kernel.py")
     built = kernel.read_text()
     kernel.write_bytes(built.replace("\n", "\r\n").encode())
-    assert main(options, root) == 0  # a checkout on Windows is no edit
+    assert main(options, root) == 0  # a checkout on Windows is not an edit
     for edited in (
         built.replace("on purpose", "by hand"),
         built.replace("change the sources", "change this"),

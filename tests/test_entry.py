@@ -125,7 +125,7 @@ def test_where_it_is_not_found_the_log_shows_what_is_there(tmp_path, caplog):
 
 @pytest.fixture
 def start(data, tmp_path, monkeypatch):
-    """Runs the kernel in this test's folder with a stand-in for the competition's run."""
+    """Run the kernel in this test's folder with a stand-in for the competition's run."""
     monkeypatch.setattr(entry, "start_log", lambda: None)
 
     def start(run_competition, **settings):

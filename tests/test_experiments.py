@@ -73,7 +73,7 @@ def leave_run(folder, config, scores):
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Stands in for the training; the settings of each."""
+    """Stand in for the training -> the settings of each."""
     trained = []
 
     def train(config, data, folder):

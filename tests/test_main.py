@@ -38,7 +38,7 @@ def test_set():
 
 @pytest.fixture
 def run(train_set, test_set, tmp_path):
-    """Runs the whole competition in this test's folder -> (the Segmenter, the images held out)."""
+    """Run the whole competition in this test's folder -> (the Segmenter, the images held out)."""
 
     def run(config=TINY, folder=tmp_path, keeper=None, train=train_set, test=test_set):
         return run_competition(config, train, test, folder, keeper or Keeper(), Stopwatch())

@@ -18,7 +18,7 @@ GOOD = "ImageId,EncodedPixels\na,1 2 9 1\na,5 4\nb,\n"
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a file of this test: text or bytes -> path."""
+    """Write a file of this test: text or bytes -> path."""
 
     def write(content, name="submission.csv"):
         path = tmp_path / name

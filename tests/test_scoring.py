@@ -23,7 +23,7 @@ SOLUTION = (
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a file of this test -> path."""
+    """Write a file of this test -> path."""
 
     def write(content, name="solution.csv"):
         path = tmp_path / name

@@ -38,7 +38,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def run(data, tmp_path, monkeypatch):
-    """Runs a drawn kernel in the twin, in a folder that holds an earlier run's submission -> that folder."""
+    """Run a drawn kernel in the twin, in a folder that holds an earlier run's submission -> that folder."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr("tempfile.tempdir", None)
     (tmp_path / "tmp").mkdir()

@@ -18,9 +18,9 @@ from nuclei.settings.config import BadInput
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import image_kind
 
-COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
+COMPETITION = "data-science-bowl-2018"  # the slug in Kaggle's addresses and mounts
 TRAIN = "stage1_train"
-# What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.
+# Names of a stage's test set on Kaggle, unpacked or with ".zip" behind them.
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 FILE_NAME = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)

@@ -187,8 +187,7 @@ def add_cv(group):
     parser.set_defaults(fold=0)  # a preset without folds gets some
     text = "a setting of config.py that differs from the preset's"
     parser.add_argument("--set", metavar="NAME=VALUE", nargs="+", default=[], help=text)
-    text = "the table (default build/experiments.csv; the committed one is docs/experiments.csv)"
-    parser.add_argument("--table", metavar="CSV", type=Path, default=Path("build/experiments.csv"), help=text)
+    parser.add_argument("--table", metavar="CSV", type=Path, default=Path("docs/experiments.csv"), help="the table")
     add_recipe(parser)
     add_budget(parser)
 
