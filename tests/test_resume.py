@@ -2,10 +2,13 @@
 
 import sys
 
+import pytest
+
 from benchmarks import resume
 
 
-def test_a_killed_run_goes_on(monkeypatch, capsys):
+@pytest.mark.slow
+def test_a_killed_run_resumes(monkeypatch, capsys):
     """One kill, late in the run; benchmarks/resume.py does fifty, anywhere."""
     monkeypatch.setattr(sys, "argv", ["resume.py", "--kills", "1", "--steps", "12"])
     assert resume.main() == 0

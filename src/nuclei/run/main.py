@@ -21,7 +21,7 @@ from nuclei.training_data.folds import split_data
 from nuclei.training_data.images import ImageSet
 
 EARLY_SHARE = 0.02  # share of the training's minutes for each prediction on the way
-SCORE_DROP = 0.05  # of a check's score below an earlier one's that is worth a warning
+SCORE_DROP = 0.05  # drop of the tuning score below the best so far that is worth a warning
 
 
 def run_competition(
@@ -29,7 +29,7 @@ def run_competition(
 ) -> tuple[Segmenter, ImageSet]:
     """Train, predict the test images and write into `folder` on the way -> (the Segmenter, the images held out).
 
-    submission.csv is there as soon as the first check is, is replaced by better ones, and is whole at any moment.
+    Each check on the way leaves a submission.csv, which a better one replaces; it is whole at any moment.
 
     Args:
         train: images with labels.
@@ -53,10 +53,9 @@ def run_competition(
     with watch.stage("predict", len(test.ids)):
         late = _predict_test(predictions, segmenter, folder, keeper)
     if late:
-        minutes = config.tta_minutes
-        log.warning("the prediction's %g minutes are spent: %d images keep what was found earlier", minutes, late)
+        log.warning("time budget spent (tta_minutes %g): %d images keep earlier rows", config.tta_minutes, late)
     for image_id, why in test.unreadable.items():
-        log.warning("%s was left empty: %s", image_id, why)
+        log.warning("%s gets an empty row: %s", image_id, why)
     nuclei = sum(len(confidences) for _, confidences in predictions.found.values())
     log.info("%s: %d nuclei in %d images", SUBMISSION_FILE, nuclei, len(predictions.found))
     return segmenter, held_out
@@ -65,7 +64,7 @@ def run_competition(
 def train_segmenter(
     config: Config, images: ImageSet, folder: Path, keeper: Keeper, on_check: Callable, start: list | None = None
 ) -> tuple[Segmenter, ImageSet]:
-    """Train on images with labels, leave weights, settings and log in `folder` -> (the Segmenter, the images held out).
+    """Train on images with labels; leave weights, settings and log in `folder` -> (the Segmenter, the images held out).
 
     The weights are the last ones. Checks on the way score the tuning images for the log; they warn, and do not choose:
     a half-trained network would win over the finished one by noise.
@@ -113,7 +112,7 @@ def _choose_thresholds(tuning, segmenter, keeper):
 
 
 def _predict_test(predictions, segmenter, folder, keeper):
-    """The last prediction, which resumes where it was cut off -> how many images the time did not reach."""
+    """Predict every test image, or resume -> how many images the time did not reach."""
     found, _ = keeper.load("prediction") or ({}, {})
     if found:
         log.info("resuming after %d predicted images", len(found))

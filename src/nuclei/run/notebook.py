@@ -13,7 +13,7 @@ from skimage.segmentation import mark_boundaries
 from nuclei.competition.data import TRAIN, find_set, read_set
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.segmenter import Segmenter
-from nuclei.run.entry import find_competition
+from nuclei.run.entry import find_mounted
 from nuclei.settings.config import Config
 from nuclei.training_data.folds import split_data
 from nuclei.training_data.images import ImageSet
@@ -21,9 +21,9 @@ from nuclei.training_data.kinds import KINDS
 
 
 def show_pictures(environ: Mapping[str, str]) -> None:
-    """Draw what the network of a finished run finds, beside the truth. The settings are the run's, see the entry."""
+    """Draw what the network of a finished run finds, beside the truth. `environ`: as the entry's."""
     segmenter = Segmenter.load(environ.get("NUCLEI_WORKING", "/kaggle/working"))
-    data = find_competition(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
+    data = find_mounted(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
     part, images = pick_images(read_set(find_set(data, (TRAIN,))), segmenter.config)
     figure, axes = plt.subplots(len(images.ids), 3, figsize=(12, 4.2 * len(images.ids)), squeeze=False)
     for row, image, kind, truth in zip(axes, images.images, images.kinds, images.labels, strict=True):
@@ -40,7 +40,7 @@ def show_pictures(environ: Mapping[str, str]) -> None:
 
 
 def pick_images(images: ImageSet, config: Config) -> tuple[str, ImageSet]:
-    """Images with labels -> (which part of them, the first image of each kind in that part).
+    """Pick what to show of images with labels -> (the part's name, the first image of each kind in that part).
 
     The part is the one that the training had the least to do with: held out, else for tuning, else for training.
     """

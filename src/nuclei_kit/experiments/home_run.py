@@ -1,5 +1,6 @@
-"""Home run: a competition on one's own machine: read with care, resumed after a kill, its held-out images scored."""
+"""Home run: a competition on one's own machine, read with care, resumed after a kill, its held-out images scored."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def run_at_home(config: Config, data: Path, folder: Path, stage: int = 1) -> Non
 
 
 def train_at_home(config: Config, data: Path, folder: Path, start: list[np.ndarray] | None = None) -> None:
-    """As `run_at_home`, without the test images. `start`: the weights to begin with, see `train_model`."""
+    """Train as `run_at_home` does, without the test images. `start`: the weights to begin with, see `train_model`."""
     watch = Stopwatch()
     train = _read_train(data, watch)
     keeper = Checkpoints(folder, run_identity(config, train, None, start))
@@ -79,8 +80,8 @@ def score_held_out(segmenter: Segmenter, held_out: ImageSet, folder: Path, watch
     log.info("score on held-out images, fold %d of %d\n%s", fold, folds, score_table(held_out.kinds, scores))
 
 
-def score_table(kinds: list[str], scores: np.ndarray) -> str:
-    """The mean score by kind and over all, as lines of text."""
+def score_table(kinds: Sequence[str], scores: np.ndarray) -> str:
+    """Lay out the mean score by kind and over all, as lines of text."""
     lines = [f"{'kind':<20} {'images':>6} {'score':>6}"]
     for kind in KINDS:
         here = scores[[one == kind for one in kinds]]

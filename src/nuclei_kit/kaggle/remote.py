@@ -8,7 +8,6 @@ run that it has just been given, it is asked again (`watch_run`).
 import contextlib
 import json
 import os
-import runpy
 import shutil
 import sys
 import tempfile
@@ -22,7 +21,8 @@ from nuclei.settings.files import SUBMISSION_FILE, write_whole
 from nuclei_kit.command.terminal import escape_control
 from nuclei_kit.kaggle.client import PASSING, ask_patiently, asking, is_page, sign_in
 from nuclei_kit.kaggle.competition import PAGE, check_predicted
-from nuclei_kit.kaggle.kernel import METADATA, ROOT, build_kernel
+from nuclei_kit.kaggle.kernel import METADATA, ROOT, SCRIPT, build_kernel
+from nuclei_kit.kaggle.rules import BuildError, check_metadata, read_text
 
 PLACEHOLDER = "OWNER"  # in a kernel-metadata.json that nobody made their own
 KERNEL = (ROOT / METADATA).parent
@@ -77,24 +77,20 @@ def push_kernel(folder, owner=None, slug=None):
 
 
 def read_metadata(folder, owner, slug):
-    """kernel-metadata.json with another owner or slug where they are given -> dict that keeps build_kernel.py's rules.
+    """kernel-metadata.json with another owner or slug where they are given -> dict that keeps the rules.
 
     Raises:
         BadInput: a rule that is broken, or the owner is a placeholder.
     """
-    builder = ROOT / "build_kernel.py"
-    if not builder.is_file():
-        raise BadInput(f"{builder} is missing: it holds the rules for kernels, in a clone with pip install -e .")
-    rules = runpy.run_path(str(builder))
     path = folder / METADATA.name
     try:
-        metadata = rules["check_metadata"](path, rules["read_text"](path))
+        metadata = check_metadata(path, read_text(path), SCRIPT.stem)
         own_owner, own_slug = metadata["id"].split("/")
         metadata["id"] = f"{owner or own_owner}/{slug or own_slug}"
         if slug:
             metadata["title"] = slug.replace("-", " ")
-        rules["check_metadata"](path, json.dumps(metadata, indent=2))
-    except rules["BuildError"] as error:
+        check_metadata(path, json.dumps(metadata, indent=2), SCRIPT.stem)
+    except BuildError as error:
         raise BadInput(str(error)) from None
     if metadata["id"].startswith(f"{PLACEHOLDER}/"):
         raise BadInput(
