@@ -7,7 +7,7 @@ import pytest
 from nuclei.competition.submission import make_rows, write_submission
 from nuclei.settings.config import BadInput
 from nuclei_kit.report.gallery import draw_worst
-from nuclei_kit.report.pictures import compare, contact_sheet, write_picture, write_png
+from nuclei_kit.report.pictures import comparison_strip, contact_sheet, write_picture, write_png
 
 TRUTH = np.zeros((256, 256), np.int32)
 TRUTH[40:100, 40:100] = 1
@@ -30,14 +30,14 @@ def test_the_worst_come_first_and_no_more_than_asked_for(competition, tmp_path):
     rows = make_rows("good", TRUTH) + make_rows("bad", half)
     write_submission(tmp_path / "run" / "held_out_nuclei.csv", rows)
     image = np.repeat(np.where(TRUTH > 0, 150, 20).astype(np.uint8)[..., None], 3, axis=2)
-    first = compare(image, TRUTH, half, "1. fluorescence-large bad")
+    first = comparison_strip(image, TRUTH, half, "1. fluorescence-large bad")
     np.testing.assert_array_equal(draw_worst(tmp_path / "run", competition, 1), contact_sheet([first]))
     both = draw_worst(tmp_path / "run", competition, 5)
     assert len(both) > len(contact_sheet([first]))
 
 
 def test_a_run_that_held_none_out_is_refused(competition, tmp_path):
-    with pytest.raises(BadInput, match=r"held_out_nuclei\.csv is missing: name the folder of a run that held"):
+    with pytest.raises(BadInput, match=r"held_out_nuclei\.csv is missing"):
         draw_worst(tmp_path, competition, 1)
 
 

@@ -228,13 +228,13 @@ def _against_section(cases, others, against):
     pairs = [(case, others[case.image_id]) for case in cases if case.image_id in others]
     rows = []
     for kind in (*KINDS, "all"):
-        scores = [_difference(*pair) for pair in pairs if kind in (pair[0].kind, "all")]
-        here = np.array([one for one in scores if one is not None])
-        if here.size:
+        differences = [_difference(*pair) for pair in pairs if kind in (pair[0].kind, "all")]
+        here = [one for one in differences if one is not None]
+        if here:
             low, high = mean_interval(here)
             spread = f"{np.std(here, ddof=1):.3f}" if len(here) > 1 else "-"
             interval = f"{low:+.3f} … {high:+.3f}" if len(here) > 1 else "-"
-            better, worse = np.count_nonzero(here > 0), np.count_nonzero(here < 0)
+            better, worse = sum(one > 0 for one in here), sum(one < 0 for one in here)
             rows.append((kind, len(here), f"{np.mean(here):+.3f}", spread, interval, better, worse))
     name = f"Against {against.resolve().name}"
     if not rows:
@@ -288,17 +288,12 @@ def _settings_section(run):
     try:
         content = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
         parts = [
-            f"<details><summary>{escape(name)}</summary>"
-            f"{_table((name, 'value'), [(key, _plain(value)) for key, value in values.items()])}</details>"
+            f"<details><summary>{escape(name)}</summary>{_table((name, 'value'), values.items())}</details>"
             for name, values in content.items()
         ]
     except (ValueError, AttributeError) as error:
         raise BadInput(f"{run / CONFIG_FILE} is not a settings file: delete it, or train again ({error})") from None
     return [_section("Settings and versions", f'<div class="settings">{"".join(parts)}</div>')]
-
-
-def _plain(value):
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _section(title, content, style=""):
