@@ -278,7 +278,7 @@ def _cost_section(run):
         counts = (f"{images:,}" if images else "-", rate, f"{row['peak_gb']:.2f}")
         rows.append((row["stage"], f"{seconds:,.1f}", share, *counts))
     head = ("stage", "seconds", "share", "images", "images/s", "peak memory, GB")
-    note = '<p class="note">Of training, images are crops. Peak memory: the most that the run had held by then.</p>'
+    note = '<p class="note">Peak memory: the most that the run had held by then.</p>'
     return [_section("Time and memory", _table(head, rows) + note)]
 
 
