@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills import kill_twin, list_processes
+from benchmarks.stress.kills import kill_twin, list_processes
 from nuclei_kit.command.terminal import Failed
 from nuclei_kit.files.tables import read_table
 from nuclei_kit.kaggle import twin
@@ -224,7 +224,7 @@ def wait_until(true, seconds=60):
 @pytest.mark.slow
 @pytest.mark.parametrize("share, sent", [(0.5, signal.SIGKILL), (1.0, signal.SIGTERM)])
 def test_a_valid_submission_stands_whenever_a_run_is_cut_off(data, tmp_path, share, sent):
-    """Two of the eight in benchmarks/kills.py; it checks the rules, and that the earlier submission stays."""
+    """Two of the eight in benchmarks/stress/kills.py; it checks the rules, and that the earlier submission stays."""
     path, _, images, left = kill_twin(data, tmp_path, share, sent, minutes=0.1)
     assert path.is_relative_to(tmp_path / "out")
     assert images == 2
