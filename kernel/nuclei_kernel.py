@@ -1,49 +1,49 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 # Settings: what can be chosen, and how files are written.
-#    1  config       line    83  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   180  what a run leaves in its folder, written whole or not at all.
+#    1  config       line    84  every setting of a run in one flat, frozen dataclass, and the presets.
+#    2  files        line   181  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   214  a set of decoded images with their labels and kinds.
-#    4  kinds        line   245  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  folds        line   344  parts to train on, to tune on and to hold out, near-duplicates together.
-#    6  targets      line   427  what the network learns from a label image, and how much each pixel weighs.
-#    7  augmentation line   521  random crops of an image and its labels.
-#    8  batches      line   630  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   215  a set of decoded images with their labels and kinds.
+#    4  kinds        line   246  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  folds        line   345  parts to train on, to tune on and to hold out, near-duplicates together.
+#    6  targets      line   428  what the network learns from a label image, and how much each pixel weighs.
+#    7  augmentation line   522  random crops of an image and its labels.
+#    8  batches      line   631  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    9  model        line   736  the one-hundred-layer network, and a small U-Net for CPUs.
-#   10  loss         line   852  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   11  optimizer    line   920  Muon for the convolutions, AdamW for biases and normalisation.
-#   12  device       line   950  what the run computes on, and in which precision.
-#   13  parallel     line  1010  one network on several GPUs, a copy on each.
+#    9  model        line   737  the one-hundred-layer network, and a small U-Net for CPUs.
+#   10  loss         line   853  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   11  optimizer    line   921  Muon for the convolutions, AdamW for biases and normalisation.
+#   12  device       line   951  what the run computes on, and in which precision.
+#   13  parallel     line  1011  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   14  schedule     line  1099  how far a training is, and the learning rate there.
-#   15  training_log line  1157  what a training reports of itself, in log.csv and on the screen.
-#   16  train        line  1206  one network inside a time budget.
+#   14  schedule     line  1100  how far a training is, and the learning rate there.
+#   15  training_log line  1158  what a training reports of itself, in log.csv and on the screen.
+#   16  train        line  1207  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   17  tta          line  1411  test-time augmentation, the eight views of an image and their inverses.
-#   18  watershed    line  1446  from probabilities to instances, by flooding from seeds.
-#   19  inference    line  1511  an image of any size through a network of one tile size.
-#   20  segmenter    line  1596  a trained network with its thresholds and settings, saved and loaded.
-#   21  metric       line  1706  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1778  a bar or a line a minute over many images.
-#   23  tuning       line  1795  the score on images with labels, and the thresholds that suit a network.
+#   17  tta          line  1412  test-time augmentation, the eight views of an image and their inverses.
+#   18  watershed    line  1447  from probabilities to instances, by flooding from seeds.
+#   19  inference    line  1512  an image of any size through a network of one tile size.
+#   20  segmenter    line  1597  a trained network with its thresholds and settings, saved and loaded.
+#   21  metric       line  1707  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1779  a bar or a line a minute over many images.
+#   23  tuning       line  1796  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1847  find and read a competition, in zips or folders.
-#   25  submission   line  1934  label images to the rows of Kaggle's CSV.
+#   24  data         line  1848  find and read a competition, in zips or folders.
+#   25  submission   line  1933  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  1974  what each stage of a run costs.
+#   26  stopwatch    line  1973  what each stage of a run costs.
 #   27  predictions  line  2001  the rows of every test image, which get better as the network does.
-#   28  main         line  2064  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2180  what Kaggle runs, its settings from the environment.
+#   28  main         line  2062  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2177  what Kaggle runs, its settings from the environment.
 #
-# sources c68971a1ba09602a, this file 0b9c600bab27a156
+# sources 8729fa23d35d11ac, this file 6a6d8632bcd81faf
 
 import csv
 import io
@@ -65,6 +65,7 @@ from functools import partial
 from importlib import resources
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -77,7 +78,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "c68971a1ba09602a"
+SOURCE_HASH = "8729fa23d35d11ac"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1850,26 +1851,26 @@ def _score_case(case, thresholds):
 # Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus. This is the small
 # reader for those 8-bit PNGs; at home a more careful one gives the same ImageSet.
 
-COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
+COMPETITION = "data-science-bowl-2018"  # the slug in Kaggle's addresses and mounts
 TRAIN = "stage1_train"
-# What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.
+# Names of a stage's test set on Kaggle, unpacked or with ".zip" behind them.
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 FILE_NAME = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
 
 def holds_set(folder: Path, name: str) -> bool:
-    """Whether a folder holds a set of images, zipped or unpacked."""
+    """Tell whether a folder holds a set of images, zipped or unpacked."""
     return (Path(folder) / f"{name}.zip").is_file() or (Path(folder) / name).is_dir()
 
 
 def last_stage(folder: Path) -> int:
-    """2 where the test images of stage 2 are in the competition's folder, else 1."""
+    """Return 2 where the test images of stage 2 are in the competition's folder, else 1."""
     return 2 if any(holds_set(folder, name) for name in TEST_NAMES[2]) else 1
 
 
 def find_set(folder: Path, names: Sequence[str]) -> Path:
-    """The path of the first of `names` in `folder`, as an unpacked folder (it may hold mended masks) or as a zip.
+    """Find the first of `names` in `folder` -> its path: an unpacked folder (it may hold mended masks), else a zip.
 
     Raises:
         BadInput: the folder is missing, or holds none of the names.
@@ -1887,14 +1888,12 @@ def find_set(folder: Path, names: Sequence[str]) -> Path:
 
 def read_set(path: Path) -> ImageSet:
     """Read a zip or an unpacked folder of images, with masks or without, in many threads."""
-    if path.is_file():
-        archive = zipfile.ZipFile(path)
-        names, read = archive.namelist(), archive.read
-    else:
-        names, read = [str(name) for name in path.rglob("*") if name.is_file()], lambda name: Path(name).read_bytes()
+    archive = zipfile.ZipFile(path) if path.is_file() else None
+    names = archive.namelist() if archive else [str(file) for file in path.rglob("*") if file.is_file()]
 
     def decode(name, flags):
-        return cv2.imdecode(np.frombuffer(read(name), np.uint8), flags)
+        data = archive.read(name) if archive else Path(name).read_bytes()
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
     def read_one(files):
         image = decode(files["images"][0], cv2.IMREAD_COLOR_RGB)
@@ -1909,7 +1908,7 @@ def read_set(path: Path) -> ImageSet:
 
 
 def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """id -> {"images": [names], "masks": [names]}, all in order."""
+    """Group file names: id -> {"images": [names], "masks": [names]}, all in order."""
     groups: dict[str, dict[str, list[str]]] = {}
     for name in sorted(names):
         match = FILE_NAME.search(name)
@@ -1920,7 +1919,7 @@ def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def paint_labels(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Flat pixel indices of each mask -> labels int32 (H, W).
+    """Paint masks, each the flat indices of its pixels -> labels int32 (H, W).
 
     A shared pixel goes to the smaller mask, since a small nucleus loses more by it. Ids are 1..n in the order of
     `masks`.
@@ -1942,7 +1941,7 @@ SUBMISSION_HEADER = ["ImageId", "EncodedPixels"]
 
 
 def encode_labels(labels: np.ndarray) -> list[str]:
-    """The run lists of the nuclei of `labels` (H, W), by ascending label.
+    """Encode each nucleus of `labels` (H, W) as a run list, by ascending label.
 
     Labels may have gaps; an image without nuclei gives []. Every pixel carries one label, so the run lists cannot
     overlap, which Kaggle would refuse. A boolean mask counts as one nucleus.
@@ -1962,7 +1961,7 @@ def encode_labels(labels: np.ndarray) -> list[str]:
 
 
 def make_rows(image_id: str, labels: np.ndarray) -> list[tuple[str, str]]:
-    """labels int32 (H, W) -> [(ImageId, EncodedPixels)], one a nucleus; an empty image has one row with no runs."""
+    """Make an image's rows: labels int32 (H, W) -> [(ImageId, EncodedPixels)], one a nucleus, or one without runs."""
     return [(image_id, rle) for rle in encode_labels(labels) or [""]]
 
 
@@ -1983,6 +1982,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str, images: int = 0) -> Iterator[None]:
+        """Take the time of what runs in this context."""
         start = time.monotonic()
         yield
         self.stages[name] = (time.monotonic() - start, images, peak_memory())
@@ -2003,9 +2003,7 @@ class Stopwatch:
 
 
 class Predictions:
-    """What is found in every test image: nothing at first.
-
-    `found` is {image id: (rows, the confidence of each nucleus in them)}.
+    """What is found in every test image, nothing at first: {image id: (rows, the confidence of each nucleus)}.
 
     Args:
         test: an ImageSet; its unreadable images keep their empty rows.
@@ -2040,7 +2038,7 @@ class Predictions:
                 failed += 1
                 if failed == len(self.images):  # every image failed: the cause is elsewhere (network, memory)
                     raise
-                log.warning("%s keeps what was found in it earlier, if anything: %r", image_id, error)
+                log.warning("%s could not be predicted and keeps its earlier rows: %r", image_id, error)
             else:
                 if keep:
                     keep(image_id)
@@ -2049,7 +2047,7 @@ class Predictions:
         return done
 
     def take(self, found: dict) -> None:
-        """Take over what was found in images that need no prediction any more."""
+        """Take what an earlier run found; those images need no prediction any more."""
         self.found |= found
         self.order = [image_id for image_id in self.order if image_id not in found]
 
@@ -2065,7 +2063,7 @@ class Predictions:
 # Main: training images and test images -> a trained network and submission.csv.
 
 EARLY_SHARE = 0.02  # share of the training's minutes for each prediction on the way
-SCORE_DROP = 0.05  # of a check's score below an earlier one's that is worth a warning
+SCORE_DROP = 0.05  # drop of the tuning score below the best so far that is worth a warning
 
 
 def run_competition(
@@ -2073,7 +2071,7 @@ def run_competition(
 ) -> tuple[Segmenter, ImageSet]:
     """Train, predict the test images and write into `folder` on the way -> (the Segmenter, the images held out).
 
-    submission.csv is there as soon as the first check is, is replaced by better ones, and is whole at any moment.
+    Each check on the way leaves a submission.csv, which a better one replaces; it is whole at any moment.
 
     Args:
         train: images with labels.
@@ -2097,10 +2095,9 @@ def run_competition(
     with watch.stage("predict", len(test.ids)):
         late = _predict_test(predictions, segmenter, folder, keeper)
     if late:
-        minutes = config.tta_minutes
-        log.warning("the prediction's %g minutes are spent: %d images keep what was found earlier", minutes, late)
+        log.warning("time budget spent (tta_minutes %g): %d images keep earlier rows", config.tta_minutes, late)
     for image_id, why in test.unreadable.items():
-        log.warning("%s was left empty: %s", image_id, why)
+        log.warning("%s gets an empty row: %s", image_id, why)
     nuclei = sum(len(confidences) for _, confidences in predictions.found.values())
     log.info("%s: %d nuclei in %d images", SUBMISSION_FILE, nuclei, len(predictions.found))
     return segmenter, held_out
@@ -2109,7 +2106,7 @@ def run_competition(
 def train_segmenter(
     config: Config, images: ImageSet, folder: Path, keeper: Keeper, on_check: Callable, start: list | None = None
 ) -> tuple[Segmenter, ImageSet]:
-    """Train on images with labels, leave weights, settings and log in `folder` -> (the Segmenter, the images held out).
+    """Train on images with labels; leave weights, settings and log in `folder` -> (the Segmenter, the images held out).
 
     The weights are the last ones. Checks on the way score the tuning images for the log; they warn, and do not choose:
     a half-trained network would win over the finished one by noise.
@@ -2157,7 +2154,7 @@ def _choose_thresholds(tuning, segmenter, keeper):
 
 
 def _predict_test(predictions, segmenter, folder, keeper):
-    """The last prediction, which resumes where it was cut off -> how many images the time did not reach."""
+    """Predict every test image, or resume -> how many images the time did not reach."""
     found, _ = keeper.load("prediction") or ({}, {})
     if found:
         log.info("resuming after %d predicted images", len(found))
@@ -2192,15 +2189,15 @@ def _predict_test(predictions, segmenter, folder, keeper):
 #
 # python -m nuclei.run.entry runs the same from the sources.
 
-BUDGET_MINUTES = 690.0  # to train and to predict: of Kaggle's 12 hours all but half an hour to start and to read
+BUDGET_MINUTES = 690.0  # minutes to train and to predict: Kaggle's 12 hours, less half an hour to start and to read
 
 
 def run_kernel(environ: Mapping[str, str]) -> None:
-    """Settings, data, placeholder, run. Every error is raised: Kaggle calls a run complete that swallows one."""
+    """Read settings and data, and run. Every error is raised: Kaggle calls a run that swallows one complete."""
     start_log()
     log.info("sources %s; %s", globals().get("SOURCE_HASH", "not bundled"), list_versions())
     config = read_config(environ)
-    data = find_competition(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
+    data = find_mounted(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
     stage = read_stage(environ, data)
     working = Path(environ.get("NUCLEI_WORKING", "/kaggle/working"))
     report_gpus()
@@ -2218,13 +2215,13 @@ def run_kernel(environ: Mapping[str, str]) -> None:
 
 
 def start_log() -> None:
-    """One line a record on stdout, flushed as it comes, whatever the libraries set up before."""
-    form = {"format": "%(asctime)s %(message)s", "datefmt": "%H:%M:%S"}
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True, **form)
+    """Log to stdout, a line a record, flushed as it comes, whatever the libraries set up before."""
+    form, clock = "%(asctime)s %(message)s", "%H:%M:%S"
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format=form, datefmt=clock, force=True)
 
 
 def list_versions() -> str:
-    """The versions of what computes, in one line."""
+    """List the versions of what computes, in one line."""
     backend = keras.backend.backend()
     modules = (sys.modules[backend], keras, np, scipy, skimage, cv2)
     return f"python {sys.version.split()[0]}, " + ", ".join(f"{m.__name__} {m.__version__}" for m in modules)
@@ -2240,11 +2237,11 @@ def report_gpus() -> None:
 
 
 def read_config(environ: Mapping[str, str]) -> Config:
-    """The Config that NUCLEI_PRESET, _MINUTES, _STEPS and _SEED describe; BadInput names the variable that is wrong."""
+    """Make the Config that NUCLEI_PRESET, _MINUTES, _STEPS and _SEED describe; BadInput names a wrong variable."""
     preset = environ.get("NUCLEI_PRESET", "kaggle")
     if preset not in PRESETS:
         raise BadInput(f"NUCLEI_PRESET={preset} is not a preset: choose one of {', '.join(PRESETS)}")
-    changes = {}
+    changes: dict[str, Any] = {}
     for name, kind in (("minutes", float), ("steps", int), ("seed", int)):
         variable = f"NUCLEI_{name.upper()}"
         if variable in environ:
@@ -2260,18 +2257,18 @@ def read_config(environ: Mapping[str, str]) -> Config:
 
 
 def read_stage(environ: Mapping[str, str], data: Path) -> int:
-    """NUCLEI_STAGE, or else the last stage whose test images are in `data`."""
+    """Take NUCLEI_STAGE, or else the last stage whose test images are in `data`."""
     stage = environ.get("NUCLEI_STAGE", str(last_stage(data)))
     if stage not in map(str, TEST_NAMES):
         raise BadInput(f"NUCLEI_STAGE={stage} is not a stage: choose 1 or 2")
     return int(stage)
 
 
-def find_competition(mounted: Path) -> Path:
-    """The folder under `mounted` with the competition's files, which Kaggle has mounted in two places so far.
+def find_mounted(mounted: Path) -> Path:
+    """Find the folder under `mounted` with the competition's files, which Kaggle has mounted in two places so far.
 
     Raises:
-        BadInput: none has them; what there is stands in the log.
+        BadInput: there is none; the log lists what is there.
     """
     places = [mounted / COMPETITION, mounted / "competitions" / COMPETITION]
     for folder in [*places, mounted, *sorted(path for path in mounted.rglob("*") if path.is_dir())]:

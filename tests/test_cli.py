@@ -317,7 +317,12 @@ BAD_INPUT = [
     ("missing folder, kernel", no_folder, TWIN, ["data", "stage1_train.zip"]),
     ("truncated test zip, kernel", truncated("stage1_test"), TWIN, ["stage1_test.zip", "download"]),
     ("budget of 0 steps, kernel", as_it_is, [*TWIN[:6], "--steps", "0"], ["budget of 0", "--steps"]),
-    ("no such interpreter", as_it_is, [*TWIN, "--python", "no/python"], ["no/python", "build/stacks/kaggle/bin/python"]),
+    (
+        "no such interpreter",
+        as_it_is,
+        [*TWIN, "--python", "no/python"],
+        ["no/python", "build/stacks/kaggle/bin/python"],
+    ),
     ("no such kernel command", as_it_is, ["kernel", "push"], ["push", "run"]),
     ("no such fold", as_it_is, [*TRAIN, "--fold", "8"], ["data_fold"]),
     ("seed below 0", as_it_is, [*TRAIN, "--seed=-1"], ["--seed", "-1"]),
