@@ -243,9 +243,9 @@ def ship(args):
 
 
 def push_here(args):
-    from nuclei_kit.kaggle.remote import KERNEL, push_kernel
+    from nuclei_kit.kaggle.remote import KERNEL_FOLDER, push_kernel
 
-    pushed = push_kernel(args.kernel or KERNEL, args.owner, args.slug)
+    pushed = push_kernel(args.kernel or KERNEL_FOLDER, args.owner, args.slug)
     print(f"Kaggle runs {pushed}: {pushed.url}", flush=True)
     return pushed
 
