@@ -155,8 +155,8 @@ KAGGLE_COMMANDS = (push, watch, fetch, submit, ship, download)  # as --help list
 
 def push_here(args: Namespace) -> "Push":
     """Push the kernel that the options name, and say where it runs."""
-    from nuclei_kit.kaggle.remote import KERNEL, push_kernel
+    from nuclei_kit.kaggle.remote import KERNEL_FOLDER, push_kernel
 
-    pushed = push_kernel(args.kernel or KERNEL, args.owner, args.slug)
+    pushed = push_kernel(args.kernel or KERNEL_FOLDER, args.owner, args.slug)
     print(f"Kaggle runs {pushed}: {pushed.url}", flush=True)
     return pushed

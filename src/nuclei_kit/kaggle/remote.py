@@ -27,7 +27,7 @@ from nuclei_kit.kaggle.kernel import METADATA, ROOT, SCRIPT, build_kernel
 from nuclei_kit.kaggle.rules import BuildError, check_metadata, read_text
 
 PLACEHOLDER = "OWNER"  # in a kernel-metadata.json that nobody made their own
-KERNEL = (ROOT / METADATA).parent  # the folder
+KERNEL_FOLDER = (ROOT / METADATA).parent
 PUSH_FILE = ROOT / "build" / "pushed.json"  # the last push
 
 COMPLETE = "COMPLETE"
@@ -61,7 +61,7 @@ def push_kernel(folder: Path, owner: str | None = None, slug: str | None = None)
         BadInput: the metadata breaks a rule or names no owner (then nothing is sent), or Kaggle refused the kernel or
             one of its sources.
     """
-    if folder.resolve() == KERNEL:
+    if folder.resolve() == KERNEL_FOLDER:
         build_kernel()
     metadata = read_metadata(folder, owner, slug)
     code = folder / metadata["code_file"]
@@ -122,7 +122,7 @@ def find_push(owner: str | None = None, slug: str | None = None) -> Push:
     last = Push(**json.loads(PUSH_FILE.read_text())) if PUSH_FILE.is_file() else None
     if last and not owner and not slug:
         return last
-    kernel = read_metadata(KERNEL, owner, slug)["id"]
+    kernel = read_metadata(KERNEL_FOLDER, owner, slug)["id"]
     return last if last and last.kernel == kernel else Push(kernel, url=f"https://www.kaggle.com/code/{kernel}")
 
 

@@ -85,7 +85,7 @@ def widen(block: Block, by: int, shape: Sequence[int]) -> Block:
 def gather_windows(image: np.ndarray) -> np.ndarray:
     """Make a small image that stands for a large one: WINDOWS * WINDOWS pieces of it, each from another part.
 
-    Of each part it is the piece in which most is bright in the standard look, since nuclei may be few and far between.
+    From each part it takes the brightest piece in the standard look, since nuclei may be few and far between.
     """
     step = 8
     bright = cv2.LUT(np.ascontiguousarray(image[::step, ::step]), standard_lut(image)).max(axis=2)
@@ -111,9 +111,8 @@ def stitch(
 ) -> np.ndarray:
     """Stitch the nuclei of all blocks -> labels int32 (H, W), ids 1..n.
 
-    A nucleus that an earlier block has seen, too, is not taken twice: of one that is claimed for the most part nothing
-    is taken, of another what is free. One so wide that its block sees a part of it is joined to the part that an
-    earlier block saw.
+    A nucleus that an earlier block saw, too, counts once: where most of it is claimed already, it is dropped, else it
+    keeps its free pixels. One that is wider than its block's view is joined to what an earlier block saw of it.
 
     Args:
         shape: (H, W) of the image.

@@ -12,11 +12,23 @@ import numpy as np
 from nuclei.prediction.metric import IOU_THRESHOLDS, average_precision, iou_matrix
 from nuclei.settings.files import write_whole
 
-ORANGE, SKY, GREEN, YELLOW = (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)
-BLUE, VERMILLION, PURPLE = (0, 114, 178), (213, 94, 0), (204, 121, 167)
-
-OUTLINES = (YELLOW, SKY, ORANGE, GREEN, PURPLE, VERMILLION)  # the first is used unless nuclei touch
-TP_COLOUR, TP_EDGE_COLOUR, FN_COLOUR, FP_COLOUR = BLUE, SKY, VERMILLION, YELLOW
+OKABE_ITO = {
+    "orange": (230, 159, 0),
+    "sky blue": (86, 180, 233),
+    "bluish green": (0, 158, 115),
+    "yellow": (240, 228, 66),
+    "blue": (0, 114, 178),
+    "vermillion": (213, 94, 0),
+    "reddish purple": (204, 121, 167),
+}
+# Of outlines; the first is used unless nuclei touch.
+OUTLINES = tuple(
+    OKABE_ITO[name] for name in ("yellow", "sky blue", "orange", "bluish green", "reddish purple", "vermillion")
+)
+TP_COLOUR = OKABE_ITO["blue"]
+TP_EDGE_COLOUR = OKABE_ITO["sky blue"]
+FN_COLOUR = OKABE_ITO["vermillion"]
+FP_COLOUR = OKABE_ITO["yellow"]
 LEGEND = (
     (TP_COLOUR, "matched"),
     (TP_EDGE_COLOUR, "matched, but pixels apart"),
