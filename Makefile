@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 STACKS := kaggle newest
+PACKAGE := requirements.txt requirements-home.txt pyproject.toml
 # By file, for what its tests share, and in the order of the files: the other order leaves the slowest to the end.
 PYTEST := -m pytest -n auto --dist loadfile --no-loadscope-reorder
 PIP_INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
@@ -10,7 +11,7 @@ PIP_FAILED := echo "Set-up failed: see pip's message above. If no TensorFlow was
 
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help run test lint format stacks $(STACKS:%=stack-%) kaggle-env clean
+.PHONY: help run test quick lint docs format coverage stacks $(STACKS:%=stack-%) kaggle-env clean
 
 help:  ## print this list
 	@echo "make TARGET, where TARGET is one of:"
@@ -25,13 +26,24 @@ run: .venv/.ready  ## draw the sample competition, run the built kernel on it as
 	@echo "Next, the real data (https://www.kaggle.com/c/data-science-bowl-2018/data) in a folder DIR, zipped as it comes:"
 	@echo "  .venv/bin/nuclei run --data DIR --preset cpu --minutes 25"
 
-test: lint  ## check lint and format, run the tests
+test: lint  ## check lint, format and types, run the tests
 	@.venv/bin/python $(PYTEST)
 
-lint: .venv/.ready-test  ## check lint and format
+quick: .venv/.ready-test  ## run the tests that take no training, in under a minute
+	@.venv/bin/python $(PYTEST) -m "not slow"
+
+coverage: .venv/.ready-test  ## run the tests, and list the lines that they do not reach
+	@.venv/bin/python $(PYTEST) --cov --cov-report=term-missing:skip-covered
+
+lint: .venv/.ready-test  ## check lint, format, types, and the links of the documents
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
 	@.venv/bin/python -m mypy
+	@.venv/bin/python -m pytest --quiet tests/test_docs.py
+
+docs: .venv/.ready-docs  ## build docs/ as a site into build/site, strictly
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
+	@echo "Open build/site/index.html in a browser."
 
 format: .venv/.ready-test  ## mend what ruff can mend
 	@.venv/bin/python -m ruff check --fix
@@ -54,7 +66,7 @@ clean:  ## remove the environments, build/ and the caches; submission/ stays
 # The stamps are touched last and removed first, so an interrupted set-up starts afresh, and a set-up
 # that stands is only brought up to date when the files that it depends on change.
 
-.venv/.ready: requirements.txt pyproject.toml
+.venv/.ready: $(PACKAGE)
 	@$(call new_environment,.venv,$(PYTHON))
 	@.venv/bin/python $(PIP_INSTALL) -e ".[workshop]" || { $(PIP_FAILED); exit 1; }
 	@touch $@
@@ -64,10 +76,14 @@ clean:  ## remove the environments, build/ and the caches; submission/ stays
 	@.venv/bin/python $(PIP_INSTALL) -e ".[workshop,test]" || { $(PIP_FAILED); exit 1; }
 	@touch $< $@
 
+.venv/.ready-docs: .venv/.ready
+	@.venv/bin/python $(PIP_INSTALL) -e ".[docs]" || { $(PIP_FAILED); exit 1; }
+	@touch $@
+
 # Kaggle's stack runs on Python 3.12, as there, where this machine has it.
 build/stacks/kaggle/.ready: STACK_PYTHON = $(shell python3.12 -c "" 2>/dev/null && echo python3.12 || echo "$(PYTHON)")
 build/stacks/newest/.ready: STACK_PYTHON = $(PYTHON)
-$(STACKS:%=build/stacks/%/.ready): build/stacks/%/.ready: tests/stacks/%.txt requirements.txt pyproject.toml
+$(STACKS:%=build/stacks/%/.ready): build/stacks/%/.ready: tests/stacks/%.txt $(PACKAGE)
 	@$(call new_environment,build/stacks/$*,$(STACK_PYTHON))
 	@build/stacks/$*/bin/python $(PIP_INSTALL) -r tests/stacks/$*.txt -e ".[workshop,test]" || { $(PIP_FAILED); exit 1; }
 	@touch $@

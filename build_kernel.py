@@ -13,7 +13,7 @@ let it notice is an error with file and line.
 A notebook has the same chapters and ends with NOTEBOOK, where there is one. Once built, it is kept up to date together
 with the script.
 
-For another competition change PACKAGE, KERNEL and CHAPTERS, and write kernel/kernel-metadata.json.
+For another competition change PACKAGE, KERNEL_NAME and CHAPTERS, and write kernel/kernel-metadata.json.
 Needs Python 3.11 and nothing else.
 """
 
@@ -30,13 +30,19 @@ import symtable
 import sys
 import tempfile
 import tokenize
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeGuard
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "src"))  # in a fresh clone nothing is installed
+
+from nuclei_kit.kaggle.rules import LINE_LENGTH, BuildError, check_lines, check_metadata, read_text  # noqa: E402
+
 PACKAGE = "nuclei"
-KERNEL = "nuclei_kernel"
+KERNEL_NAME = "nuclei_kernel"
 # The folders of src/PACKAGE and their modules, in the order in which they are read. What is not reached does not ship.
 CHAPTERS = {
     "settings": ("config", "files"),
@@ -64,26 +70,13 @@ IMAGE_MODULES = {
     "tqdm",
 }
 OLDEST_PYTHON = (3, 11)
-LINE_LENGTH = 120
 SIZE_LIMIT, SIZE_WARNING = 1_000_000, 900_000  # bytes; Kaggle takes less than a megabyte
 
 # Names that mean something else in one file than in a module, and those that run code which no builder sees.
 SHIFTING = {"__doc__", "__file__", "__name__", "__package__", "__path__", "__spec__"}
 LOADERS = {"__import__", "eval", "exec", "import_module"}
 
-SECRETS = {
-    "a Kaggle key": re.compile(r"(?<![0-9a-fA-F])[0-9a-f]{32}(?![0-9a-fA-F])"),
-    "a Kaggle token": re.compile(r"KGAT_\w+"),
-    "the path of somebody's home": re.compile(r"(?<![\w.])(/home/\w|/Users/\w|/root\b|[A-Z]:\\+Users\b)"),
-}
 SEAL = re.compile(r"(?<=this file )[0-9a-f]{16}")
-
-
-class BuildError(Exception):
-    """Why there can be no kernel: file, line and what is wrong."""
-
-    def __init__(self, path, line, message):
-        super().__init__(f"{path}:{line}: {message}")
 
 
 @dataclass(frozen=True)
@@ -103,12 +96,7 @@ class Chapter:
 # ---- one module --------------------------------------------------------------------------------
 
 
-def read_text(path):
-    """A file's text with plain newlines, whatever the checkout made of them; "" where there is no file."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def read_chapter(root, name):
+def read_chapter(root: Path, name: str) -> Chapter:
     """Take a module, named folder.module, apart; what cannot be flattened is a BuildError."""
     path = module_path(name)
     text = read_text(root / path)
@@ -135,29 +123,17 @@ def read_chapter(root, name):
     return Chapter(name, path, text, docstring, code, imports, needs, defines)
 
 
-def check_lines(path, text):
-    """Refuses lines that may not ship."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.isascii():
-            raise BuildError(path, number, "not ASCII")
-        if len(line) > LINE_LENGTH:
-            raise BuildError(path, number, f"over {LINE_LENGTH} columns")
-        for what, pattern in SECRETS.items():
-            if pattern.search(line):
-                raise BuildError(path, number, f"this looks like {what}, and it would be published")
-
-
-def is_main_guard(node):
+def is_main_guard(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'" and not node.orelse
 
 
-def is_import(node):
+def is_import(node: ast.AST) -> TypeGuard[ast.Import | ast.ImportFrom]:
     return isinstance(node, ast.Import | ast.ImportFrom)
 
 
-def first_lines(tree):
-    """{name: the first line of a module that has it}."""
-    lines = {}
+def first_lines(tree: ast.Module) -> dict[str, int]:
+    """Find the first line of a module that has each name."""
+    lines: dict[str, int] = {}
     for node in ast.walk(tree):
         for name in (getattr(node, "name", None), getattr(node, "id", None)):
             if name:
@@ -165,8 +141,8 @@ def first_lines(tree):
     return lines
 
 
-def check_names(path, tree, guards):
-    """Refuses what would act differently in the one namespace of the kernel."""
+def check_names(path: str, tree: ast.Module, guards: Sequence[ast.If]) -> None:
+    """Refuse what would act differently in the one namespace of the kernel."""
     fine = {guard.test.left for guard in guards}
     for node in ast.walk(tree):
         if isinstance(node, ast.Global):
@@ -178,9 +154,10 @@ def check_names(path, tree, guards):
             raise BuildError(path, node.lineno, f"{name} could load what does not ship")
 
 
-def read_imports(path, tree):
-    """The imports to move to the top, and those from other chapters; every form that is not taken is an error."""
-    imports, needs = [], []
+def read_imports(path: str, tree: ast.Module) -> tuple[list, list]:
+    """Read the imports that move to the top, and those from other chapters; refuse every other form."""
+    imports: list[tuple[int, str, str, str]] = []
+    needs: list[tuple[int, str, str]] = []
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     local = {node for function in functions for node in ast.walk(function)}
     for before, node in pairwise(tree.body):
@@ -207,43 +184,43 @@ def read_imports(path, tree):
     return imports, needs
 
 
-def flatten(path, text, tree, guards):
-    """The text without its docstring, its imports and `guards`; every other line is left alone."""
+def flatten(path: str, text: str, tree: ast.Module, guards: Sequence[ast.If]) -> str:
+    """Leave the docstring, the imports and `guards` out of a module's text, and every other line alone."""
     replaced = {line for node in tree.body if is_import(node) or node is tree.body[0] for line in lines_of(node)}
     for kind, string, (line, _), _, _ in tokenize.generate_tokens(io.StringIO(text).readline):
         if line in replaced and (kind == tokenize.COMMENT or string == ";"):
             raise BuildError(path, line, f"{string} stands on a line that vanishes: give it one of its own")
     gone = replaced.union(*(lines_of(guard) for guard in guards))
-    kept = []
+    kept: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line and number - 1 in gone and not (kept and kept[-1]):
-            gone.add(number)  # a blank line that parted what is gone from what comes next
+            gone.add(number)  # a blank line that separated what is gone from what comes next
         if number not in gone:
             kept.append(line)
     return "\n".join(kept).strip("\n")
 
 
-def lines_of(node):
+def lines_of(node: ast.stmt) -> range:
     return range(node.lineno, node.end_lineno + 1)
 
 
 # ---- all of them -------------------------------------------------------------------------------
 
 
-def module_path(name):
-    """Where a module, named folder.module, lies, from the root."""
+def module_path(name: str) -> str:
+    """Return the path, from the root, of a module named folder.module."""
     return f"src/{PACKAGE}/{name.replace('.', '/')}.py"
 
 
-def read_chapters(root, notebook=False):
-    """The entry and what it reaches -> a list of Chapter, in the order of CHAPTERS.
+def read_chapters(root: Path, notebook: bool = False) -> list[Chapter]:
+    """Read the entry and what it reaches, in the order of CHAPTERS.
 
     Args:
         root: Path of the repository.
         notebook: whether NOTEBOOK comes last, with what it reaches.
     """
     declared = [f"{folder}.{module}" for folder, modules in CHAPTERS.items() for module in modules]
-    reached = {}
+    reached: dict[str, Chapter] = {}
     waiting = [ENTRY] + [NOTEBOOK] * (notebook and (root / module_path(NOTEBOOK)).is_file())
     while waiting:
         name = waiting.pop()
@@ -263,21 +240,21 @@ def read_chapters(root, notebook=False):
     return chapters
 
 
-def check_order(chapters):
+def check_order(chapters: Sequence[Chapter]) -> None:
     """Refuse imports of what comes later, or of what is not there."""
-    done = {}
+    done: dict[str, Chapter] = {}
     for chapter in chapters:
         for line, other, symbol in chapter.needs:
             if other not in done:
-                message = f"a forward import: {other} comes after {chapter.name} in CHAPTERS of build_kernel.py"
+                message = f"a forward import: CHAPTERS of build_kernel.py does not have {other} before {chapter.name}"
                 raise BuildError(chapter.path, line, message)
             if symbol not in done[other].defines:
                 raise BuildError(chapter.path, line, f"{done[other].path} defines no {symbol}")
         done[chapter.name] = chapter
 
 
-def folder_title(root, folder=""):
-    """The docstring of a folder's __init__.py, which does not ship and holds no more."""
+def folder_title(root: Path, folder: str = "") -> str:
+    """Read the docstring of a folder's __init__.py, which does not ship and must hold no more."""
     path = f"src/{PACKAGE}/{folder}/__init__.py".replace("//", "/")
     tree = ast.parse(read_text(root / path))
     for node in tree.body:
@@ -289,8 +266,8 @@ def folder_title(root, folder=""):
     return title
 
 
-def check_unique(chapters):
-    """In one namespace a name has one meaning, and none hides a builtin that another chapter may use."""
+def check_unique(chapters: Sequence[Chapter]) -> None:
+    """Refuse a name with two meanings in the one namespace, or one that hides a builtin of Python."""
     owners = {"SOURCE_HASH": ("the builder's", "build_kernel.py")}
     for chapter in chapters:
         bound = [(line, name, f"{chapter.name}'s") for name, line in chapter.defines.items()]
@@ -305,8 +282,8 @@ def check_unique(chapters):
                 raise BuildError(chapter.path, line, f"{name} is {meaning} here, but {other} at {place}: rename one")
 
 
-def hash_sources(chapters):
-    """16 hex digits that change with the text or the order of any chapter."""
+def hash_sources(chapters: Sequence[Chapter]) -> str:
+    """Return 16 hex digits that change with the text or the order of any chapter."""
     parts = "".join(f"{chapter.path}\n{len(chapter.text)}\n{chapter.text}" for chapter in chapters)
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
@@ -314,14 +291,14 @@ def hash_sources(chapters):
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def top_block(chapters):
-    """Every import once, sorted as ruff does (the standard library first, `import` before `from`), and SOURCE_HASH."""
-    statements = {}  # what one statement can import together
+def top_block(chapters: Sequence[Chapter]) -> str:
+    """Write every import once, in ruff's order (standard library first, `import` before `from`), and SOURCE_HASH."""
+    statements: dict[tuple, set[str]] = {}  # what one statement can import together
     for chapter in chapters:
         for _, module, name, alias in chapter.imports:
             third_party = module.split(".")[0] not in sys.stdlib_module_names
             statements.setdefault((third_party, bool(name), module, alias and name, alias), set()).add(name)
-    sections = {False: [], True: []}
+    sections: dict[bool, list[str]] = {False: [], True: []}
     for (third_party, is_from, module, _, alias), names in sorted(statements.items()):
         names = sorted(names, key=lambda n: (not (n.isupper() and len(n) > 1), not n[:1].isupper(), n))
         line = f"from {module} import {', '.join(names)}" if is_from else f"import {module}"
@@ -332,13 +309,15 @@ def top_block(chapters):
     return "\n\n".join([*blocks, f'SOURCE_HASH = "{hash_sources(chapters)}"'])
 
 
-def header_lines(chapters, titles, suffix, lines=None):
-    """What the file is and what it holds, with the line of each chapter where it is known; its seal is still blank.
+def header_lines(
+    chapters: Sequence[Chapter], titles: Mapping[str, str], suffix: str, lines: Sequence[int] | None = None
+) -> list[str]:
+    """Write what the file is and holds, with the line of each chapter where it is known; its seal is still blank.
 
     Args:
-        titles: {folder: its title}.
+        titles: of the folders.
     """
-    rows = [f"{KERNEL}{suffix}: src/{PACKAGE} in one file. build_kernel.py writes it: change the sources instead."]
+    rows = [f"{KERNEL_NAME}{suffix}: src/{PACKAGE} in one file. build_kernel.py writes it: change the sources instead."]
     folder = None
     for number, chapter in enumerate(chapters, 1):
         if folder != (folder := chapter.name.split(".")[0]):
@@ -352,12 +331,12 @@ def header_lines(chapters, titles, suffix, lines=None):
     return [*rows, "", f"sources {hash_sources(chapters)}, this file {'0' * 16}"]
 
 
-def as_comment(lines):
+def as_comment(lines: Iterable[str]) -> str:
     return "\n".join(f"# {line}".rstrip() for line in lines)
 
 
-def chapter_texts(chapters):
-    """Each chapter under its banner."""
+def chapter_texts(chapters: Sequence[Chapter]) -> Iterator[str]:
+    """Put each chapter under its banner."""
     for number, chapter in enumerate(chapters, 1):
         banner = as_comment(chapter.docstring)
         gap = "\n\n\n" if chapter.code.startswith(("def ", "class ", "async ", "@")) else "\n\n"
@@ -365,8 +344,8 @@ def chapter_texts(chapters):
         yield f"{rule}\n{banner}{gap}{chapter.code}".rstrip("\n")
 
 
-def render_script(chapters, titles):
-    """The kernel as a script, its parts two blank lines apart."""
+def render_script(chapters: Sequence[Chapter], titles: Mapping[str, str]) -> str:
+    """Write the kernel as a script, its parts two blank lines apart."""
     top, texts = top_block(chapters), list(chapter_texts(chapters))
     here, lines = len(header_lines(chapters, titles, ".py")) + top.count("\n") + 5, []
     for text in texts:
@@ -376,8 +355,8 @@ def render_script(chapters, titles):
     return "\n\n\n".join([f"{header}\n\n{top}", *texts]) + "\n"
 
 
-def render_notebook(chapters, titles):
-    """The kernel as a Jupyter notebook: the header, the imports, then a cell a chapter."""
+def render_notebook(chapters: Sequence[Chapter], titles: Mapping[str, str]) -> str:
+    """Write the kernel as a Jupyter notebook: the header, the imports, then a cell a chapter."""
     names = ["imports", *(chapter.name.split(".")[1] for chapter in chapters)]
     code = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
     cells = [
@@ -394,18 +373,18 @@ def render_notebook(chapters, titles):
     return json.dumps(notebook, indent=1) + "\n"
 
 
-def seal_of(text):
-    """A hash of the whole file but for the seal itself, so that an edit by hand shows."""
+def seal_of(text: str) -> str:
+    """Hash the whole file but for the seal itself, so that an edit by hand shows."""
     return hashlib.sha256(SEAL.sub("0" * 16, text, count=1).encode()).hexdigest()[:16]
 
 
-def is_sealed(text):
+def is_sealed(text: str) -> bool:
     found = SEAL.search(text)
     return bool(found) and found[0] == seal_of(text)
 
 
-def build(root, notebook=False):
-    """The text of the kernel."""
+def build(root: Path, notebook: bool = False) -> str:
+    """Flatten src/PACKAGE -> the text of the kernel."""
     folder_title(root)
     chapters = read_chapters(root, notebook)
     check_unique(chapters)
@@ -418,72 +397,28 @@ def build(root, notebook=False):
     return SEAL.sub(seal_of(text), text, count=1)
 
 
-def write_whole(path, text):
-    """Writes a file so that a reader finds the old one or the new one, never half of either."""
+def replace_file(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old one or the new one, never half of either."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="ascii", newline="\n") as file:
         file.write(text)
     os.chmod(file.name, 0o644)  # a temporary file is its owner's alone
     os.replace(file.name, path)
 
 
-# ---- kernel-metadata.json ----------------------------------------------------------------------
-
-METADATA_TYPES = {
-    **dict.fromkeys(("id", "title", "code_file", "language", "kernel_type", "machine_shape"), str),
-    **dict.fromkeys(("is_private", "enable_gpu", "enable_tpu", "enable_internet"), bool),
-    **dict.fromkeys(("competition_sources", "dataset_sources", "kernel_sources", "model_sources"), list),
-}
-MACHINE_SHAPES = ("NvidiaTeslaT4", "NvidiaL4", "NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100", "NvidiaRtxPro6000")
-
-
-def check_metadata(path, text):
-    """Checks what Kaggle's client ignores or fails at late. -> the metadata, a dict.
-
-    The owner may still be a placeholder, since a build needs no account: whatever pushes the kernel refuses it.
-    """
-    if not text:
-        raise BuildError(path, 1, "there is no such file, and Kaggle needs one")
-    check_lines(path, text)
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BuildError(path, error.lineno, error.msg) from None
-
-    def demand(key, kept, message):
-        if not kept:
-            raise BuildError(path, text[: max(text.find(f'"{key}"'), 0)].count("\n") + 1, f"{key} {message}")
-
-    for key, kind in METADATA_TYPES.items():
-        demand(key, key in data, "is missing")
-        demand(key, isinstance(data[key], kind), f"must be a {kind.__name__}")
-    for key in data:
-        demand(key, key in METADATA_TYPES, "is a key that Kaggle ignores, or that this kernel has no use for")
-    title_slug = re.sub("[^a-z0-9]+", "-", data["title"].lower()).strip("-")
-    code_file = KERNEL + (".ipynb" if data["kernel_type"] == "notebook" else ".py")
-    demand("id", re.fullmatch(r"[\w-]+/[a-z0-9-]{5,}", data["id"]), "must be OWNER/SLUG, the slug 5 characters or more")
-    demand("title", title_slug == data["id"].split("/")[1], f"gives the slug {title_slug}, and id another")
-    demand("language", data["language"] == "python", "must be python")
-    demand("kernel_type", data["kernel_type"] in ("script", "notebook"), "must be script or notebook")
-    demand("code_file", data["code_file"] == code_file, f"must be {code_file}")
-    demand("machine_shape", data["machine_shape"] in MACHINE_SHAPES, f"must be one of {', '.join(MACHINE_SHAPES)}")
-    demand("enable_gpu", data["enable_gpu"], "must be true, or the machine_shape goes for nothing")
-    return data
-
-
 # ---- the command -------------------------------------------------------------------------------
 
 
-def main(arguments=None, root=ROOT):
-    """Exit status 0: done, or up to date; 1: --check found a difference; 2: there can be no kernel."""
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    """Build -> exit status 0: done, or up to date; 1: --check found a difference; 2: there can be no kernel."""
     parser = argparse.ArgumentParser(description=f"Flatten src/{PACKAGE} into the one file that Kaggle runs.")
     parser.add_argument("--check", action="store_true", help="exit 1 with a diff where kernel/ is stale; write nothing")
     parser.add_argument("--notebook", action="store_true", help="a Jupyter notebook, too")
     parser.add_argument("--force", action="store_true", help="overwrite a kernel that was edited by hand")
     options = parser.parse_args(arguments)
-    script, notebook = (f"kernel/{KERNEL}{suffix}" for suffix in (".py", ".ipynb"))
+    script, notebook = (f"kernel/{KERNEL_NAME}{suffix}" for suffix in (".py", ".ipynb"))
     metadata = "kernel/kernel-metadata.json"
     try:
-        check_metadata(metadata, read_text(root / metadata))
+        check_metadata(metadata, read_text(root / metadata), KERNEL_NAME)
         texts = {script: build(root)}
         if options.notebook or (root / notebook).exists():
             texts[notebook] = build(root, notebook=True)
@@ -495,7 +430,7 @@ def main(arguments=None, root=ROOT):
             if old and not is_sealed(old) and not options.force:
                 raise BuildError(name, 1, f"edited by hand: take the change to src/{PACKAGE}, then build with --force")
         for name, text in texts.items():
-            write_whole(root / name, text)
+            replace_file(root / name, text)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 2
@@ -506,8 +441,8 @@ def main(arguments=None, root=ROOT):
     return 0
 
 
-def show_difference(root, name, text):
-    """Prints how a file differs from what it should hold -> whether it does."""
+def show_difference(root: Path, name: str, text: str) -> bool:
+    """Print how a file differs from what it should hold -> whether it does."""
     old = read_text(root / name)
     lines = (old.splitlines(keepends=True), text.splitlines(keepends=True))
     sys.stdout.writelines(difflib.unified_diff(*lines, f"{name} (there)", f"{name} (built)"))

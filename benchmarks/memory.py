@@ -1,4 +1,4 @@
-"""What a training step keeps in memory at 256 px, batch 16: one hundred layers beside the cpu preset's U-Net.
+"""Memory: what a training step keeps at 256 px, batch 16: the one-hundred-layer network beside the cpu preset's U-Net.
 
     .venv/bin/python benchmarks/memory.py
 
@@ -7,6 +7,7 @@ normalisations, the outputs of activations and pooling), and of the weights with
 moments. A backend's work space comes on top.
 """
 
+import argparse
 import math
 import os
 
@@ -21,7 +22,7 @@ SIZE, BATCH = 256, 16
 
 
 def kept_elements(model, size, batch):
-    """Numbers that the backward pass needs, for inputs (batch, size, size, 3)."""
+    """Count the numbers that the backward pass needs, for inputs (batch, size, size, 3)."""
     kept = {}
 
     def keep(tensor):
@@ -40,6 +41,7 @@ def kept_elements(model, size, batch):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print("network            convolutions    weights  kept, 16 bit  kept, float32  optimiser")
     for preset in ("kaggle", "cpu"):
         model = new_model(PRESETS[preset])

@@ -1,4 +1,4 @@
-"""Seconds to read stage1_train: cold, warm, and beside the loop that most kernels use.
+"""Reading: seconds to read stage1_train, cold, warm, and beside the loop that most kernels use.
 
     .venv/bin/python benchmarks/reading.py DIR
 
@@ -6,7 +6,7 @@ DIR holds stage1_train.zip. The peer unpacks the zip into a temporary folder (ti
 scikit-image, as the competition's popular kernels do.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 import zipfile
@@ -20,7 +20,7 @@ from nuclei_kit.files.reading import find_whole_set, read_images
 
 
 def popular_loop(folder):
-    """Every image and its masks, one file after the other."""
+    """Read every image and its masks, one file after the other."""
     images, labels = [], []
     for path in sorted(folder.iterdir()):
         image = imread(next((path / "images").iterdir()))[..., :3]
@@ -40,9 +40,9 @@ def timed(name, action):
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    path = find_whole_set(sys.argv[1], (TRAIN,))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", metavar="DIR", type=Path)
+    path = find_whole_set(parser.parse_args().data, (TRAIN,))
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         timed("nuclei, cold (decode and cache)", lambda: read_images(path, scratch / "cache"))

@@ -1,4 +1,4 @@
-"""Crops a second in training: the cpu preset's U-Net beside a plain one of the same width, in turns in one run.
+"""Training: crops a second, the cpu preset's U-Net beside a plain one of the same width, in turns in one run.
 
     .venv/bin/python benchmarks/training.py [--rounds 5] [--steps 4]
 
@@ -17,14 +17,15 @@ import keras
 import numpy as np
 from keras import Input, Model, layers
 
-from nuclei.network.device import choose_precision, peak_memory
-from nuclei.network.loss import weighted_crossentropy_dice
+from nuclei.network.device import peak_memory
+from nuclei.network.parallel import train_step
+from nuclei.prediction.segmenter import set_up_device
 from nuclei.settings.config import PRESETS
-from nuclei.training.train import new_model
+from nuclei.training.train import compile_model, new_model
 
 
 def plain_unet(width, depth, outputs):
-    """The usual Keras U-Net with batch normalisation."""
+    """Build the usual Keras U-Net with batch normalisation."""
 
     def block(x, filters):
         for _ in range(2):
@@ -46,10 +47,10 @@ def plain_unet(width, depth, outputs):
 
 
 def crops_per_second(model, x, y, steps):
-    """The speed of a few steps of training."""
+    """Time a few steps of training."""
     start = time.monotonic()
     for _ in range(steps):
-        model.train_on_batch(x, y)
+        train_step(model, x, y)
     return steps * len(x) / (time.monotonic() - start)
 
 
@@ -58,16 +59,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
     args = parser.parse_args()
-    keras.mixed_precision.set_global_policy(choose_precision())
+    set_up_device()
     config = PRESETS["cpu"]
     rng = np.random.default_rng(0)
     x = rng.random((config.train_batch, config.train_crop, config.train_crop, 3), np.float32)
     y = np.concatenate([(x > 0.5).astype(np.float32), np.ones((*x.shape[:3], 1), np.float32)], axis=-1)
     models = {"cpu preset": new_model(config), "plain U-Net": plain_unet(config.model_width, config.model_depth, 3)}
+    models = {name: compile_model(model, config) for name, model in models.items()}
     speeds = {name: [] for name in models}
     for model in models.values():
-        model.compile(keras.optimizers.AdamW(), weighted_crossentropy_dice)
-        model.train_on_batch(x, y)  # compiles
+        train_step(model, x, y)  # traces
     for _ in range(args.rounds):
         for name, model in models.items():
             speeds[name].append(crops_per_second(model, x, y, args.steps))

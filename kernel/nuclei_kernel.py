@@ -1,48 +1,48 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 # Settings: what can be chosen, and how files are written.
-#    1  config       line    83  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   201  what a run leaves in its folder, written whole or not at all.
+#    1  config       line    84  every setting of a run in one flat, frozen dataclass, and the presets.
+#    2  files        line   202  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   235  a set of decoded images with their labels and kinds.
-#    4  kinds        line   271  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  targets      line   372  what the network learns from a label image, and how much each pixel weighs.
-#    6  augmentation line   464  random crops of an image and its labels.
-#    7  batches      line   573  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   236  a set of decoded images with their labels and kinds.
+#    4  kinds        line   272  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  targets      line   373  what the network learns from a label image, and how much each pixel weighs.
+#    6  augmentation line   467  random crops of an image and its labels.
+#    7  batches      line   576  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    8  model        line   679  the one-hundred-layer network, and a small U-Net for CPUs.
-#    9  loss         line   795  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   10  optimizer    line   871  Muon for the convolutions, AdamW for biases and normalisation.
-#   11  device       line   901  what the run computes on, and in which precision.
-#   12  parallel     line   961  one network on several GPUs, a copy on each.
+#    8  model        line   682  the one-hundred-layer network, and a small U-Net for CPUs.
+#    9  loss         line   798  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  optimizer    line   874  Muon for the convolutions, AdamW for biases and normalisation.
+#   11  device       line   904  what the run computes on, and in which precision.
+#   12  parallel     line   964  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1050  how far a training is, and the learning rate there.
-#   14  training_log line  1108  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1157  one network inside a time budget.
+#   13  schedule     line  1053  how far a training is, and the learning rate there.
+#   14  training_log line  1111  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1160  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1366  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1401  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1492  an image of any size through a network of one tile size.
-#   19  segmenter    line  1577  a trained network with its thresholds and settings, saved and loaded.
-#   20  metric       line  1693  one overlap matrix, IoU, precision at ten thresholds.
-#   21  progress     line  1765  a bar or a line a minute over many images.
-#   22  tuning       line  1782  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1368  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1403  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1494  an image of any size through a network of one tile size.
+#   19  segmenter    line  1579  a trained network with its thresholds and settings, saved and loaded.
+#   20  metric       line  1699  one overlap matrix, IoU, precision at ten thresholds.
+#   21  progress     line  1771  a bar or a line a minute over many images.
+#   22  tuning       line  1788  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   23  data         line  1830  find and read a competition, in zips or folders.
-#   24  submission   line  1943  label images to the rows of Kaggle's CSV.
+#   23  data         line  1841  find and read a competition, in zips or folders.
+#   24  submission   line  1952  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   25  stopwatch    line  1983  what each stage of a run costs.
-#   26  predictions  line  2010  the rows of every test image, which get better as the network does.
-#   27  main         line  2073  training images and test images -> a trained network and submission.csv.
-#   28  entry        line  2193  what Kaggle runs, its settings from the environment.
+#   25  stopwatch    line  1992  what each stage of a run costs.
+#   26  predictions  line  2020  the rows of every test image, which get better as the network does.
+#   27  main         line  2081  training images and test images -> a trained network and submission.csv.
+#   28  entry        line  2200  what Kaggle runs, its settings from the environment.
 #
-# sources 292bd09278cc7001, this file cd85f34c8b041290
+# sources e4da1842667eb2f5, this file 4efc10811f3f6197
 
 import csv
 import io
@@ -64,6 +64,7 @@ from functools import partial
 from importlib import resources
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -77,7 +78,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "292bd09278cc7001"
+SOURCE_HASH = "e4da1842667eb2f5"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -258,7 +259,7 @@ class ImageSet:
         return ImageSet(*(getattr(self, name) + getattr(other, name) for name in fields))
 
     def subset(self, indices: Iterable[int]) -> "ImageSet":
-        """The images at `indices` alone; what was unreadable is left behind."""
+        """Take the images at `indices` alone; what was unreadable is left behind."""
         pick = [int(index) for index in indices]
         return ImageSet(
             [self.ids[i] for i in pick],
@@ -287,7 +288,7 @@ ZOOM_RANGE = (0.25, 3.0)  # least and greatest zoom of an image before the netwo
 
 
 def standardise(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB -> uint8 RGB as the network sees it: bright nuclei on a black background.
+    """Turn uint8 RGB into uint8 RGB as the network sees it: bright nuclei on a black background.
 
     A light image (median over 127) is inverted; then each channel loses its background (2nd percentile) and all three
     are stretched by one factor, so that the 99.8th percentile of the whole is white and hues survive. The factor is
@@ -297,7 +298,7 @@ def standardise(image: np.ndarray) -> np.ndarray:
 
 
 def standard_lut(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
+    """Compute uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
     sparse, levels = _sparse(image), np.arange(256)
     if np.median(sparse) > 127:
         sparse, levels = 255 - sparse, 255 - levels
@@ -308,13 +309,13 @@ def standard_lut(image: np.ndarray) -> np.ndarray:
 
 
 def _sparse(image):
-    """Every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
+    """Take every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
     step = max(1, min(image.shape[:2]) // 128)
     return image[::step, ::step]
 
 
 def image_kind(image: np.ndarray) -> str:
-    """uint8 RGB -> its kind, one of KINDS, from the picture alone.
+    """Tell the kind of an image, uint8 RGB -> one of KINDS, from the picture alone.
 
     Colour (mean spread of the channels over 4 levels) separates the stains, and among them the glass does: the median
     colour of the lighter half, in CIE Lab, is lilac (b* under -12), yellow-brown (b* over 8) or neither. Among grey
@@ -332,7 +333,7 @@ def image_kind(image: np.ndarray) -> str:
 
 
 def nucleus_width(image: np.ndarray) -> float:
-    """The typical width of what is bright in a dark image, in px: twice the inscribed radius of Otsu's components,
+    """Measure the typical width of what is bright in a dark image, px: twice the inscribed radius of Otsu's components,
     the median weighted by area (specks are many and weigh nothing; clumps keep the width of their parts)."""
     grey = cv2.GaussianBlur(standardise(image)[..., 0], (0, 0), 1.5)
     _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -348,7 +349,7 @@ def nucleus_width(image: np.ndarray) -> float:
 
 
 def nucleus_diameter(labels: np.ndarray) -> float:
-    """The typical diameter of the nuclei in labels, in px: that of a disc of equal area, the median weighted by area;
+    """Measure the typical diameter of nuclei in labels, px: that of a disc of equal area, the median weighted by area;
     0.0 where there are none."""
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 0]
@@ -357,7 +358,7 @@ def nucleus_diameter(labels: np.ndarray) -> float:
 
 
 def network_zoom(diameter: float, target: float, share: float) -> float:
-    """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide: float in ZOOM_RANGE.
+    """Choose the zoom at which the network sees an image whose typical nucleus is `diameter` px wide, in ZOOM_RANGE.
 
     It goes `share` (0..1) of the way, in octaves, to where that nucleus would be `target` px wide. Zoomed all the way,
     large nuclei lose the detail of their outlines, and small ones cost time; not at all, the network would have to know
@@ -377,7 +378,7 @@ INTERIOR, BORDER, CORE = range(3)
 
 
 def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
-    """labels int32 (H, W) -> targets float32 (H, W, 3) of zeros and ones: interior, border, core.
+    """Turn labels int32 (H, W) into targets float32 (H, W, 3) of zeros and ones: interior, border, core.
 
     - interior: every pixel of a nucleus.
     - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
@@ -396,8 +397,10 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:
-    """labels (H, W) -> float32 (H, W), px from the edge of each pixel's own nucleus, 0 outside. The frame is
-    not an edge: a nucleus that it cuts continues beyond it."""
+    """Measure how deep each pixel is in its own nucleus: labels (H, W) -> float32 (H, W), px from its edge, 0 outside.
+
+    The frame is not an edge: a nucleus that it cuts continues beyond it.
+    """
     ids = labels.astype(np.float32)  # OpenCV's filters refuse int32
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     # At the frame OpenCV's default border never wins, neither in dilation nor in erosion.
@@ -410,7 +413,7 @@ def inner_distance(labels: np.ndarray) -> np.ndarray:
 
 
 def _border_mask(labels):
-    """bool (H, W): within a window as wide as a fifth of the typical nucleus, two different nuclei are seen."""
+    """Mark the pixels, bool (H, W), that see two nuclei in a window as wide as a fifth of the typical one."""
     areas = np.bincount(labels.ravel())[1:]
     if np.count_nonzero(areas) < 2:
         return np.zeros(labels.shape, bool)
@@ -424,7 +427,7 @@ def _border_mask(labels):
 
 
 def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float = 3.0) -> np.ndarray:
-    """The U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
+    """Compute the U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
 
     w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
     nearest nucleus (Ronneberger et al. 2015, section 3, equation 2; there border = 10 and sigma = 5 px). The class
@@ -446,7 +449,7 @@ def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float =
 
 
 def _two_nearest(labels, reach):
-    """Two float32 (H, W): px to the nearest and to the second nearest nucleus, inf where it is `reach` or more away."""
+    """Measure px to the nearest and the second nearest nucleus -> two float32 (H, W), inf from `reach` on."""
     nearest = np.full(labels.shape, np.inf, np.float32)
     second = nearest.copy()
     for index, box in enumerate(ndi.find_objects(labels), start=1):
@@ -473,7 +476,7 @@ ANISOTROPY = 0.25  # octaves between the two axes, both ways
 def augment(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One random crop: uint8 (H, W, 3), int32 (H, W) -> uint8 (crop, crop, 3), int32 (crop, crop).
+    """Take one random crop: uint8 (H, W, 3), int32 (H, W) -> uint8 (crop, crop, 3), int32 (crop, crop).
 
     Args:
         rng: numpy Generator; the same state gives the same crop.
@@ -486,7 +489,7 @@ def augment(
 def warp(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Geometry alone: position, rotation, flip, anisotropy and elastic bending in one resampling of each array.
+    """Change geometry alone: position, rotation, flip, anisotropy and elastic bending in one resampling of each array.
 
     Beyond its frame the image is mirrored. Ids are dealt anew, 1..n: what the crop's frame cuts in two, or the mirror
     shows twice, are two nuclei.
@@ -523,14 +526,14 @@ def _source_grid(shape, rng, crop, zoom):
 
 
 def _source_span(places, length):
-    """What the grid looks at along one axis, as a slice, with a margin for blur: filtering more would cost time."""
+    """Find what the grid reads along one axis, a slice, with a margin for blur: filtering more would cost time."""
     first, last = int(places.min()) - 8, int(places.max()) + 8
     # One pixel at least, even where bending has pushed a small crop off the image.
     return slice(min(max(first, 0), length - 1), max(min(last, length), 1))
 
 
 def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
+    """Change light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
     if rng.random() < 0.15:  # grey: stained tissue seen without its hue
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < 0.15:
@@ -565,7 +568,7 @@ def _tone_curve(rng):
 
 
 def _add_noise(image, rng):
-    """Sensor noise, one field for all channels, as a grey image has it."""
+    """Add sensor noise, one field for all channels, as a grey image has it."""
     field = rng.standard_normal(image.shape[:2], np.float32) * rng.uniform(2, 14)
     return np.clip(image + field[..., None], 0, 255).astype(np.uint8)
 
@@ -611,7 +614,7 @@ class Crops:
         self.zooms = [zoom_for(float(diameter or typical)) for diameter in diameters]
 
     def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), as `make_y` gives it.
+        """Make batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), of `make_y`.
 
         An image that no crop can be made from is left out, with a warning, and another takes its place.
 
@@ -628,7 +631,7 @@ class Crops:
         return x / np.float32(255), y
 
     def _make_crop(self, i, rng):
-        """A crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
+        """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
             image, labels = augment(self.images[i], self.labels[i], rng, self.crop, zoom)
@@ -646,7 +649,7 @@ class Crops:
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
     def stream(self, start: int = 0, ahead: int = 4, workers: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
+        """Yield batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
 
         Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
         """
@@ -665,7 +668,7 @@ class Crops:
 
 
 def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
-    """The chance of each image to be drawn, float64 (N,), summing to 1.
+    """Compute the chance of each image to be drawn, float64 (N,), summing to 1.
 
     A kind with n images is drawn n^(1 - balance) as often as one with a single image: 0 draws images alike, 1 draws
     kinds alike.
@@ -690,7 +693,7 @@ UNET_WIDEST = 256  # most filters of a level
 
 
 def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) -> Model:
-    """The network that a configuration names: "unet" or "one_hundred_layers" (width is then the growth rate)."""
+    """Build the network of a name: "unet" or "one_hundred_layers" (width is then the growth rate)."""
     if name == "one_hundred_layers":
         return one_hundred_layers(width, outputs)
     return unet(width, depth, stem, outputs)
@@ -700,7 +703,7 @@ def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) 
 
 
 def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
-    """U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
+    """Build U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
 
     1 at the entrance + 38 in the dense blocks on the way down + 5 that close them (1x1) + 15 at the bottom + 5
     transposed + 38 on the way up + 1 at the exit. A block on the way up passes on only what it adds (Jegou et al.,
@@ -730,7 +733,7 @@ def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
 
 
 def _dense_block(x, count, growth):
-    """`count` layers, each reading all before it; returns what they added: (N, H, W, count * growth)."""
+    """Add `count` layers, each reading all before it -> what they add: (N, H, W, count * growth)."""
     added = []
     for _ in range(count):
         new = _dense_layer(x, growth, 3)
@@ -753,7 +756,7 @@ def _transition_down(x):
 
 
 def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Model:
-    """A U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
+    """Build a U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
 
     - `stem` 2 or 4: the first convolution works at that stride, the last one (transposed) undoes it, and no level
       runs at full resolution.
@@ -806,7 +809,7 @@ LOG_EPSILON = 1e-6  # least probability in a logarithm, which stays finite
 
 
 def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """-(2 sum(t p) + s) / (sum(t) + sum(p) + s), per image and class, then the mean: a scalar in [-1, 0).
+    """Compute -(2 sum(t p) + s) / (sum(t) + sum(p) + s) per image and class, then the mean: a scalar in [-1, 0).
 
     y_true and y_pred (N, H, W, C). See Milletari et al. 2016, "V-Net", equation 2, without its squares.
     """
@@ -815,7 +818,7 @@ def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
 
 
 def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """-(2 sum(t p) + s) / (sum(t) + sum(p w) + s), per image and class, then the mean: a scalar in [-1, 0).
+    """Compute -(2 sum(t p) + s) / (sum(t) + sum(p w) + s) per image and class, then the mean: a scalar in [-1, 0).
 
     Predicting a nucleus where there is none costs as much as the pixel weighs, so the gap between two touching nuclei
     is costly. With weights of 1 it is `dice`.
@@ -827,7 +830,7 @@ def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
 
 
 def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """sum(w * bce(t, p)) / sum(w), per image and class, then the mean: a scalar, 0 or more.
+    """Compute sum(w * bce(t, p)) / sum(w) per image and class, then the mean: a scalar, 0 or more.
 
     bce(t, p) = -t log p - (1 - t) log(1 - p). y_true as in `weighted_dice`.
     """
@@ -838,7 +841,7 @@ def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTens
 
 
 def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """weighted_crossentropy + dice + 1: what most presets train with; 0 is perfect. y_true as in `weighted_dice`.
+    """Add up weighted_crossentropy + dice + 1, the default loss; 0 is perfect. y_true as in `weighted_dice`.
 
     Cross-entropy gives every pixel a gradient, Dice an overlap that does not care how empty the image is. The weights
     are in the cross-entropy alone: where they exceed denominator / numerator of the fraction in `weighted_dice`, that
@@ -857,7 +860,7 @@ LOSSES = {
 
 
 def _split_weights(y_true, y_pred):
-    """y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
+    """Split y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
     y_true = ops.cast(y_true, y_pred.dtype)
     return y_true[..., :-1], y_true[..., -1:]
 
@@ -903,7 +906,7 @@ class ConvMuon(keras.optimizers.Muon):
 
 
 def choose_precision() -> str:
-    """The Keras dtype policy that this machine trains fastest in, by name.
+    """Choose the Keras dtype policy, by name, that this machine trains fastest in.
 
     bfloat16 where the hardware multiplies it (CPUs with AVX512-BF16 or AMX, NVIDIA from compute capability 8.0 on),
     float16 on GPUs from 7.0 on (Kaggle's T4), else float32: a CPU without bfloat16 emulates it ten times slower.
@@ -915,19 +918,19 @@ def choose_precision() -> str:
 
 
 def list_gpus() -> list[str]:
-    """The names of the GPUs that Keras's backend sees; keras.distribution fails on JAX without one, and on torch."""
+    """List the GPUs that Keras's backend sees by name; keras.distribution fails on JAX without one, and on torch."""
     return [name for name, _ in _gpus()]
 
 
 def gpu_capability() -> float | None:
-    """The compute capability of the first GPU that Keras sees, or None where there is none."""
+    """Find the compute capability of the first GPU that Keras sees; None where there is none."""
     for _, (major, minor) in _gpus()[:1]:
         return int(major) + int(minor) / 10
     return None
 
 
 def _gpus():
-    """[(name, (major, minor) of the compute capability)]"""
+    """List the GPUs as [(name, (major, minor) of the compute capability)]."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -946,14 +949,14 @@ def _gpus():
 
 
 def _cpu_flags():
-    """The features that Linux lists for the CPU; empty elsewhere."""
+    """Read the features that Linux lists for the CPU; empty elsewhere."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return {flag for line in lines if line.startswith("flags") for flag in line.split()}
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held so far, in GB."""
+    """Tell the most memory that this process has held so far, in GB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)  # macOS counts bytes, Linux kilobytes
 
@@ -967,7 +970,7 @@ def peak_memory() -> float:
 
 
 def share_gpus(*batches: int) -> AbstractContextManager:
-    """Context in which to make and compile a network, so that it lives on as many GPUs as divide all of `batches`.
+    """Open a context to make and compile a network in, so that it lives on as many GPUs as divide all of `batches`.
 
     Args:
         batches: the numbers of inputs that the network will be given at a time.
@@ -983,7 +986,7 @@ def share_gpus(*batches: int) -> AbstractContextManager:
 
 
 def shared_loss(loss: Callable) -> Callable:
-    """A loss to compile with in `share_gpus`: of each copy's part of the batch, its share of the whole batch's loss.
+    """Make a loss to compile with in `share_gpus`: each copy's share of the whole batch's loss, from its part of it.
 
     TensorFlow adds up the gradients of the copies, and Keras divides only such losses by their number as come one an
     image; ours are means already.
@@ -997,13 +1000,13 @@ def shared_loss(loss: Callable) -> Callable:
 
 
 def count_copies(model: keras.Model) -> int:
-    """On how many GPUs a network lives; 1 without a GPU."""
+    """Count the GPUs on which a network lives; 1 without a GPU."""
     strategy = _strategy_of(model)
     return strategy.num_replicas_in_sync if strategy else 1
 
 
 def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> float:
-    """One step of training on a batch -> its loss, float.
+    """Take one step of training on a batch -> its loss, float.
 
     Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
     compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
@@ -1025,7 +1028,7 @@ def _train_part(model, x, y):
 
 
 def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """float32 (N, H, W, 3) -> what the network says of it, (N, H, W, C)."""
+    """Ask the network: float32 (N, H, W, 3) -> (N, H, W, C)."""
     strategy = _strategy_of(model)
     if strategy is None:
         return model.predict_on_batch(x)
@@ -1034,13 +1037,13 @@ def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 def _strategy_of(model):
-    """TensorFlow's strategy for a network on several GPUs, else None."""
+    """Find TensorFlow's strategy for a network on several GPUs, else None."""
     strategy = getattr(model, "distribute_strategy", None)
     return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
 
 
 def _share(batch, strategy):
-    """An array's equal parts, one for each copy of the network."""
+    """Cut an array into equal parts, one for each copy of the network."""
     parts = np.split(batch, strategy.num_replicas_in_sync)
     return strategy.experimental_distribute_values_from_function(
         lambda context: keras.ops.convert_to_tensor(parts[context.replica_id_in_sync_group])
@@ -1068,7 +1071,7 @@ class TrainingState:
 
 
 def learning_rate(done: float, peak: float, warmup: float) -> float:
-    """The rate at `done` (0..1) of the schedule: linear up to `peak` in its first `warmup`, then cosine to 0."""
+    """Compute the rate at `done` (0..1) of the schedule: linear to `peak` in the first `warmup`, then cosine to 0."""
     if done < warmup:
         return peak * (done + 1e-3) / (warmup + 1e-3)
     return peak * 0.5 * (1 + np.cos(np.pi * min((done - warmup) / (1 - warmup), 1.0)))
@@ -1170,17 +1173,16 @@ class Keeper:
     """What a run resumes from: nothing on Kaggle, where a dead session loses its files; at home, checkpoints."""
 
     def load(self, part: str) -> tuple[dict, dict] | None:
-        """What was last saved of a part of the run, as (state, arrays); None where there is nothing."""
+        """Return what was last saved of a part of the run as (state, arrays); None where there is nothing."""
 
     def save(self, part: str, state: dict, arrays: dict[str, list] | None = None) -> None:
         """Keep the state, a dict that JSON holds, and the arrays of a part of the run."""
 
 
 def new_model(config: Config) -> keras.Model:
-    """The network that a config describes, with fresh weights: three outputs, see targets."""
-    return build_model(
-        config.model_name, config.model_width, config.model_depth, config.model_stem, config.model_outputs
-    )
+    """Build the network that a config describes, with fresh weights."""
+    c = config
+    return build_model(c.model_name, c.model_width, c.model_depth, c.model_stem, c.model_outputs)
 
 
 def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.Model:
@@ -1201,7 +1203,7 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 
 
 def make_crops(config: Config, train: ImageSet) -> Crops:
-    """The random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
+    """Make the random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
     c = config
 
     def make_y(labels):
@@ -1293,7 +1295,7 @@ class _Training:
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def remember(self):
-        """The variables as they are become the last good state, and the keeper's."""
+        """Make the variables, as they are, the last good state, and the keeper's."""
         groups = self._variables().items()
         self.last_good = {name: [keras.ops.convert_to_numpy(one) for one in group] for name, group in groups}
         self.keeper.save("training", vars(self.state), self.last_good)
@@ -1308,7 +1310,7 @@ class _Training:
                 variable.assign(value)
 
     def learn(self, x, y, rate):
-        """One step of training -> its loss. A batch that is too large for the memory is cut in parts from then on."""
+        """Take one step of training -> its loss. A batch too large for the memory is cut into parts from then on."""
         while True:
             self.model.optimizer.learning_rate = rate
             try:
@@ -1339,11 +1341,11 @@ class _Training:
         self._restore()
 
     def _can_cut(self):
-        """Whether half of what is computed at once still has a crop for each copy of the network."""
+        """Tell whether half of what is computed at once still has a crop for each copy of the network."""
         return self.config.train_batch % (2 * self.state.parts * count_copies(self.model)) == 0
 
     def _cut_batches(self):
-        """Half as many crops at once, from the last good state on."""
+        """Compute half as many crops at once, from the last good state on."""
         self.state.parts *= 2
         crops = self.config.train_batch // self.state.parts
         if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
@@ -1358,7 +1360,7 @@ class _Training:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of any backend says that the device's memory is full."""
+    """Tell whether an exception of any backend says that the device's memory is full."""
     text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
     return "resourceexhausted" in text or "outofmemory" in text
 
@@ -1428,7 +1430,7 @@ HANDS = {
 
 
 def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0) -> np.ndarray:
-    """probs float32 (H, W, 3 or 1) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
+    """Flood probs float32 (H, W, 3 or 1) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
 
     Seeds are the connected parts of core * (1 - border); they flood the interior by altitude, from the surest pixel
     outwards (scikit-image's watershed; OpenCV's goes by the difference of neighbours and loses pixels to lines). An
@@ -1454,7 +1456,7 @@ def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0)
 
 
 def _find_peaks(interior, apart):
-    """The peaks of the distance transform, at least `apart` px from each other -> (seeds, altitude)."""
+    """Find the peaks of the distance transform, at least `apart` px from each other -> (seeds, altitude)."""
     depth = cv2.distanceTransform(np.pad(interior, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     peaks = peak_local_max(cv2.GaussianBlur(depth, (0, 0), 1), min_distance=max(1, round(apart)), exclude_border=False)
     seeds = np.zeros(interior.shape, np.int32)
@@ -1463,7 +1465,7 @@ def _find_peaks(interior, apart):
 
 
 def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
+    """Tell how sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
 
     probs float32 (H, W, 3), labels int32 (H, W) with ids 1..n -> float64 (n,).
     """
@@ -1473,7 +1475,7 @@ def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _large_parts(mask, area):
-    """The connected parts of a mask that have at least `area` px -> int32 (H, W)."""
+    """Number the connected parts of a mask that have at least `area` px -> int32 (H, W)."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     keep = stats[:, cv2.CC_STAT_AREA] >= area
     keep[0] = False
@@ -1508,7 +1510,7 @@ def predict_probs(
     zoom: float = 1.0,
     lut: np.ndarray | None = None,
 ) -> np.ndarray:
-    """uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views.
+    """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views.
 
     Args:
         network: see the module.
@@ -1533,7 +1535,7 @@ def predict_probs(
 def predict_tiled(
     image: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
 ) -> np.ndarray:
-    """uint8 (H, W, 3), as the network sees it -> probs float32 (H, W, C): overlapping tiles, blended with soft seams.
+    """Predict tile by tile, uint8 (H, W, 3) as the network sees it -> probs float32 (H, W, C), blended with soft seams.
 
     Every view of every tile is one input of the network; what comes back is turned upright, weighted by a window that
     fades towards the tile's edge, and summed. An image smaller than the tile is mirrored out to it.
@@ -1560,7 +1562,7 @@ def predict_tiled(
 
 
 def _tile_starts(length, tile, overlap):
-    """Where tiles begin along one axis: evenly spread, the last one ending at `length`."""
+    """Spread the starts of tiles evenly along one axis, so that the last tile ends at `length`."""
     if length <= tile:
         return [0]
     count = int(np.ceil((length - overlap) / (tile - overlap)))
@@ -1568,7 +1570,7 @@ def _tile_starts(length, tile, overlap):
 
 
 def _blend_window(tile, overlap):
-    """float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
+    """Make float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
     ramp = (np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5) / max(overlap, 1)
     edge = np.minimum(ramp, 1).astype(np.float32)
     return (edge[:, None] * edge)[..., None]
@@ -1582,7 +1584,7 @@ def _blend_window(tile, overlap):
 
 @dataclass(frozen=True)
 class Segmenter:
-    """Finds nuclei in images.
+    """A trained network with what it takes to find nuclei in images.
 
     network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
     thresholds: by look (see LOOKS in kinds), what makes nuclei of probs;
@@ -1595,7 +1597,7 @@ class Segmenter:
 
     @classmethod
     def load(cls, run: str | Path | None = None) -> "Segmenter":
-        """The segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
+        """Load the segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
 
         Settings of the training alone may be another version's: they have had their effect.
 
@@ -1625,23 +1627,27 @@ class Segmenter:
         """
         zoom = self.fit_zoom(image)
         probs = self.predict(image, zoom, views)
-        labels = find_instances(probs, self.thresholds[LOOKS[image_kind(image)]], zoom)
+        labels = find_instances(probs, self.thresholds_for(image), zoom)
         return labels, find_confidences(probs, labels)
 
     def predict(
         self, image: np.ndarray, zoom: float, views: int | None = None, lut: np.ndarray | None = None
     ) -> np.ndarray:
-        """uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
+        """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
         c = self.config
         shown = VIEWS[: views or c.tta_views]
         return predict_probs(image, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom, lut)
 
+    def thresholds_for(self, image: np.ndarray) -> Thresholds:
+        """Tell what makes nuclei of an image, uint8 (H, W, 3), by how it looks."""
+        return self.thresholds[LOOKS[image_kind(image)]]
+
     def zoom_for(self, diameter: float) -> float:
-        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide, as training did."""
+        """Choose the zoom for an image whose typical nucleus is `diameter` px wide: the one of training."""
         return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom)
 
     def fit_zoom(self, image: np.ndarray) -> float:
-        """The zoom that fits the image's typical nucleus, found by running the network at several.
+        """Find the zoom that fits the image's typical nucleus by running the network at several.
 
         The network sees the image as it is and at half its size. At the wrong scale it sees the grains in a large
         nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the
@@ -1652,7 +1658,7 @@ class Segmenter:
         unsure = Thresholds(confidence=0.0)
 
         def look(zoom):
-            """How sure a look is (the pixels of its nuclei, less those that could be either), and what zoom fits."""
+            """Tell how sure a look is (its nuclei's pixels, less those that could be either), and what zoom fits."""
             probs = self.predict(image, zoom, views=1)
             labels = find_instances(probs, unsure, zoom)
             found = nucleus_diameter(labels)
@@ -1672,7 +1678,7 @@ class Segmenter:
 
 
 def set_up_device() -> None:
-    """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
+    """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
 
@@ -1703,7 +1709,7 @@ IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
 
 
 def overlap_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """How many pixels each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
+    """Count the pixels that each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
 
     `truth` and `predicted` are label images (H, W); labels may have gaps. Nuclei come in ascending order of label. Row
     0 and column 0 are the background, so that sums along rows and columns are the areas of the nuclei.
@@ -1788,7 +1794,7 @@ FULLNESS_CHOICES = {
     "confidence": (0.0, 0.6, 0.7, 0.8, 0.88),
     "grow": (0.0, 0.75, 1.5),
 }
-SEED_CHOICES = {"seed": (0.2, 0.3, 0.4, 0.6), "seed_area": (8.0, 16.0, 32.0), "area": (16.0, 32.0, 64.0)}
+SEED_CHOICES = {"seed": (0.2, 0.4, 0.6), "seed_area": (16.0, 32.0), "area": (32.0, 64.0)}
 SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
 
 
@@ -1807,9 +1813,13 @@ class Tuner:
         """The average precision of each image, float64 (N,)."""
         if thresholds not in self.scores:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                scores = pool.map(lambda case: _score_case(*case, thresholds), self.cases)
+                scores = pool.map(partial(_score_case, thresholds=thresholds), self.cases)
             self.scores[thresholds] = np.array(list(scores))
         return self.scores[thresholds]
+
+    def score_by_look(self, thresholds: Mapping[str, Thresholds]) -> np.ndarray:
+        """Score each image by the thresholds of its look, float64 (N,)."""
+        return np.array([self.score(thresholds[look])[i] for i, look in enumerate(self.looks)])
 
     def choose(self, those: np.ndarray) -> dict[str, Thresholds]:
         """The thresholds that score best on `those` images, bool (N,): of each look, shrunk towards all looks."""
@@ -1823,7 +1833,8 @@ class Tuner:
         return best
 
 
-def _score_case(truth, probs, zoom, thresholds):
+def _score_case(case, thresholds):
+    truth, probs, zoom = case
     return average_precision(truth, find_instances(probs, thresholds, zoom))
 
 
@@ -1833,26 +1844,26 @@ def _score_case(truth, probs, zoom, thresholds):
 # Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus. This is the small
 # reader for those 8-bit PNGs; at home a more careful one gives the same ImageSet.
 
-COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
+COMPETITION = "data-science-bowl-2018"  # the slug in Kaggle's addresses and mounts
 TRAIN = "stage1_train"
-# What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.
+# Names of a stage's test set on Kaggle, unpacked or with ".zip" behind them.
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 FILE_NAME = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
 
 def holds_set(folder: Path, name: str) -> bool:
-    """Whether a folder holds a set of images, zipped or unpacked."""
+    """Tell whether a folder holds a set of images, zipped or unpacked."""
     return (Path(folder) / f"{name}.zip").is_file() or (Path(folder) / name).is_dir()
 
 
 def last_stage(folder: Path) -> int:
-    """2 where the test images of stage 2 are in the competition's folder, else 1."""
+    """Return 2 where the test images of stage 2 are in the competition's folder, else 1."""
     return 2 if any(holds_set(folder, name) for name in TEST_NAMES[2]) else 1
 
 
 def find_set(folder: Path, names: Sequence[str]) -> Path:
-    """The path of the first of `names` in `folder`, as an unpacked folder (it may hold mended masks) or as a zip.
+    """Find the first of `names` in `folder` -> its path: an unpacked folder (it may hold mended masks), else a zip.
 
     Raises:
         BadInput: the folder is missing, or holds none of the names.
@@ -1870,14 +1881,12 @@ def find_set(folder: Path, names: Sequence[str]) -> Path:
 
 def read_set(path: Path) -> ImageSet:
     """Read a zip or an unpacked folder of images, with masks or without, in many threads."""
-    if path.is_file():
-        archive = zipfile.ZipFile(path)
-        names, read = archive.namelist(), archive.read
-    else:
-        names, read = [str(name) for name in path.rglob("*") if name.is_file()], lambda name: Path(name).read_bytes()
+    archive = zipfile.ZipFile(path) if path.is_file() else None
+    names = archive.namelist() if archive else [str(file) for file in path.rglob("*") if file.is_file()]
 
     def decode(name, flags):
-        return cv2.imdecode(np.frombuffer(read(name), np.uint8), flags)
+        data = archive.read(name) if archive else Path(name).read_bytes()
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
     def read_one(files):
         image = decode(files["images"][0], cv2.IMREAD_COLOR_RGB)
@@ -1918,7 +1927,7 @@ def _paint_rles(rles, shape):
 
 
 def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """id -> {"images": [names], "masks": [names]}, all in order."""
+    """Group file names: id -> {"images": [names], "masks": [names]}, all in order."""
     groups: dict[str, dict[str, list[str]]] = {}
     for name in sorted(names):
         match = FILE_NAME.search(name)
@@ -1929,7 +1938,7 @@ def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def paint_labels(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Flat pixel indices of each mask -> labels int32 (H, W).
+    """Paint masks, each the flat indices of its pixels -> labels int32 (H, W).
 
     A shared pixel goes to the smaller mask, since a small nucleus loses more by it. Ids are 1..n in the order of
     `masks`.
@@ -1951,7 +1960,7 @@ SUBMISSION_HEADER = ["ImageId", "EncodedPixels"]
 
 
 def encode_labels(labels: np.ndarray) -> list[str]:
-    """The run lists of the nuclei of `labels` (H, W), by ascending label.
+    """Encode each nucleus of `labels` (H, W) as a run list, by ascending label.
 
     Labels may have gaps; an image without nuclei gives []. Every pixel carries one label, so the run lists cannot
     overlap, which Kaggle would refuse. A boolean mask counts as one nucleus.
@@ -1971,7 +1980,7 @@ def encode_labels(labels: np.ndarray) -> list[str]:
 
 
 def make_rows(image_id: str, labels: np.ndarray) -> list[tuple[str, str]]:
-    """labels int32 (H, W) -> [(ImageId, EncodedPixels)], one a nucleus; an empty image has one row with no runs."""
+    """Make an image's rows: labels int32 (H, W) -> [(ImageId, EncodedPixels)], one a nucleus, or one without runs."""
     return [(image_id, rle) for rle in encode_labels(labels) or [""]]
 
 
@@ -1992,6 +2001,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str, images: int = 0) -> Iterator[None]:
+        """Take the time of what runs in this context."""
         start = time.monotonic()
         yield
         self.stages[name] = (time.monotonic() - start, images, peak_memory())
@@ -2012,9 +2022,7 @@ class Stopwatch:
 
 
 class Predictions:
-    """What is found in every test image: nothing at first.
-
-    `found` is {image id: (rows, the confidence of each nucleus in them)}.
+    """What is found in every test image, nothing at first: {image id: (rows, the confidence of each nucleus)}.
 
     Args:
         test: an ImageSet; its unreadable images keep their empty rows.
@@ -2049,7 +2057,7 @@ class Predictions:
                 failed += 1
                 if failed == len(self.images):  # every image failed: the cause is elsewhere (network, memory)
                     raise
-                log.warning("%s keeps what was found in it earlier, if anything: %r", image_id, error)
+                log.warning("%s could not be predicted and keeps its earlier rows: %r", image_id, error)
             else:
                 if keep:
                     keep(image_id)
@@ -2058,7 +2066,7 @@ class Predictions:
         return done
 
     def take(self, found: dict) -> None:
-        """Take over what was found in images that need no prediction any more."""
+        """Take what an earlier run found; those images need no prediction any more."""
         self.found |= found
         self.order = [image_id for image_id in self.order if image_id not in found]
 
@@ -2081,7 +2089,7 @@ def run_competition(
 ) -> Segmenter:
     """Train, predict the test images and write into `folder` on the way -> the Segmenter.
 
-    submission.csv is there as soon as the first check is, is replaced by better ones, and is whole at any moment.
+    Each check on the way leaves a submission.csv, which a better one replaces; it is whole at any moment.
 
     Args:
         train, tuning: images with labels, see `train_segmenter`.
@@ -2104,10 +2112,9 @@ def run_competition(
     with watch.stage("predict", len(test.ids)):
         late = _predict_test(predictions, segmenter, folder, keeper)
     if late:
-        minutes = config.tta_minutes
-        log.warning("the prediction's %g minutes are spent: %d images keep what was found earlier", minutes, late)
+        log.warning("time budget spent (tta_minutes %g): %d images keep earlier rows", config.tta_minutes, late)
     for image_id, why in test.unreadable.items():
-        log.warning("%s was left empty: %s", image_id, why)
+        log.warning("%s gets an empty row: %s", image_id, why)
     nuclei = sum(len(confidences) for _, confidences in predictions.found.values())
     log.info("%s: %d nuclei in %d images", SUBMISSION_FILE, nuclei, len(predictions.found))
     return segmenter
@@ -2151,7 +2158,7 @@ def train_segmenter(
 
 
 def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Stage 2 as competitors had it -> (the training images with half of those that were opened, the other half).
+    """Join stage 2's images as competitors had them -> (training images with half of the opened ones, the other half).
 
     The other half is to choose thresholds on, since it is the test's hand that drew its masks.
     """
@@ -2170,7 +2177,7 @@ def _choose_thresholds(tuning, segmenter, keeper):
 
 
 def _predict_test(predictions, segmenter, folder, keeper):
-    """The last prediction, which resumes where it was cut off -> how many images the time did not reach."""
+    """Predict every test image, or resume -> how many images the time did not reach."""
     found, _ = keeper.load("prediction") or ({}, {})
     if found:
         log.info("resuming after %d predicted images", len(found))
@@ -2205,15 +2212,15 @@ def _predict_test(predictions, segmenter, folder, keeper):
 #
 # python -m nuclei.run.entry runs the same from the sources.
 
-BUDGET_MINUTES = 690.0  # to train and to predict: of Kaggle's 12 hours all but half an hour to start and to read
+BUDGET_MINUTES = 690.0  # minutes to train and to predict: Kaggle's 12 hours, less half an hour to start and to read
 
 
 def run_kernel(environ: Mapping[str, str]) -> None:
-    """Settings, data, placeholder, run. Every error is raised: Kaggle calls a run complete that swallows one."""
+    """Read settings and data, and run. Every error is raised: Kaggle calls a run that swallows one complete."""
     start_log()
     log.info("sources %s; %s", globals().get("SOURCE_HASH", "not bundled"), list_versions())
     config = read_config(environ)
-    data = find_competition(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
+    data = find_mounted(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
     stage = read_stage(environ, data)
     working = Path(environ.get("NUCLEI_WORKING", "/kaggle/working"))
     report_gpus()
@@ -2234,13 +2241,13 @@ def run_kernel(environ: Mapping[str, str]) -> None:
 
 
 def start_log() -> None:
-    """One line a record on stdout, flushed as it comes, whatever the libraries set up before."""
-    form = {"format": "%(asctime)s %(message)s", "datefmt": "%H:%M:%S"}
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True, **form)
+    """Log to stdout, a line a record, flushed as it comes, whatever the libraries set up before."""
+    form, clock = "%(asctime)s %(message)s", "%H:%M:%S"
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format=form, datefmt=clock, force=True)
 
 
 def list_versions() -> str:
-    """The versions of what computes, in one line."""
+    """List the versions of what computes, in one line."""
     backend = keras.backend.backend()
     modules = (sys.modules[backend], keras, np, scipy, skimage, cv2)
     return f"python {sys.version.split()[0]}, " + ", ".join(f"{m.__name__} {m.__version__}" for m in modules)
@@ -2256,11 +2263,11 @@ def report_gpus() -> None:
 
 
 def read_config(environ: Mapping[str, str]) -> Config:
-    """The Config that NUCLEI_PRESET, _MINUTES, _STEPS and _SEED describe; BadInput names the variable that is wrong."""
+    """Make the Config that NUCLEI_PRESET, _MINUTES, _STEPS and _SEED describe; BadInput names a wrong variable."""
     preset = environ.get("NUCLEI_PRESET", "kaggle")
     if preset not in PRESETS:
         raise BadInput(f"NUCLEI_PRESET={preset} is not a preset: choose one of {', '.join(PRESETS)}")
-    changes = {}
+    changes: dict[str, Any] = {}
     for name, kind in (("minutes", float), ("steps", int), ("seed", int)):
         variable = f"NUCLEI_{name.upper()}"
         if variable in environ:
@@ -2276,18 +2283,18 @@ def read_config(environ: Mapping[str, str]) -> Config:
 
 
 def read_stage(environ: Mapping[str, str], data: Path) -> int:
-    """NUCLEI_STAGE, or else the last stage whose test images are in `data`."""
+    """Take NUCLEI_STAGE, or else the last stage whose test images are in `data`."""
     stage = environ.get("NUCLEI_STAGE", str(last_stage(data)))
     if stage not in map(str, TEST_NAMES):
         raise BadInput(f"NUCLEI_STAGE={stage} is not a stage: choose 1 or 2")
     return int(stage)
 
 
-def find_competition(mounted: Path) -> Path:
-    """The folder under `mounted` with the competition's files, which Kaggle has mounted in two places so far.
+def find_mounted(mounted: Path) -> Path:
+    """Find the folder under `mounted` with the competition's files, which Kaggle has mounted in two places so far.
 
     Raises:
-        BadInput: none has them; what there is stands in the log.
+        BadInput: there is none; the log lists what is there.
     """
     places = [mounted / COMPETITION, mounted / "competitions" / COMPETITION]
     for folder in [*places, mounted, *sorted(path for path in mounted.rglob("*") if path.is_dir())]:

@@ -20,7 +20,7 @@ def session_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def fresh_policy():
-    """No precision of one test in the next: a run sets what is fast on its machine, bfloat16 on some."""
+    """Keep one test's precision out of the next: a run sets what is fast on its machine, bfloat16 on some."""
     reset_policy()
     yield
     reset_policy()

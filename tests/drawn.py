@@ -1,4 +1,4 @@
-"""What several tests draw: labels whose areas, diameters and neighbours can be computed."""
+"""What several tests draw: labels whose areas, diameters and neighbours can be computed, and who finds them."""
 
 import cv2
 import numpy as np
@@ -64,3 +64,15 @@ def draw_disc_set(count, seed=0, side=64):
         images.append(np.repeat(light.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1))
         labels.append(one)
     return ImageSet([f"{i:02d}" for i in range(count)], images, labels, ["fluorescence-small"] * count)
+
+
+def draw_disc(diameter, size=160):
+    """A bright disc on black, in the middle of a uint8 (size, size, 3)."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    return np.repeat(np.where(np.hypot(y, x) <= diameter / 2, 200, 5).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def disc_network(x):
+    """A network that knows discs by their light: interior, no border, and a core as wide as the interior."""
+    bright = (x[..., 0] > 0.5).astype(np.float32)
+    return np.stack([bright, np.zeros_like(bright), bright], axis=-1)

@@ -53,7 +53,7 @@ def write_zip(path, files, prefix=""):
 
 
 def assert_same_sets(a, b):
-    assert (a.ids, a.kinds, a.faults, a.overlapping) == (b.ids, b.kinds, b.faults, b.overlapping)
+    assert (a.ids, a.kinds, a.unreadable, a.overlapping) == (b.ids, b.kinds, b.unreadable, b.overlapping)
     for one, other in ((a.images, b.images), (a.labels, b.labels)):
         assert len(one) == len(other)
         assert all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in zip(one, other, strict=True))

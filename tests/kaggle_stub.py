@@ -1,4 +1,4 @@
-"""A stand-in for Kaggle on loopback: it plays the replies that a test wrote down, and keeps what it was asked."""
+"""A stand-in for Kaggle on loopback: it plays the replies that a test wrote down, and keeps the requests."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ class KaggleStub:
 
 @contextlib.contextmanager
 def play(replies):
-    """Runs a stub while the context lasts -> KaggleStub, which knows its `address`."""
+    """Run a stub while the context lasts -> KaggleStub, which knows its `address`."""
     stub = KaggleStub(replies)
 
     class Handler(BaseHTTPRequestHandler):
@@ -72,7 +72,7 @@ def play(replies):
 
 
 def client_environment(folder, address):
-    """What makes the real client talk to the stub, and to nothing else, as somebody whom nobody knows."""
+    """The environment in which the real client has made-up credentials and reaches the stub alone."""
     return {
         "HOME": str(folder),
         "KAGGLE_CONFIG_DIR": str(folder / ".kaggle"),

@@ -16,6 +16,12 @@ def photograph(labels):
     return np.repeat(grey[..., None], 3, axis=2)
 
 
+def separation(grey, mask):
+    """The share of pixels on their side of the best threshold, whichever side is bright."""
+    shares = [((grey > level) == mask).mean() for level in np.unique(grey)]
+    return max(max(shares), 1 - min(shares))
+
+
 def assert_numbered_and_connected(labels):
     assert np.array_equal(np.unique(labels[labels > 0]), np.arange(1, labels.max(initial=0) + 1))
     for index in range(1, labels.max(initial=0) + 1):
@@ -153,8 +159,8 @@ def test_recolour_keeps_labels_shape_and_dtype_and_changes_colour_alone():
         assert seen.shape == image.shape and seen.dtype == np.uint8
         assert np.array_equal(same, before)
         results.append(seen)
-        inside, outside = seen[labels > 0].mean(), seen[labels == 0].mean()
-        assert inside != outside, "the nuclei are still seen"
+        # Colour may invert a nucleus, not hide it: a threshold on one channel still separates nearly all pixels.
+        assert max(separation(seen[..., channel], labels > 0) for channel in range(3)) > 0.9
     assert np.array_equal(image, kept), "the image that was given is left alone"
     assert len({result.tobytes() for result in results}) > 30
     inverted = [r for r in results if r[labels > 0].mean() < r[labels == 0].mean()]

@@ -5,52 +5,16 @@ import pytest
 from drawn import draw_discs, draw_field
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage as ndi
+from stand_ins import CutOff, PixelNetwork, make_segmenter, paint
 
 from nuclei.competition.submission import encode_labels
 from nuclei.prediction.inference import predict_probs
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.watershed import Thresholds, find_instances
-from nuclei.settings.config import Config
 from nuclei.training_data.kinds import nucleus_diameter
 from nuclei_kit.own_images import blocks
 from nuclei_kit.own_images.blocks import gather_windows, segment_blocks, split, stitch, widen
 from nuclei_kit.own_images.journal import Journal
-
-CONFIG = Config(tile_size=64, tile_overlap=16, tile_batch=2, tta_views=1)
-
-
-class PixelNetwork:
-    """Goes by each pixel alone, so that no halo and no tile can matter: red is interior and core, green is border."""
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, x):
-        self.calls += 1
-        return np.stack([x[..., 0], x[..., 1], x[..., 0]], axis=-1)
-
-
-class CutOff(PixelNetwork):
-    """The same, killed at one of its calls."""
-
-    def __init__(self, call):
-        super().__init__()
-        self.at = call
-
-    def __call__(self, x):
-        if self.calls == self.at:
-            raise KeyboardInterrupt
-        return super().__call__(x)
-
-
-def paint(labels):
-    """uint8 (H, W, 3): nuclei in red, and in green where two of them touch."""
-    image = np.zeros((*labels.shape, 3), np.uint8)
-    image[labels > 0] = (255, 0, 0)
-    edge = ndi.grey_dilation(labels, 3) != ndi.grey_erosion(np.where(labels, labels, labels.max() + 1), 3)
-    image[(labels > 0) & edge & (ndi.grey_erosion(labels, 3) > 0), 1] = 255
-    return image
 
 
 def same_nuclei(one, other):
@@ -62,7 +26,7 @@ def segment(image, tmp_path, network=None, zoom=1.0):
     """`segment_blocks` at a zoom that is told."""
     journal = Journal(tmp_path / "x.journal")
     journal.once("zoom", lambda: zoom)
-    return segment_blocks(image, network or PixelNetwork(), Thresholds(), CONFIG, journal, "x")[0]
+    return segment_blocks(image, make_segmenter(network or PixelNetwork()), journal, "x")[0]
 
 
 @pytest.fixture
@@ -115,7 +79,7 @@ def test_what_every_block_sees_alike_is_stitched_to_the_whole(seed, height, widt
 @pytest.mark.parametrize("row", range(90, 111, 2))
 @pytest.mark.parametrize("drift", [-3, 3])
 def test_a_nucleus_that_two_blocks_see_a_little_apart_is_one(row, drift):
-    """Its middle may lie in neither of the blocks by their own views, or in both."""
+    """Its centre may lie in neither of the blocks by their own views, or in both."""
     shape, places = (200, 80), split((200, 80), (2, 1))
     views = [draw_discs(shape, (row, 40, 15)), draw_discs(shape, (row + drift, 40, 15))]
     found = [encode_labels(view[widen(place, 40, shape)]) for view, place in zip(views, places, strict=True)]
@@ -177,7 +141,7 @@ def test_discs_are_counted_at_any_zoom(small_blocks, tmp_path, zoom):
 
 
 @pytest.mark.parametrize("call", [0, 1, 20, 51])
-def test_cut_off_it_goes_on_with_the_block_that_was_at_work(small_blocks, tmp_path, call):
+def test_cut_off_it_resumes_with_the_block_that_was_at_work(small_blocks, tmp_path, call):
     image = paint(draw_crowd(2, (300, 300), 50))  # nine blocks, with their halos nine to sixteen tiles, two a call
     whole, rest, again = PixelNetwork(), PixelNetwork(), PixelNetwork()
     expected = segment(image, tmp_path / "whole", whole)
@@ -195,8 +159,9 @@ def test_the_zoom_is_found_where_nuclei_are_few_and_far_between(tmp_path, monkey
     monkeypatch.setattr(blocks, "WINDOW", 96)
     labels = draw_discs((800, 800), *((y + 7 * x, 97 * x + 60, 24) for y in (60, 700) for x in range(0, 8, 3)))
     journal = Journal(tmp_path / "x.journal")
-    found, _ = segment_blocks(paint(labels), PixelNetwork(), Thresholds(), CONFIG, journal, "x")
-    assert journal.done["zoom"] == pytest.approx(CONFIG.zoom(nucleus_diameter(labels)), rel=0.08)
+    segmenter = make_segmenter(PixelNetwork())
+    found, _ = segment_blocks(paint(labels), segmenter, journal, "x")
+    assert journal.done["zoom"] == pytest.approx(segmenter.zoom_for(nucleus_diameter(labels)), rel=0.08)
     assert found.max() == 6
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 import build_kernel
-from build_kernel import BuildError, build, check_metadata, main, read_chapters, top_block
+from build_kernel import BuildError, build, main, read_chapters, top_block
 
 REPOSITORY = Path(build_kernel.__file__).parent
+SCIENCE = REPOSITORY / "src/nuclei"
 METADATA = (REPOSITORY / "kernel/kernel-metadata.json").read_text()
 
 SHAPES = '''
@@ -47,8 +48,8 @@ SHAPES = '''
     def describe(shape):
         # Its strings look like code, and its line ends in blanks.
         return f"""
-    import nuclei.shapes   
-    from nuclei.shapes import *
+    import nuclei.geometry.shapes   
+    from nuclei.geometry.shapes import *
     {shape.area():.{2}f} \\t\\x41"""
 
 
@@ -67,7 +68,7 @@ ROUND = '''
     import math
     from dataclasses import field, replace
 
-    from nuclei.shapes import HALF, Disc
+    from nuclei.geometry.shapes import HALF, Disc
 
 
     def halved(disc):
@@ -81,14 +82,14 @@ ROUND = '''
     assert field
     assert Disc
 '''
-ENTRY = '''
-    """Entry: prints an area."""
+START = '''
+    """Start: prints an area."""
 
     import inspect
     import sys
 
-    from nuclei.round import fail, halved
-    from nuclei.shapes import Disc, describe
+    from nuclei.geometry.round import fail, halved
+    from nuclei.geometry.shapes import Disc, describe
 
 
     def run():
@@ -101,23 +102,40 @@ ENTRY = '''
     if __name__ == "__main__":
         run()
 '''
-PACKAGE = {"shapes": SHAPES, "round": ROUND, "__main__": ENTRY, "unreached": '"""Unreached."""\n\nimport leftpad\n'}
+CHAPTERS = {"geometry": ("unreached", "shapes", "round", "later"), "run": ("start", "last")}
+PACKAGE = {
+    "__init__": '"""A drawn package."""',
+    "geometry/__init__": '"""Geometry: what can be measured."""',
+    "geometry/shapes": SHAPES,
+    "geometry/round": ROUND,
+    "geometry/later": '"""Later."""\n\nSIDE = 2\n',
+    "geometry/unreached": '"""Unreached."""\n\nimport leftpad\n',
+    "geometry/stray": '"""Stray: has no place in CHAPTERS."""\n\nSIDE = 1\n',
+    "run/__init__": '"""The run: prints one area."""',
+    "run/start": START,
+}
 
 
-def plant(root, **modules):
-    """A repository with the drawn package, `modules` in place of or beside its own."""
-    source = root / "src/nuclei"
-    source.mkdir(parents=True)
-    (source / "__init__.py").write_text('"""A drawn package."""\n')
-    for name, text in (PACKAGE | modules).items():
-        (source / f"{name}.py").write_text(textwrap.dedent(text).lstrip("\n"))
-    (root / "kernel").mkdir()
-    (root / "kernel/kernel-metadata.json").write_text(METADATA)
-    return root
+@pytest.fixture
+def plant(monkeypatch):
+    """Plant a repository with the drawn package, `modules` in place of or beside its own -> its root."""
+    for name, value in {"CHAPTERS": CHAPTERS, "ENTRY": "run.start", "NOTEBOOK": "run.last"}.items():
+        monkeypatch.setattr(build_kernel, name, value)
+
+    def plant(root, modules=None):
+        for name, text in (PACKAGE | (modules or {})).items():
+            path = root / f"src/nuclei/{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text).lstrip("\n"))
+        (root / "kernel").mkdir()
+        (root / "kernel/kernel-metadata.json").write_text(METADATA)
+        return root
+
+    return plant
 
 
 def run_alone(folder, text, *arguments):
-    """Runs a kernel as Kaggle does: by itself, in a folder that it cannot write, out of reach of any other module."""
+    """Run a kernel as Kaggle does: by itself, in a folder that it cannot write, out of reach of any other module."""
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(text)
@@ -134,10 +152,15 @@ def real(tmp_path_factory):
     return build(REPOSITORY), read_chapters(REPOSITORY)
 
 
+def with_ending(text):
+    """A module of the drawn package, with more at its end."""
+    return {"geometry/round": textwrap.dedent(ROUND) + text}
+
+
 def banners(text):
-    """{chapter: line of its banner}, lines from 1."""
-    found = re.finditer(r"^# =+\n# \d+\. (\w+) \(src/nuclei/(\w+)\.py\)$", text, re.MULTILINE)
-    return {match[1]: text[: match.start()].count("\n") + 1 for match in found}
+    """{folder.module: line of its banner}, lines from 1."""
+    found = re.finditer(r"^# ==== \d+\. src/nuclei/(\w+)/(\w+)\.py =+$", text, re.MULTILINE)
+    return {f"{match[1]}.{match[2]}": text[: match.start()].count("\n") + 1 for match in found}
 
 
 # ---- what it gives -----------------------------------------------------------------------------
@@ -161,22 +184,22 @@ def test_the_same_bytes_wherever_and_whenever_it_is_built(tmp_path):
     assert kernels[0] == kernels[1] == build(REPOSITORY).encode()
 
 
-def test_it_runs_alone_and_each_guard_fires_as_it_should(tmp_path):
+def test_it_runs_alone_and_each_guard_fires_as_it_should(tmp_path, plant):
     text = build(plant(tmp_path))
     done = run_alone(tmp_path / "alone", text)
     source_hash = re.search(r"^# sources (\w{16})", text, re.MULTILINE)[1]
     halved = "def halved(disc):\n    return replace(disc, radius=disc.radius * math.sqrt(HALF))\n"
-    strings = "\nimport nuclei.shapes   \nfrom nuclei.shapes import *\n6.28 \tA"
+    strings = "\nimport nuclei.geometry.shapes   \nfrom nuclei.geometry.shapes import *\n6.28 \tA"
     assert done.stdout == f"{strings} {source_hash}\n{halved}\n", done.stderr
 
 
-def test_a_traceback_leads_to_the_line_and_its_banner_to_the_module(tmp_path):
+def test_a_traceback_leads_to_the_line_and_its_banner_to_the_module(tmp_path, plant):
     text = build(plant(tmp_path))
     done = run_alone(tmp_path / "alone", text, "fail")
     assert done.returncode == 1
     number = int(re.findall(r"script.py\", line (\d+)", done.stderr)[-1])
     assert text.split("\n")[number - 1] == '    raise RuntimeError("on purpose")'
-    assert [name for name, line in banners(text).items() if line < number][-1] == "round"
+    assert [name for name, line in banners(text).items() if line < number][-1] == "geometry.round"
 
 
 def test_every_statement_and_comment_survives(real):
@@ -184,7 +207,7 @@ def test_every_statement_and_comment_survives(real):
     kept = []
     for chapter in chapters:
         for node in ast.parse(chapter.text).body[1:]:
-            guard = isinstance(node, ast.If) and chapter.name != "__main__"
+            guard = isinstance(node, ast.If) and chapter.name != build_kernel.ENTRY
             if not guard and not isinstance(node, ast.Import | ast.ImportFrom):
                 kept.append(ast.dump(node))
     assert [ast.dump(node) for node in ast.parse(text).body][-len(kept) :] == kept
@@ -192,44 +215,67 @@ def test_every_statement_and_comment_survives(real):
     assert [line for line in comments if line not in text.split("\n")] == []
 
 
-def test_only_reachable_chapters_ship_each_after_what_it_imports(tmp_path, real):
+def test_only_reachable_chapters_ship_in_the_declared_order(tmp_path, plant):
     text = build(plant(tmp_path))
-    assert list(banners(text)) == ["shapes", "round", "__main__"]
-    assert "unreached" not in text.lower()
-    _, chapters = real
-    names = [chapter.name for chapter in chapters]
+    assert list(banners(text)) == ["geometry.shapes", "geometry.round", "run.start"]
+    assert "unreached" not in text.lower() and "later" not in text.lower()
+
+
+def test_the_real_chapters_are_all_that_there_is_and_all_are_reached(real):
+    """A module that nobody needs, and a place in CHAPTERS without a module, would go unnoticed by the builder."""
+    declared = [f"{folder}.{name}" for folder, names in build_kernel.CHAPTERS.items() for name in names]
+    files = {path.relative_to(SCIENCE).with_suffix("") for path in SCIENCE.rglob("[a-z]*.py")}
+    assert {".".join(path.parts) for path in files} == set(declared)
+    assert [chapter.name for chapter in read_chapters(REPOSITORY, notebook=True)] == declared
+    text, chapters = real
+    assert [chapter.name for chapter in chapters] == list(banners(text)) == declared[:-1]
     for position, chapter in enumerate(chapters):
-        assert {other for _, other, _ in chapter.needs} <= set(names[:position])
+        assert {other for _, other, _ in chapter.needs} <= set(declared[:position])
 
 
-def test_the_header_lists_the_chapters_where_they_are(tmp_path, real):
-    for text in (build(plant(tmp_path)), real[0]):
-        listed = re.findall(r"^# +\d+  (\w+) +line +(\d+)  \w", text, re.MULTILINE)
-        assert {name: int(line) for name, line in listed} == banners(text)
-        assert listed
+def test_it_is_read_in_one_sitting(real):
+    lines = banners(real[0])
+    assert real[0].count("\n") <= 2300
+    assert lines["training_data.kinds"] <= 300 and lines["network.model"] <= 800
 
 
-def test_the_source_hash_changes_with_what_ships_alone(tmp_path):
-    def source_hash(name, **modules):
-        return re.search(r'^SOURCE_HASH = "(\w{16})"$', build(plant(tmp_path / name, **modules)), re.MULTILINE)[1]
+def test_the_header_lists_the_chapters_by_folder_where_they_are(tmp_path, plant, real):
+    for text, root in ((real[0], REPOSITORY), (build(plant(tmp_path)), tmp_path)):
+        listed, folder = {}, None
+        titles = {
+            ast.get_docstring(ast.parse(path.read_text())): path for path in root.glob("src/nuclei/*/__init__.py")
+        }
+        for line in text.split("\n\n")[0].splitlines():
+            if line[2:] in titles:
+                folder = titles[line[2:]].parent.name
+            elif match := re.fullmatch(r"# +\d+  (\w+) +line +(\d+)  (\w.*)", line):
+                listed[f"{folder}.{match[1]}"] = int(match[2])
+                first = (root / f"src/nuclei/{folder}/{match[1]}.py").read_text().splitlines()[0]
+                assert first.strip('"').endswith(match[3])  # none is cut short
+        assert listed and list(listed.items()) == list(banners(text).items())
+
+
+def test_the_source_hash_changes_with_what_ships_alone(tmp_path, plant):
+    def source_hash(name, modules=None):
+        return re.search(r'^SOURCE_HASH = "(\w{16})"$', build(plant(tmp_path / name, modules)), re.MULTILINE)[1]
 
     first = source_hash("first")
-    assert source_hash("other", unreached='"""Something else."""\n') == first
-    assert source_hash("third", round=ROUND + "    # changed\n") != first
+    assert source_hash("other", {"geometry/unreached": '"""Something else."""\n'}) == first
+    assert source_hash("third", with_ending("# changed\n")) != first
 
 
 def test_it_reads_like_a_script_by_hand(real):
     text, _ = real
     assert text.isascii()
     assert max(map(len, text.split("\n"))) <= 120
-    for word in ("base64", "exec(", "workbench", "from nuclei", "import nuclei"):
+    for word in ("base64", "exec(", "nuclei_kit", "from nuclei", "import nuclei"):
         assert word not in text
     assert text.count('if __name__ == "__main__":') == 1
-    assert re.search(r"^# 1\. \w+ \(src/nuclei/\w+\.py\)\n#\n# \w", text, re.MULTILINE)
+    assert re.search(r"^# ==== 1\. src/nuclei/settings/\w+\.py =+\n# \w", text, re.MULTILINE)
 
 
 @pytest.mark.skipif(not shutil.which("ruff", path=Path(sys.executable).parent), reason="ruff is not installed")
-def test_ruff_finds_nothing_to_mend(tmp_path):
+def test_ruff_finds_nothing_to_mend(tmp_path, plant):
     kernel = tmp_path / "kernel.py"
     kernel.write_text(build(plant(tmp_path)).replace("shapes   \n", "shapes\n"))
     ruff = Path(sys.executable).with_name("ruff")
@@ -248,11 +294,13 @@ def test_it_parses_as_every_python_it_may_meet(real, tmp_path, version):
     subprocess.run([python, "-W", "error", "-c", check, str(tmp_path / "kernel.py")], check=True)
 
 
-def test_imports_are_merged_and_sorted(tmp_path):
+def test_imports_are_merged_and_sorted(tmp_path, plant):
     long = [f"name_{i:02}" for i in range(15)]
     wrapped = "".join(f"    {name},\n" for name in long)
     imports = f"from numpy.linalg import (\n{wrapped})\nfrom scipy import ndimage as ndi\nimport os.path, abc\n"
-    root = plant(tmp_path, round=textwrap.dedent(ROUND).replace("import math\n", imports + "import math\n"))
+    root = plant(
+        tmp_path, {"geometry/round": textwrap.dedent(ROUND).replace("import math\n", imports + "import math\n")}
+    )
     assert top_block(read_chapters(root)).split("\n\nSOURCE_HASH")[0] == (
         "import abc\nimport inspect\nimport math\nimport os.path\nimport sys\n"
         "from dataclasses import dataclass, field, replace\n\n"
@@ -260,11 +308,11 @@ def test_imports_are_merged_and_sorted(tmp_path):
     )
 
 
-def test_the_notebook_holds_the_same_chapters_and_runs(tmp_path):
+def test_the_notebook_holds_the_same_chapters_and_runs(tmp_path, plant):
     root = plant(tmp_path)
     notebook = json.loads(build(root, notebook=True))
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
-    assert [cell["id"] for cell in notebook["cells"]] == ["header", "imports", "shapes", "round", "__main__"]
+    assert [cell["id"] for cell in notebook["cells"]] == ["header", "imports", "shapes", "round", "start"]
     assert [cell["cell_type"] for cell in notebook["cells"]] == ["markdown"] + ["code"] * 4
     sources = ["".join(cell["source"]) for cell in notebook["cells"][1:]]
     assert "\n\n\n".join(sources) + "\n" == build(root).split("\n\n", 1)[1]
@@ -278,22 +326,22 @@ def test_the_notebook_holds_the_same_chapters_and_runs(tmp_path):
     assert "6.28" in done.stdout and "def halved" in done.stdout, done.stderr
 
 
-def test_a_notebook_ends_with_a_chapter_of_its_own(tmp_path):
-    last = '"""Last."""\n\nfrom nuclei.shapes import Disc\n\nif __name__ == "__main__":\n    print(Disc)\n'
-    root = plant(tmp_path, notebook=last)
+def test_a_notebook_ends_with_a_chapter_of_its_own(tmp_path, plant):
+    last = '"""Last."""\n\nfrom nuclei.geometry.shapes import Disc\n\nif __name__ == "__main__":\n    print(Disc)\n'
+    root = plant(tmp_path, {"run/last": last})
     cells = json.loads(build(root, notebook=True))["cells"]
-    assert [cell["id"] for cell in cells][-2:] == ["__main__", "notebook"]
+    assert [cell["id"] for cell in cells][-2:] == ["start", "last"]
     assert "".join(cells[-1]["source"]).endswith("print(Disc)")
     assert "Last." not in build(root)
 
 
-def test_a_notebook_that_is_there_is_kept_up_to_date(tmp_path):
+def test_a_notebook_that_is_there_is_kept_up_to_date(tmp_path, plant):
     root = plant(tmp_path)
     assert main([], root) == 0
     assert set(snapshot(root)) == {"kernel-metadata.json", "nuclei_kernel.py"}
     assert main(["--notebook"], root) == 0
     before = snapshot(root)
-    (root / "src/nuclei/round.py").write_text(textwrap.dedent(ROUND).replace("on purpose", "anew").lstrip())
+    (root / "src/nuclei/geometry/round.py").write_text(textwrap.dedent(ROUND).replace("on purpose", "anew").lstrip())
     assert main(["--check"], root) == 1
     assert main([], root) == 0
     after = snapshot(root)
@@ -310,7 +358,7 @@ def snapshot(root):
 
 
 @pytest.mark.parametrize("options", [[], ["--notebook"]])
-def test_check_tells_stale_from_fresh_and_writes_nothing(tmp_path, capsys, options):
+def test_check_tells_stale_from_fresh_and_writes_nothing(tmp_path, plant, capsys, options):
     root = plant(tmp_path)
     before = snapshot(root)
     assert main(["--check", *options], root) == 1
@@ -319,9 +367,8 @@ def test_check_tells_stale_from_fresh_and_writes_nothing(tmp_path, capsys, optio
     before = snapshot(root)
     assert main(["--check", *options], root) == 0
     capsys.readouterr()
-    (root / "src/nuclei/round.py").write_text(
-        (root / "src/nuclei/round.py").read_text().replace("purpose", "reflection")
-    )
+    path = root / "src/nuclei/geometry/round.py"
+    path.write_text(path.read_text().replace("purpose", "reflection"))
     assert main(["--check", *options], root) == 1
     diff = capsys.readouterr().out.splitlines()
     assert any(line.startswith("-") and "purpose" in line for line in diff)
@@ -330,13 +377,13 @@ def test_check_tells_stale_from_fresh_and_writes_nothing(tmp_path, capsys, optio
 
 
 @pytest.mark.parametrize("options", [[], ["--notebook"]])
-def test_a_kernel_edited_by_hand_is_overwritten_by_force_alone(tmp_path, capsys, options):
+def test_a_kernel_edited_by_hand_is_overwritten_by_force_alone(tmp_path, plant, capsys, options):
     root = plant(tmp_path)
     assert main(options, root) == 0
     kernel = root / "kernel" / ("nuclei_kernel.ipynb" if options else "nuclei_kernel.py")
     built = kernel.read_text()
     kernel.write_bytes(built.replace("\n", "\r\n").encode())
-    assert main(options, root) == 0  # a checkout on Windows is no edit
+    assert main(options, root) == 0  # a checkout on Windows is not an edit
     for edited in (
         built.replace("on purpose", "by hand"),
         built.replace("change the sources", "change this"),
@@ -352,17 +399,17 @@ def test_a_kernel_edited_by_hand_is_overwritten_by_force_alone(tmp_path, capsys,
     assert kernel.read_text() == built
 
 
-def test_a_failed_build_leaves_the_old_kernel(tmp_path, capsys):
+def test_a_failed_build_leaves_the_old_kernel(tmp_path, plant, capsys):
     root = plant(tmp_path)
     assert main([], root) == 0
     before = snapshot(root)
-    (root / "src/nuclei/round.py").write_text('"""Round."""\n\ndef\n')
+    (root / "src/nuclei/geometry/round.py").write_text('"""Round."""\n\ndef\n')
     assert main([], root) == 2
-    assert capsys.readouterr().err == "src/nuclei/round.py:3: invalid syntax\n"
+    assert capsys.readouterr().err == "src/nuclei/geometry/round.py:3: invalid syntax\n"
     assert snapshot(root) == before
 
 
-def test_the_size_that_kaggle_takes(tmp_path, capsys, monkeypatch):
+def test_the_size_that_kaggle_takes(tmp_path, plant, capsys, monkeypatch):
     root = plant(tmp_path)
     size = len(build(root).encode())
     monkeypatch.setattr(build_kernel, "SIZE_WARNING", size + 1)
@@ -379,31 +426,35 @@ def test_the_size_that_kaggle_takes(tmp_path, capsys, monkeypatch):
 
 # ---- errors ------------------------------------------------------------------------------------
 
-TAKES_SHAPES = "from nuclei.shapes import Disc"
+TAKES_SHAPES = "from nuclei.geometry.shapes import Disc"
+FORM = "from nuclei.folder.module import name"
 
 # What stands in round.py from its third line on, the line of the error, and its words.
 ERRORS = {
-    "a whole chapter": ("import nuclei.shapes", 3, "from nuclei.module import name"),
-    "a chapter from the package": ("from nuclei import shapes", 3, "from nuclei.module import name"),
-    "a chapter with an alias": ("from nuclei.shapes import HALF as H", 3, "from nuclei.module import name"),
-    "a chapter below a chapter": ("from nuclei.shapes.more import HALF", 3, "from nuclei.module import name"),
-    "a chapter in a function": (
-        "def f():\n    from nuclei.shapes import HALF",
-        4,
-        "from nuclei.module import name",
-    ),
-    "a star": ("from nuclei.shapes import *", 3, "by its name"),
+    "a whole chapter": ("import nuclei.geometry.shapes", 3, FORM),
+    "a chapter from its folder": ("from nuclei.geometry import shapes", 3, FORM),
+    "a folder from the package": ("from nuclei import geometry", 3, FORM),
+    "a chapter with an alias": ("from nuclei.geometry.shapes import HALF as H", 3, FORM),
+    "a chapter below a chapter": ("from nuclei.geometry.shapes.more import HALF", 3, FORM),
+    "a chapter in a function": ("def f():\n    from nuclei.geometry.shapes import HALF", 4, FORM),
+    "a star": ("from nuclei.geometry.shapes import *", 3, "by its name"),
     "a star of a library": ("from math import *", 3, "by its name"),
     "a relative import": ("from .shapes import HALF", 3, "relative"),
     "a relative import of a module": ("from . import shapes", 3, "relative"),
     "the future": ("from __future__ import annotations", 3, "__future__"),
-    "a chapter that is not there": ("from nuclei.squares import SIDE", 3, "no src/nuclei/squares.py"),
-    "a name that is not there": ("from nuclei.shapes import Square", 3, "shapes.py defines no Square"),
-    "a name that the other imports": ("from nuclei.shapes import dataclass", 3, "shapes.py defines no dataclass"),
-    "a circle": ("from nuclei.__main__ import run", 3, "circular import: __main__ -> round -> __main__"),
-    "itself": ("from nuclei.round import halved", 3, "circular import: round -> round"),
+    "a chapter that is not there": ("from nuclei.geometry.squares import SIDE", 3, "no src/nuclei/geometry/squares.py"),
+    "a chapter without a place": (
+        "from nuclei.geometry.stray import SIDE",
+        3,
+        "geometry.stray has no place in CHAPTERS",
+    ),
+    "a name that is not there": ("from nuclei.geometry.shapes import Square", 3, "shapes.py defines no Square"),
+    "a name that the other imports": ("from nuclei.geometry.shapes import dataclass", 3, "defines no dataclass"),
+    "a later chapter": ("from nuclei.geometry.later import SIDE", 3, "a forward import: "),
+    "a circle": ("from nuclei.run.start import run", 3, "a forward import: "),
+    "itself": ("from nuclei.geometry.round import halved", 3, "a forward import: "),
     "a library that Kaggle lacks": ("import leftpad", 3, "leftpad is not in the standard library"),
-    "the wing that stays at home": ("from workbench.cli import main", 3, "workbench is not in"),
+    "the wing that stays at home": ("from nuclei_kit.command.cli import main", 3, "nuclei_kit is not in"),
     "a local library that Kaggle lacks": ("def f():\n    import leftpad", 4, "leftpad is not in"),
     "an import under a condition": ("if True:\n    import math", 4, "nowhere else"),
     "an import that may fail": ("try:\n    import math\nexcept ImportError:\n    math = None", 4, "nowhere else"),
@@ -413,8 +464,8 @@ ERRORS = {
     "a comment within an import": ("from math import (\n    pi,  # why\n)", 4, "# why stands on a line that vanishes"),
     "code behind an import": ("import math; X = 1", 3, "; stands on a line that vanishes"),
     "import_module": ("from importlib import import_module", 3, "import_module"),
-    "importlib": ("import importlib\nimportlib.import_module('nuclei.shapes')", 4, "import_module"),
-    "__import__": ("X = __import__('nuclei.shapes')", 3, "__import__"),
+    "importlib": ("import importlib\nimportlib.import_module('nuclei.geometry.shapes')", 4, "import_module"),
+    "__import__": ("X = __import__('nuclei.geometry.shapes')", 3, "__import__"),
     "exec": ("exec('X = 1')", 3, "exec"),
     "__file__": ("X = __file__", 3, "__file__ is another thing"),
     "__name__": ("X = __name__", 3, "__name__ is another thing"),
@@ -423,9 +474,13 @@ ERRORS = {
     "a function's name twice": (
         f"{TAKES_SHAPES}\ndef describe():\n    pass",
         4,
-        "describe is round's here, but shapes's at",
+        "describe is geometry.round's here, but geometry.shapes's at",
     ),
-    "a constant's name twice": (f"{TAKES_SHAPES}\nHALF = 1", 4, "shapes's at src/nuclei/shapes.py:13: rename one"),
+    "a constant's name twice": (
+        f"{TAKES_SHAPES}\nHALF = 1",
+        4,
+        "shapes's at src/nuclei/geometry/shapes.py:13: rename one",
+    ),
     "a name bound by a loop twice": (f"{TAKES_SHAPES}\nfor HALF in (1, 2):\n    pass", 4, "rename one"),
     "a name bound by := twice": (f"{TAKES_SHAPES}\nX = [HALF := 1]", 4, "rename one"),
     "an alias for two libraries": (
@@ -436,7 +491,7 @@ ERRORS = {
     "a function named like an import": (
         f"{TAKES_SHAPES}\ndef np():\n    pass",
         4,
-        "np is round's here, but numpy at",
+        "np is geometry.round's here, but numpy at",
     ),
     "the builder's own name": ("SOURCE_HASH = 1", 3, "the builder's"),
     "a hidden builtin": ("def max():\n    pass", 3, "max would hide Python's own"),
@@ -453,66 +508,52 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_what_cannot_be_flattened_is_refused_where_it_stands(tmp_path, name):
+def test_what_cannot_be_flattened_is_refused_where_it_stands(tmp_path, plant, name):
     code, line, message = ERRORS[name]
-    root = plant(tmp_path, round=f'"""Round."""\n\n{code}\n\n\ndef halved(x):\n    pass\n\n\nfail = halved\n')
-    with pytest.raises(BuildError, match=f"^src/nuclei/round.py:{line}: .*{re.escape(message)}"):
+    text = f'"""Round."""\n\n{code}\n\n\ndef halved(x):\n    pass\n\n\nfail = halved\n'
+    root = plant(tmp_path, {"geometry/round": text})
+    with pytest.raises(BuildError, match=f"^src/nuclei/geometry/round.py:{line}: .*{re.escape(message)}"):
         build(root)
 
 
 @pytest.mark.parametrize(
-    "name, text, message",
+    "name, text, line, message",
     [
-        ("round", "import math\n", "src/nuclei/round.py:1: a module starts with a docstring"),
-        ("round", f'"""Round.\n\n{"x" * 119}\n"""\n', "src/nuclei/round.py:3: over 120 columns as a comment"),
-        ("__main__", '"""Entry."""\n', "src/nuclei/__main__.py:1: nothing would run"),
-        ("__init__", '"""Package."""\n\nX = 1\n', "src/nuclei/__init__.py:3: this file does not ship"),
+        ("geometry/round", "import math\n", 1, "a module starts with a docstring"),
+        ("geometry/round", f'"""Round.\n\n{"x" * 119}\n"""\n', 3, "over 120 columns as a comment"),
+        ("run/start", '"""Start."""\n', 1, "nothing would run"),
+        ("run/last", '"""Last."""\n', 1, "nothing would run"),
+        ("__init__", '"""Package."""\n\nX = 1\n', 3, "this file does not ship"),
+        ("geometry/__init__", '"""Geometry."""\n\nX = 1\n', 3, "this file does not ship"),
+        ("geometry/__init__", "", 1, "a folder has a docstring of one line"),
+        ("geometry/__init__", '"""Geometry.\n\nMore of it.\n"""\n', 1, "a folder has a docstring of one line"),
     ],
 )
-def test_a_module_that_lacks_or_has_too_much_is_refused(tmp_path, name, text, message):
+def test_a_module_that_lacks_or_has_too_much_is_refused(tmp_path, plant, name, text, line, message):
+    root = plant(tmp_path, {name: text})
+    with pytest.raises(BuildError, match=f"^src/nuclei/{name}.py:{line}: {message}"):
+        build(root, notebook=True)
+
+
+def test_a_folder_without_a_title_is_refused(tmp_path, plant):
     root = plant(tmp_path)
-    (root / f"src/nuclei/{name}.py").write_text(text)
-    with pytest.raises(BuildError, match=f"^{re.escape(message)}"):
+    (root / "src/nuclei/run/__init__.py").unlink()
+    with pytest.raises(BuildError, match=r"^src/nuclei/run/__init__\.py:1: a folder has a docstring of one line"):
         build(root)
 
 
-# ---- kernel-metadata.json ----------------------------------------------------------------------
+def test_a_description_is_shown_whole_or_refused(tmp_path, plant):
+    def describe(count):
+        return {"geometry/round": textwrap.dedent(ROUND).replace("the chapter between.", "x" * count)}
+
+    room = 118 - len("   2  round        line    20  ")
+    header = build(plant(tmp_path / "fits", describe(room))).split("\n\n")[0].splitlines()
+    assert max(map(len, header)) == 120 and any(line.endswith("  " + "x" * room) for line in header)
+    with pytest.raises(BuildError, match=r"^src/nuclei/geometry/round.py:1: .* too long for the header"):
+        build(plant(tmp_path / "does not", describe(room + 1)))
 
 
-def test_the_metadata_of_this_repository_are_what_the_competition_needs():
-    data = check_metadata("kernel/kernel-metadata.json", METADATA)
-    assert data["competition_sources"] == ["data-science-bowl-2018"]
-    assert (data["enable_internet"], data["machine_shape"]) == (False, "NvidiaTeslaT4")
-
-
-@pytest.mark.parametrize(
-    "key, value, line, message",
-    [
-        ("id", "nuclei", 2, "must be OWNER/SLUG"),
-        ("id", "jane/cell", 2, "must be OWNER/SLUG"),
-        ("title", "Other nuclei", 3, "gives the slug other-nuclei"),
-        ("code_file", "kernel.py", 4, "must be nuclei_kernel.py"),
-        ("language", "r", 5, "must be python"),
-        ("kernel_type", "app", 6, "must be script or notebook"),
-        ("kernel_type", "notebook", 4, "must be nuclei_kernel.ipynb"),
-        ("is_private", "true", 7, "must be a bool"),
-        ("enable_gpu", False, 8, "must be true"),
-        ("enable_internet", None, 1, "is missing"),
-        ("machine_shape", "T4", 11, "must be one of NvidiaTeslaT4"),
-        ("competition_sources", "data-science-bowl-2018", 12, "must be a list"),
-        ("gpu", True, 16, "is a key that Kaggle ignores"),
-    ],
-)
-def test_metadata_that_would_fail_late_are_refused_at_once(key, value, line, message):
-    data = json.loads(METADATA) | {key: value}
-    text = json.dumps({k: v for k, v in data.items() if v is not None}, indent=2)
-    text = re.sub(r"\[\n +(.*)\n +\]", r"[\1]", text)  # lists on one line, as in the file
-    at = "code_file" if value == "notebook" else key  # a notebook needs another file
-    with pytest.raises(BuildError, match=f"^metadata.json:{line}: {at} {message}"):
-        check_metadata("metadata.json", text)
-
-
-def test_metadata_that_are_no_json_or_not_there_are_refused(tmp_path, capsys):
+def test_bad_metadata_stop_the_build(tmp_path, plant, capsys):
     root = plant(tmp_path)
     (root / "kernel/kernel-metadata.json").write_text('{\n  "id": \n}')
     assert main([], root) == 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drawn_files import assert_same_sets, draw_files, encode, mask_of, write_folder, write_zip
 
-from nuclei.competition import data
+from nuclei_kit.files import reading
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import read_images
 
@@ -16,7 +16,7 @@ def fail_to_decode(monkeypatch):
     def refuse(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(data, "decode_image", refuse)
+    monkeypatch.setattr(reading, "decode_image", refuse)
 
 
 def test_zip_and_folder_are_one_set_with_one_cache(tmp_path, monkeypatch):
@@ -96,7 +96,4 @@ def test_the_cache_has_its_place(monkeypatch, tmp_path):
     monkeypatch.setenv("NUCLEI_CACHE", str(tmp_path))
     assert default_cache() == tmp_path
     monkeypatch.delenv("NUCLEI_CACHE")
-    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
     assert default_cache() == Path.home() / ".cache" / "nuclei"
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
-    assert Path.home() not in default_cache().parents

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from nuclei.settings.config import BadInput
+from nuclei.settings.config import BadInput, Config
 from nuclei.training_data.images import ImageSet
 from nuclei_kit.files import checkpoint
-from nuclei_kit.files.checkpoint import digest_images, load_checkpoint, save_checkpoint
+from nuclei_kit.files.checkpoint import Checkpoints, digest_images, load_checkpoint, run_identity, save_checkpoint
 
-SETTINGS = {"train_steps": 8, "tta_zooms": (1.0,)}
+SETTINGS = {"train_steps": 8, "scales": (1.0,)}  # JSON gives a tuple back as a list
 ARRAYS = {"model": [np.arange(6, dtype=np.float32).reshape(2, 3), np.uint32(7)], "best": []}
 
 
@@ -97,3 +97,42 @@ def test_the_digest_changes_with_every_part():
     ):
         digests.add(digest_images(ImageSet([ids], [one], its_labels, [])))
     assert len(digests) == 6
+
+
+# ---- the keeper of a run -----------------------------------------------------------------------
+
+
+def test_each_part_of_a_run_comes_back_by_itself(tmp_path):
+    keeper = Checkpoints(tmp_path, SETTINGS)
+    assert keeper.load("training") is None and keeper.load("thresholds") is None
+    keeper.save("training", {"step": 3}, {"model": [np.arange(3)]})
+    keeper.save("thresholds", {"seed": 0.5})
+    again = Checkpoints(tmp_path, SETTINGS)
+    state, arrays = again.load("training")
+    assert state == {"step": 3} and arrays["model"][0].tolist() == [0, 1, 2]
+    assert again.load("thresholds") == ({"seed": 0.5}, {})
+    with pytest.raises(BadInput, match="other settings"):
+        Checkpoints(tmp_path, SETTINGS | {"train_steps": 9}).load("training")
+
+
+def test_without_its_training_no_other_part_of_a_run_counts(tmp_path):
+    keeper = Checkpoints(tmp_path, SETTINGS)
+    keeper.save("thresholds", {"seed": 0.5})
+    assert keeper.load("training") is None
+    assert keeper.load("thresholds") is None
+
+
+def test_a_run_is_told_by_its_settings_images_and_first_weights():
+    one = ImageSet(["a"], [np.zeros((4, 6, 3), np.uint8)], [np.zeros((4, 6), np.int32)], ["purple"])
+    other = ImageSet(["b"], one.images, one.labels, one.kinds)
+    weights = [np.arange(6.0).reshape(2, 3).T]  # not contiguous
+    identities = [
+        run_identity(Config(), one, None, None),
+        run_identity(Config(train_seed=1), one, None, None),
+        run_identity(Config(), other, None, None),
+        run_identity(Config(), one, other, None),
+        run_identity(Config(), one, None, weights),
+        run_identity(Config(), one, None, [weights[0] + 1]),
+    ]
+    assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
+    assert run_identity(Config(), one, None, [weights[0].copy()]) == identities[4]

@@ -66,6 +66,7 @@ def sample_run(tmp_path_factory):
     return folder, bad, done
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_files_and_says_what_is_next(sample_run):
     folder, _, done = sample_run
     assert done.returncode == 0, done.stderr
@@ -78,16 +79,18 @@ def test_a_run_leaves_its_files_and_says_what_is_next(sample_run):
     assert "cuda" not in done.stderr.lower()
 
 
+@pytest.mark.slow
 def test_one_bad_test_image_costs_its_own_nuclei_alone(sample_run):
     folder, bad, done = sample_run
     with zipfile.ZipFile(folder / "data" / "stage1_test.zip") as archive:
         ids = {name.split("/")[0] for name in archive.namelist()}
     rles = check_submission(folder / "out" / "submission.csv", dict.fromkeys(ids))
     assert rles[bad] == [""]
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("warning: ") and bad in last
+    (warning,) = (line for line in done.stderr.splitlines() if line.startswith("warning: "))
+    assert bad in warning
 
 
+@pytest.mark.slow
 def test_predict_finds_again_what_the_run_found(sample_run, tmp_path, capsys):
     folder, bad, _ = sample_run
     weights = folder / "out" / "model.weights.h5"
@@ -96,6 +99,7 @@ def test_predict_finds_again_what_the_run_found(sample_run, tmp_path, capsys):
     assert bad in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_own_images_get_labels_and_overlays(sample_run, tmp_path, capsys):
     folder, bad, _ = sample_run
     with zipfile.ZipFile(folder / "data" / "stage1_test.zip") as archive:
@@ -118,6 +122,7 @@ def test_own_images_get_labels_and_overlays(sample_run, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "found").iterdir()} == {"mine.labels.png", "mine.overlay.png"}
 
 
+@pytest.mark.slow
 def test_a_picture_of_the_run(sample_run, tmp_path, capsys):
     folder, _, _ = sample_run
     out = tmp_path / "picture.png"
@@ -199,6 +204,7 @@ def small(tmp_path):
 TRAIN = ["train", "--data", "data", "--preset", "sample", "--steps", "1", "--out", "out"]
 RUN = ["run", *TRAIN[1:]]
 TWIN = ["kernel", *RUN]
+CV = ["cv", "wide", "--data", "data", "--folds", "1", "--out", "out"]
 PREDICT = ["predict", "--weights", "out", "--data", "data", "--out", "out"]
 SCORE = ["score", "out", "--solution", "solution.csv"]
 CHECK = ["check", "out", "--data", "data"]
@@ -254,13 +260,12 @@ def weights_of(**changes):
     """Weights of the sample preset, beside a config.json that says otherwise."""
 
     def spoil(f):
+        from nuclei.prediction.segmenter import save_run
         from nuclei.prediction.watershed import Thresholds
-        from nuclei.run.main import save_config
-        from nuclei.training.train import new_model, save_weights
+        from nuclei.training.train import new_model
 
         config = Config(model_width=4, model_depth=2)
-        save_weights(new_model(config), f / "out" / "model.weights.h5")
-        save_config(f / "out" / "config.json", config, Thresholds())
+        save_run(f / "out", new_model(config), Thresholds(), config)
         content = json.loads((f / "out" / "config.json").read_text())
         content["config"] |= changes
         (f / "out" / "config.json").write_text(json.dumps(content))
@@ -278,7 +283,7 @@ BAD_INPUT = [
     ("missing folder, info", no_folder, ["info", "data"], ["data", "stage1_train.zip"]),
     ("no competition", no_competition, TRAIN, ["data", "notes.txt", "download"]),
     ("no competition, info", no_competition, ["info", "data"], ["data", "notes.txt"]),
-    ("a file for a folder", file_for_folder, RUN, ["data", "no folder"]),
+    ("a file for a folder", file_for_folder, RUN, ["data", "not a folder"]),
     ("no data named", as_it_is, ["train", "--out", "out"], ["--data", "NUCLEI_DATA"]),
     ("truncated zip", truncated("stage1_train"), TRAIN, ["stage1_train.zip", "download"]),
     ("truncated test zip", truncated("stage1_test"), RUN, ["stage1_test.zip", "download"]),
@@ -312,7 +317,12 @@ BAD_INPUT = [
     ("missing folder, kernel", no_folder, TWIN, ["data", "stage1_train.zip"]),
     ("truncated test zip, kernel", truncated("stage1_test"), TWIN, ["stage1_test.zip", "download"]),
     ("budget of 0 steps, kernel", as_it_is, [*TWIN[:6], "--steps", "0"], ["budget of 0", "--steps"]),
-    ("no such interpreter", as_it_is, [*TWIN, "--python", "no/python"], ["no/python", "make kaggle-env"]),
+    (
+        "no such interpreter",
+        as_it_is,
+        [*TWIN, "--python", "no/python"],
+        ["no/python", "build/stacks/kaggle/bin/python"],
+    ),
     ("no such kernel command", as_it_is, ["kernel", "push"], ["push", "run"]),
     ("no such fold", as_it_is, [*TRAIN, "--fold", "8"], ["data_fold"]),
     ("seed below 0", as_it_is, [*TRAIN, "--seed=-1"], ["--seed", "-1"]),
@@ -336,7 +346,10 @@ BAD_INPUT = [
     ("solution of nothing", put("solution.csv", b"ImageId,EncodedPixels,Height,Width\n"), SCORE, ["solution.csv"]),
     ("no weights", as_it_is, PREDICT, ["model.weights.h5", "missing"]),
     ("weights of another configuration", weights_of(model_width=8), PREDICT, ["model.weights.h5", "config.json"]),
-    ("settings of another version", weights_of(model_colour=8), PREDICT, ["config.json", "model_colour"]),
+    ("settings of another version", weights_of(tta_zooms=[1.0]), PREDICT, ["config.json", "version", "tta_zooms"]),
+    ("settings that ask for too much", weights_of(model_width=2**40), PREDICT, ["config.json", "model_width"]),
+    ("recipe that asks for too much", as_it_is, [*CV, "--set", "model_depth=99"], ["model_depth", "8 at most"]),
+    ("recipe with a setting unknown", as_it_is, [*CV, "--set", "model_colour=8"], ["--set", "model_colour"]),
     ("images and a competition", as_it_is, [*PREDICT, "x.png"], ["--data", "not both"]),
     (
         "two images of one name",

@@ -1,4 +1,4 @@
-"""Kaggle's client: whatever it raises is a sentence, and what passes is waited out. Commands by it: test_remote."""
+"""Client: whatever Kaggle's client raises is a sentence, and transient errors are retried. Commands: test_remote."""
 
 import json
 
@@ -7,7 +7,7 @@ import requests
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.kaggle import client
-from nuclei_kit.kaggle.client import Refusal, ask_patiently, asking, is_page, read_refusal, retry_after
+from nuclei_kit.kaggle.client import Refusal, client_errors, is_web_page, read_refusal, retry, retry_after
 
 
 def respond(status, content=b"", reason="", **headers):
@@ -43,7 +43,7 @@ def test_long_words_are_cut():
 
 @pytest.mark.parametrize("content, page", [(b"<?xml?>", True), (b"\n <html>", True), (b"a,b\n<1,2\n", False), (b"", 0)])
 def test_a_page_is_told_from_a_file(content, page):
-    assert is_page(content) == page
+    assert is_web_page(content) == page
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,17 @@ def test_kaggle_may_say_how_long_to_wait(headers, wait):
 SIGNED = "https://storage/file?signature=secret"
 ERRORS = [
     # what the client raises, what becomes of it, its code, words of it
-    (requests.HTTPError(response=respond(429, b"busy")), Refusal, 429, ["the push: ", "answered 429, busy"]),
+    (requests.HTTPError(response=respond(429, b"busy")), Refusal, 429, ["the push: ", "429", "busy"]),
     (
         requests.HTTPError(response=respond(401, b"Who?")),
         Refusal,
         401,
-        ["the push: ", "answered 401, Who?", "KAGGLE_API_TOKEN"],
+        ["the push: ", "401", "Who?", "KAGGLE_API_TOKEN"],
     ),
-    (requests.ConnectionError(SIGNED), Refusal, 0, ["the push: ", "out of reach (ConnectionError)", "network"]),
-    (requests.ReadTimeout(SIGNED), Refusal, 0, ["the push: ", "out of reach (ReadTimeout)"]),
-    (json.JSONDecodeError("no JSON", "", 0), BadInput, None, ["the push: ", "cannot read", "JSONDecodeError"]),
-    (KeyError("PONDERING"), BadInput, None, ["the push: ", "cannot read", "KeyError"]),
+    (requests.ConnectionError(SIGNED), Refusal, 0, ["the push: ", "ConnectionError", "network"]),
+    (requests.ReadTimeout(SIGNED), Refusal, 0, ["the push: ", "ReadTimeout", "network"]),
+    (json.JSONDecodeError("no JSON", "", 0), BadInput, None, ["the push: ", "JSONDecodeError"]),
+    (KeyError("PONDERING"), BadInput, None, ["the push: ", "KeyError"]),
     (ValueError("Title must be five characters"), BadInput, None, ["the push: ", "Title must be five characters"]),
     (BadInput("a sentence of ours"), BadInput, None, ["a sentence of ours"]),
 ]
@@ -77,7 +77,7 @@ ERRORS = [
 
 @pytest.mark.parametrize("error, kind, code, words", ERRORS, ids=[type(row[0]).__name__ for row in ERRORS])
 def test_what_the_client_raises_is_a_sentence(capsys, error, kind, code, words):
-    with pytest.raises(kind) as raised, asking("the push"):
+    with pytest.raises(kind) as raised, client_errors("the push"):
         print(SIGNED)
         raise error
     assert type(raised.value) is kind
@@ -88,13 +88,13 @@ def test_what_the_client_raises_is_a_sentence(capsys, error, kind, code, words):
 
 
 def test_a_refusal_keeps_the_wait_that_kaggle_asks_for():
-    with pytest.raises(Refusal) as raised, asking("the push"):
+    with pytest.raises(Refusal) as raised, client_errors("the push"):
         raise requests.HTTPError(response=respond(429, b"busy", Retry_After="9"))
     assert raised.value.wait == 9
 
 
 def test_an_answer_passes_and_what_is_printed_on_the_way_does_not(capsys):
-    with asking("the push"):
+    with client_errors("the push"):
         print(SIGNED)
         answer = 3
     assert answer == 3
@@ -103,7 +103,7 @@ def test_an_answer_passes_and_what_is_printed_on_the_way_does_not(capsys):
 
 @pytest.mark.parametrize("error", [AttributeError("a bug"), KeyboardInterrupt()])
 def test_a_bug_and_ctrl_c_pass_as_they_are(error):
-    with pytest.raises(type(error)), asking("the push"):
+    with pytest.raises(type(error)), client_errors("the push"):
         raise error
 
 
@@ -131,25 +131,25 @@ def failing(*errors):
     return call
 
 
-def test_what_passes_is_waited_out_longer_each_time(naps, capsys):
-    assert ask_patiently(failing(Refusal("busy", 503), Refusal("busy", 429), Refusal("gone", 0), None), 2) == "answer"
+def test_transient_errors_are_retried_after_ever_longer_waits(naps, capsys):
+    assert retry(failing(Refusal("busy", 503), Refusal("busy", 429), Refusal("gone", 0), None), 2) == "answer"
     assert naps == [2, 4, 8]
-    assert "busy; try 2 of 8 in 2 s" in capsys.readouterr().out
+    assert "busy; try 2 of 8" in capsys.readouterr().out
 
 
 def test_kaggles_own_pace_counts_up_to_a_limit(naps):
-    ask_patiently(failing(Refusal("busy", 429, wait=60.0), Refusal("busy", 429, wait=1e6), None), 2)
-    assert naps == [60, client.LONGEST_WAIT]
+    retry(failing(Refusal("busy", 429, wait=60.0), Refusal("busy", 429, wait=1e6), None), 2)
+    assert naps == [60, client.MAX_WAIT]
 
 
 def test_patience_ends(naps):
     with pytest.raises(Refusal, match="busy"):
-        ask_patiently(failing(Refusal("busy", 503)), 1)
-    assert len(naps) == client.TRIES - 1
+        retry(failing(Refusal("busy", 503)), 1)
+    assert len(naps) == client.MAX_TRIES - 1
 
 
 @pytest.mark.parametrize("error", [Refusal("forbidden", 403), BadInput("no such file")])
-def test_what_does_not_pass_is_raised_at_once(naps, error):
+def test_other_errors_are_raised_at_once(naps, error):
     with pytest.raises(type(error)):
-        ask_patiently(failing(error), 1)
+        retry(failing(error), 1)
     assert naps == []

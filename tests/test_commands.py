@@ -107,7 +107,8 @@ def test_check_says_what_it_checked(drawn, capsys):
 
 
 def config_of(*options):
-    return make_config(build_parser().parse_args(["train", *options]))
+    args = build_parser().parse_args(["train", *options])
+    return make_config(args, args.fold)
 
 
 def test_options_change_the_preset():

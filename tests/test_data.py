@@ -1,250 +1,128 @@
-"""Data: the two ways a set may lie on disk, and what is refused in it."""
+"""Data: the two ways a set may lie on disk, and the small reader, which gives what the careful one gives."""
 
 import os
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn import draw_discs
-from drawn_files import assert_same_sets, draw_files, encode, mask_of, write_folder, write_zip
+from drawn_files import assert_same_sets, draw_files, write_folder, write_zip
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nuclei.competition.data import TEST_NAMES, TRAIN
+from nuclei.competition.data import TEST_NAMES, TRAIN, find_set, group_files, last_stage, paint_labels, read_set
 from nuclei.settings.config import BadInput
-from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS
-from nuclei_kit.files.reading import find_whole_set, read_images
+from nuclei_kit.files.reading import read_images
+from nuclei_kit.sample.sample import draw_sample
 
-REAL = Path(os.environ.get("NUCLEI_DATA", Path(__file__).parents[2] / "shared" / "dsb2018"))
+REAL = Path(os.environ.get("NUCLEI_DATA", "")) / "stage1_test.zip"
 
-
-def test_a_set_is_what_was_drawn(tmp_path):
-    files, truth = draw_files()
-    files |= {"__MACOSX/aa/images/aa.png": b"resource", "aa/images/._aa.png": b"fork", "aa/notes.txt": b"note"}
-    read = read_images(write_folder(tmp_path / "set", files))
-    assert read.ids == ["aa", "bb", "cc"] and not read.faults and read.overlapping == 0
-    assert set(read.kinds) <= set(KINDS)
-    for image_id, image, labels in zip(read.ids, read.images, read.labels, strict=True):
-        assert image.dtype == np.uint8 and labels.dtype == np.int32
-        assert np.array_equal(image, truth[image_id][0]) and np.array_equal(labels, truth[image_id][1])
+# ---- finding -----------------------------------------------------------------------------------
 
 
-def test_masks_of_any_depth_and_foreground(tmp_path):
-    labels = draw_discs((20, 30), (9, 9, 5), (10, 20, 4))
-    image = np.zeros((20, 30, 3), np.uint8)
-    whole = (labels == 1).astype(np.uint8)
-    for content in (
-        encode(whole),
-        encode(whole * 255),
-        encode(whole.astype(np.uint16)),
-        encode(whole.astype(np.uint16) * 65535),
-        encode(np.repeat(whole[..., None] * 255, 3, axis=2)),
-        encode(np.dstack([whole * 255] * 3 + [np.full_like(whole, 255)])),
-        encode(whole.astype(np.float32), ".tiff"),
-    ):
-        files = {"a/images/a.png": encode(image), "a/masks/1.png": content, "a/masks/2.png": mask_of(labels, 2)}
-        assert np.array_equal(read_images(write_folder(tmp_path / "set", files)).labels[0], labels)
-
-
-def test_a_folder_beats_its_zip(tmp_path):
-    files, truth = draw_files()
-    write_zip(tmp_path / f"{TRAIN}.zip", files)
-    assert find_whole_set(tmp_path, (TRAIN,)) == tmp_path / f"{TRAIN}.zip"
-    mended = mask_of(np.ones_like(truth["aa"][1]), 1)
-    write_folder(tmp_path / TRAIN, files | {"aa/masks/001.png": mended})
-    assert find_whole_set(tmp_path, (TRAIN,)) == tmp_path / TRAIN
-
-
-def test_a_folder_that_lacks_images_of_its_zip_is_refused(tmp_path):
-    files, _ = draw_files()
-    write_zip(tmp_path / f"{TRAIN}.zip", files)
-    write_folder(tmp_path / TRAIN, {name: content for name, content in files.items() if not name.startswith("b")})
-    with pytest.raises(BadInput, match=rf"{TRAIN} lacks 1 of the images in {TRAIN}.zip"):
-        find_whole_set(tmp_path, (TRAIN,))
+def test_a_folder_goes_before_its_zip(tmp_path):
+    write_zip(tmp_path / f"{TRAIN}.zip", draw_files()[0])
+    assert find_set(tmp_path, (TRAIN,)) == tmp_path / f"{TRAIN}.zip"
+    write_folder(tmp_path / TRAIN, draw_files()[0])
+    assert find_set(tmp_path, (TRAIN,)) == tmp_path / TRAIN
 
 
 @pytest.mark.parametrize("name", ["stage2_test_final", "stage2_test"])
-def test_stage_two_goes_by_either_name(tmp_path, name):
-    write_zip(tmp_path / f"{name}.zip", draw_files(masks=False)[0])
-    assert find_whole_set(tmp_path, TEST_NAMES[2]).name == f"{name}.zip"
+@pytest.mark.parametrize("ending", ["", ".zip"])
+def test_stage_two_goes_by_either_name(tmp_path, name, ending):
+    assert last_stage(tmp_path) == 1
+    if ending:
+        write_zip(tmp_path / f"{name}.zip", draw_files(masks=False)[0])
+    else:
+        write_folder(tmp_path / name, draw_files(masks=False)[0])
+    assert find_set(tmp_path, TEST_NAMES[2]).name == name + ending
+    assert last_stage(tmp_path) == 2
     with pytest.raises(BadInput, match=r"holds no stage1_test\.zip"):
-        find_whole_set(tmp_path, TEST_NAMES[1])
+        find_set(tmp_path, TEST_NAMES[1])
 
 
-def test_a_folder_that_is_no_competition_is_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"missing is no folder"):
-        find_whole_set(tmp_path / "missing", (TRAIN,))
+def test_the_first_of_several_names_counts(tmp_path):
+    for name in ("second", "first"):
+        write_folder(tmp_path / name, draw_files()[0])
+    assert find_set(tmp_path, ("missing", "first", "second")) == tmp_path / "first"
+
+
+def test_a_folder_without_a_competition_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"missing is not a folder"):
+        find_set(tmp_path / "missing", (TRAIN,))
     with pytest.raises(BadInput, match=rf"holds no {TRAIN}.zip .* \(it holds nothing\)"):
-        find_whole_set(tmp_path, (TRAIN,))
+        find_set(tmp_path, (TRAIN,))
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(BadInput, match=r"it holds holiday\.jpg"):
-        find_whole_set(tmp_path, (TRAIN,))
+        find_set(tmp_path, (TRAIN,))
 
 
-def no_files(files, labels):
-    files.clear()
-
-
-def image_undecodable(files, labels):
-    files["bb/images/bb.png"] = files["bb/images/bb.png"][:50]
-
-
-def image_empty(files, labels):
-    files["bb/images/bb.png"] = b""
-
-
-def mask_undecodable(files, labels):
-    files["bb/masks/002.png"] = b"no mask"
-
-
-def mask_empty_file(files, labels):
-    files["bb/masks/002.png"] = b""
-
-
-def mask_of_another_size(files, labels):
-    files["bb/masks/002.png"] = encode(np.full((9, 8), 255, np.uint8))
-
-
-def mask_without_pixels(files, labels):
-    files["bb/masks/002.png"] = encode(np.zeros(labels.shape, np.uint8))
-
-
-def masks_overlap(files, labels):
-    files["bb/masks/002.png"] = mask_of(np.isin(labels, [1, 2]), 1)
-
-
-def masks_repeated(files, labels):
-    files["bb/masks/copy.png"] = files["bb/masks/001.png"]
-
-
-def no_image(files, labels):
-    del files["bb/images/bb.png"]
-
-
-def two_images(files, labels):
-    files["bb/images/other.png"] = files["bb/images/bb.png"]
-
-
-def masks_for_some_alone(files, labels):
-    for name in [name for name in files if name.startswith("bb/masks")]:
-        del files[name]
+# ---- reading -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["zip", "folder"])
-@pytest.mark.parametrize(
-    "spoil, fragment",
-    [
-        (no_files, "holds no <id>/images"),
-        (image_undecodable, "bb/images/bb.png cannot be decoded as an image"),
-        (image_empty, "bb/images/bb.png cannot be decoded as an image"),
-        (mask_undecodable, "bb/masks/002.png cannot be decoded as a mask"),
-        (mask_empty_file, "bb/masks/002.png cannot be decoded as a mask"),
-        (mask_of_another_size, "bb/masks/002.png is 9x8 but its image is 50x60"),
-        (mask_without_pixels, "bb/masks/002.png is an empty mask"),
-        (masks_overlap, "the masks of bb overlap in"),
-        (masks_repeated, "the masks of bb overlap in"),
-        (no_image, "bb has no image"),
-        (two_images, "bb is a duplicate id, with 2 images"),
-        (masks_for_some_alone, "1 images have no masks, bb first"),
-    ],
-)
-def test_a_fault_in_a_training_set_is_an_error(tmp_path, spoil, fragment, packed):
-    files, truth = draw_files()
-    spoil(files, truth["bb"][1])
-    path = write_zip(tmp_path / "set.zip", files) if packed else write_folder(tmp_path / "set", files)
-    path.mkdir(exist_ok=True) if not packed else None
-    with pytest.raises(BadInput, match=fragment) as caught:
-        read_images(path, tmp_path / "cache")
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
+@pytest.mark.parametrize("masks", [True, False], ids=["masks", "no masks"])
+def test_a_set_is_what_was_drawn(tmp_path, packed, masks):
+    files, truth = draw_files(masks=masks)
+    files |= {"__MACOSX/aa/images/aa.png": b"resource", "aa/images/._aa.png": b"fork", "aa/notes.txt": b"note"}
+    read = read_set(write_zip(tmp_path / "set.zip", files) if packed else write_folder(tmp_path / "set", files))
+    assert read.ids == ["aa", "bb", "cc"] and not read.unreadable and read.overlapping == 0
+    assert set(read.kinds) <= set(KINDS)
+    for image_id, image in zip(read.ids, read.images, strict=True):
+        assert image.dtype == np.uint8 and np.array_equal(image, truth[image_id][0])
+    assert len(read.labels) == (3 if masks else 0)
+    for image_id, labels in zip(read.ids, read.labels, strict=masks):
+        assert labels.dtype == np.int32 and np.array_equal(labels, truth[image_id][1])
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip", "truncated"])
-def test_a_broken_zip_is_an_error(tmp_path, content):
-    path = write_zip(tmp_path / "set.zip", draw_files()[0])
-    path.write_bytes(path.read_bytes()[:-200] if content == "truncated" else content)
-    with pytest.raises(BadInput, match=r"set\.zip is truncated or no zip"):
-        read_images(path)
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """A small sample competition, zipped as it comes and unpacked beside it -> {what it is: path}."""
+    folder = tmp_path_factory.mktemp("sample")
+    draw_sample(folder, n_train=6, n_test=3)
+    paths = {}
+    for name in (TRAIN, *TEST_NAMES[1]):
+        paths[f"{name}, zipped"] = folder / f"{name}.zip"
+        paths[name] = folder / "unpacked" / name
+        with zipfile.ZipFile(folder / f"{name}.zip") as archive:
+            archive.extractall(paths[name])
+    return paths
 
 
-def test_a_damaged_entry_of_a_zip_is_an_error(tmp_path):
-    files, _ = draw_files()
-    path = write_zip(tmp_path / "set.zip", files)
-    with zipfile.ZipFile(path) as file:
-        entry = file.getinfo("bb/images/bb.png")
-    content = bytearray(path.read_bytes())
-    middle = entry.header_offset + 30 + len(entry.filename) + entry.compress_size // 2
-    content[middle : middle + 8] = b"\xff" * 8
-    path.write_bytes(content)
-    with pytest.raises(BadInput, match=r"set\.zip: bb"):
-        read_images(path)
+@pytest.mark.parametrize("name", [TRAIN, *TEST_NAMES[1]])
+@pytest.mark.parametrize("how", ["", ", zipped"])
+def test_the_small_reader_gives_what_the_careful_one_gives(sample, name, how):
+    small = read_set(sample[name + how])
+    assert len(small.ids) == (6 if name == TRAIN else 3)
+    assert_same_sets(small, read_images(sample[name + how]))
 
 
-@pytest.mark.parametrize("spoil", [image_undecodable, image_empty, two_images])
-def test_a_bad_test_image_costs_itself_alone(tmp_path, spoil):
-    files, truth = draw_files(masks=False)
-    spoil(files, None)
-    read = read_images(write_folder(tmp_path / "set", files), tmp_path / "cache")
-    assert read.ids == ["aa", "cc"] and len(read.images) == len(read.kinds) == 2 and read.labels == []
-    assert list(read.faults) == ["bb"] and "bb" in read.faults["bb"]
-    assert np.array_equal(read.images[1], truth["cc"][0])
-    assert_same_sets(read, read_images(tmp_path / "set", tmp_path / "cache"))
+@pytest.mark.skipif(not REAL.is_file(), reason="set NUCLEI_DATA to the folder with Kaggle's files")
+def test_of_the_real_images_too():
+    small = read_set(REAL)
+    assert len(small.ids) == 65
+    assert_same_sets(small, read_images(REAL))
 
 
-def test_a_file_that_cannot_be_read_costs_itself_alone(tmp_path, monkeypatch):
-    files, _ = draw_files(masks=False)
-    path = write_folder(tmp_path / "set", files)
-    read_bytes = Path.read_bytes
-
-    def refuse(self):
-        if self.name == "bb.png":
-            raise PermissionError(13, "Permission denied")
-        return read_bytes(self)
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    read = read_images(path, tmp_path / "cache")
-    assert read.ids == ["aa", "cc"] and "Permission denied" in read.faults["bb"]
+# ---- its parts ---------------------------------------------------------------------------------
 
 
-def test_a_set_may_be_faults_alone(tmp_path):
-    read = read_images(write_folder(tmp_path / "set", {"a/images/a.png": b"", "b/images/b.png": b"x"}))
-    assert read.ids == read.images == read.labels == read.kinds == [] and list(read.faults) == ["a", "b"]
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["images", "masks"]), st.sampled_from("xyz"))))
+def test_names_are_grouped_whatever_their_order(parts):
+    names = sorted({f"top/{'/'.join(one)}.png" for one in parts})
+    groups = group_files([*reversed(names), "top/a/other/x.png", "top/a/images/x.csv"])
+    assert groups == group_files(names)
+    assert list(groups) == sorted({one[0] for one in parts})
+    assert sorted(name for files in groups.values() for here in files.values() for name in here) == names
+    for image_id, files in groups.items():
+        for kind, here in files.items():
+            assert here == sorted(here) and all(f"/{image_id}/{kind}/" in name for name in here)
 
 
-def test_a_few_shared_pixels_go_to_the_smaller_mask(tmp_path):
-    labels = draw_discs((80, 80), (40, 25, 20), (40, 50, 5))
-    large, small = labels == 1, labels == 2
-    large[40, 45:47] = True  # two pixels that are the small one's
-    assert (large & small).any()
-    files = {
-        "a/images/a.png": encode(np.zeros((80, 80, 3), np.uint8)),
-        "a/masks/1.png": mask_of(large, True),
-        "a/masks/2.png": mask_of(small, True),
-    }
-    read = read_images(write_folder(tmp_path / "set", files))
-    assert read.overlapping == 1
-    assert np.array_equal(read.labels[0] == 2, small)
-    assert np.array_equal(read.labels[0] == 1, large & ~small)
-
-
-def test_a_subset_keeps_each_image_with_its_own():
-    whole = ImageSet(
-        list("abcd"), [np.full((1, 1, 3), i) for i in range(4)], [np.full((1, 1), i) for i in range(4)], KINDS
-    )
-    part = whole.subset(np.array([3, 1]))
-    assert part.ids == ["d", "b"] and part.kinds == [KINDS[3], KINDS[1]]
-    assert [int(one[0, 0, 0]) for one in part.images] == [int(one[0, 0]) for one in part.labels] == [3, 1]
-    assert replace(whole, labels=[]).subset([0]).labels == []
-
-
-# ---- the real thing ----------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(
-    not (REAL / "stage1_test.zip").is_file(), reason=f"{REAL} holds no stage1_test.zip: set NUCLEI_DATA"
-)
-def test_the_real_test_images_are_read():
-    read = read_images(find_whole_set(REAL, TEST_NAMES[1]))
-    assert len(read.ids) == 65 and not read.faults and not read.labels
-    assert set(read.kinds) <= set(KINDS) and len(set(read.kinds)) >= 4
+def test_painted_labels_number_the_masks_and_the_smaller_one_keeps_what_it_shares():
+    labels = paint_labels([np.array([0, 1, 2, 3]), np.array([3, 4]), np.array([10])], (3, 4))
+    assert labels.dtype == np.int32
+    assert labels.tolist() == [[1, 1, 1, 2], [2, 0, 0, 0], [0, 0, 3, 0]]
+    labels = paint_labels([np.array([i]) for i in range(600)], (20, 30))
+    assert np.array_equal(labels.ravel(), np.arange(1, 601))

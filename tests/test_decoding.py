@@ -1,4 +1,4 @@
-"""Decoding: every kind of PNG and TIFF, depths that are stretched, what is no image; masks to labels."""
+"""Decoding: every kind of PNG and TIFF, depths that are stretched, masks, and what is not an image."""
 
 import mmap
 import struct
@@ -10,10 +10,9 @@ from drawn_files import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.competition import decoding
-from nuclei.competition.data import paint_labels
 from nuclei.settings.config import BadInput
-from nuclei_kit.files.decoding import decode_image
+from nuclei_kit.files import decoding
+from nuclei_kit.files.decoding import decode_image, decode_mask
 
 
 def palette_png(indices, palette):
@@ -125,10 +124,21 @@ def test_what_is_no_image_is_refused_by_name(content):
         decode_image(content, "some/file.png")
 
 
-def test_painted_labels_number_the_masks_and_measure_their_overlap():
-    labels, shared = paint_labels([np.array([0, 1, 2, 3]), np.array([3, 4]), np.array([10])], (3, 4))
-    assert labels.dtype == np.int32
-    assert labels.tolist() == [[1, 1, 1, 2], [2, 0, 0, 0], [0, 0, 3, 0]]
-    assert shared == pytest.approx(1 / 6)
-    labels, shared = paint_labels([np.array([i]) for i in range(600)], (20, 30))
-    assert np.array_equal(labels.ravel(), np.arange(1, 601)) and shared == 0
+@pytest.mark.parametrize("dtype, foreground", [(np.uint8, 255), (np.uint8, 1), (np.uint16, 65535), (np.uint16, 1)])
+def test_a_mask_of_any_depth_gives_its_pixels(dtype, foreground):
+    pixels = np.zeros((5, 7), dtype)
+    pixels[1, 2] = pixels[4, 6] = foreground
+    assert decode_mask(encode(pixels), "mask", (5, 7)).tolist() == [9, 34]
+
+
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        (b"no image", "decoded"),
+        (encode(np.ones((5, 6), np.uint8)), "5x6"),
+        (encode(np.zeros((5, 7), np.uint8)), "empty"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused_by_name(content, word):
+    with pytest.raises(BadInput, match=rf"some/mask\.png .*{word}"):
+        decode_mask(content, "some/mask.png", (5, 7))

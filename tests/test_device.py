@@ -2,8 +2,11 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -47,13 +50,19 @@ def test_precision_by_hardware(monkeypatch, capability, flags, policy):
 def test_capability_as_tensorflow_tells_it(monkeypatch, gpus, details, capability):
     import tensorflow as tf
 
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [SimpleNamespace(name=gpu) for gpu in gpus])
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
     assert device.gpu_capability() == capability
+    assert device.list_gpus() == gpus
 
 
-def test_the_policy_of_this_machine_is_one_that_keras_knows():
-    assert keras.DTypePolicy(device.choose_precision()).name in ("float32", "mixed_float16", "mixed_bfloat16")
+def test_the_policy_of_this_machine_is_what_its_cpu_multiplies():
+    if device.list_gpus():
+        pytest.skip("the CPU counts where there is no GPU")
+    cpu = Path("/proc/cpuinfo")
+    multiplies = cpu.is_file() and re.search(r"\b(avx512_bf16|amx_bf16)\b", cpu.read_text())
+    assert device.choose_precision() == ("mixed_bfloat16" if multiplies else "float32")
 
 
 def test_peak_memory_grows_with_what_is_held_and_stays():
@@ -66,12 +75,19 @@ def test_peak_memory_grows_with_what_is_held_and_stays():
     assert device.peak_memory() >= grown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_every_backend_lists_its_gpus(backend):
     """Where there is none, too: as many as there are exactly if the first has a capability."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    script = "from nuclei.network.device import gpu_capability, list_gpus\nprint(any(list_gpus()) == (gpu_capability() is not None))"
+    script = "from nuclei.network.device import gpu_capability, list_gpus\n"
+    script += "print(any(list_gpus()) == (gpu_capability() is not None))"
     environ = os.environ | {"KERAS_BACKEND": backend}
     done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on JAX Keras's own list fails without a GPU")
+def test_as_many_gpus_are_listed_as_keras_lists():
+    assert len(device.list_gpus()) == len(keras.distribution.list_devices("gpu"))

@@ -1,10 +1,13 @@
 """What runs on Kaggle: its settings, where it finds the data, and that the kernel gives what the sources give."""
 
 import csv
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,13 +21,14 @@ from nuclei_kit.kaggle.twin import START_UP
 from nuclei_kit.sample.sample import draw_sample
 
 REPOSITORY = Path(build_kernel.__file__).parent
+COMPETITION_FILES = "competitions/data-science-bowl-2018"
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """The sample competition, mounted as Kaggle does today; the folder of the mounts."""
+    """The sample competition, mounted as Kaggle does today -> the folder of the mounts."""
     mounted = tmp_path_factory.mktemp("kaggle") / "input"
-    draw_sample(mounted / "competitions/data-science-bowl-2018", n_train=3, n_test=2)
+    draw_sample(mounted / COMPETITION_FILES, n_train=3, n_test=2)
     return mounted
 
 
@@ -100,67 +104,95 @@ def test_there_are_two_stages(tmp_path):
 def test_the_data_is_found_wherever_it_is_mounted(tmp_path, where, name):
     touch(tmp_path / where / name)
     touch(tmp_path / "another-dataset/readme.txt")
-    assert entry.find_data(tmp_path) == tmp_path / where
+    assert entry.find_mounted(tmp_path) == tmp_path / where
 
 
 def test_the_competition_goes_before_other_data(tmp_path):
     touch(tmp_path / "a-copy/stage1_train.zip")
     touch(tmp_path / "competitions/data-science-bowl-2018/stage1_train.zip")
-    assert entry.find_data(tmp_path) == tmp_path / "competitions/data-science-bowl-2018"
+    assert entry.find_mounted(tmp_path) == tmp_path / "competitions/data-science-bowl-2018"
 
 
 def test_where_it_is_not_found_the_log_shows_what_is_there(tmp_path, caplog):
     touch(tmp_path / "another-dataset/readme.txt")
     with pytest.raises(BadInput, match=r"stage1_train\.zip .*add the competition data-science-bowl-2018"):
-        entry.find_data(tmp_path)
+        entry.find_mounted(tmp_path)
     assert "another-dataset/readme.txt" in caplog.text
 
 
 # ---- the run -----------------------------------------------------------------------------------
 
 
-def test_a_placeholder_stands_before_the_run_and_replaces_nothing(data, tmp_path, monkeypatch, caplog):
+@pytest.fixture
+def start(data, tmp_path, monkeypatch):
+    """Run the kernel in this test's folder with a stand-in for the competition's run."""
+    monkeypatch.setattr(entry, "start_log", lambda: None)
+
+    def start(run_competition, **settings):
+        monkeypatch.setattr(entry, "run_competition", run_competition)
+        environ = {f"NUCLEI_{name}": str(value) for name, value in settings.items()}
+        entry.run_kernel({"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path)} | environ)
+
+    return start
+
+
+def test_a_placeholder_stands_before_the_run_and_replaces_nothing(start, data, tmp_path, caplog):
     caplog.set_level("INFO")
-    runs = []
+    path, ids = tmp_path / "submission.csv", read_ids(data / COMPETITION_FILES / "stage1_sample_submission.csv")
+    placeholder, better = ({i: [rle] for i in sorted(ids)} for rle in ("", "1 5"))
+    stood = []
 
-    def run_competition(config, folder, working, stage):
-        rles = check_submission(working / "submission.csv", dict.fromkeys(read_ids(working / "submission.csv")))
-        runs.append((config, folder, stage, rles))
-        write_submission(working / "submission.csv", [(image_id, "1 5") for image_id in rles])
+    def run_competition(*_):
+        stood.append(check_submission(path, dict.fromkeys(ids)))
+        write_submission(path, [(image_id, "1 5") for image_id in better])
 
-    monkeypatch.setattr(entry, "start_log", lambda: None)
-    monkeypatch.setattr(entry, "run_competition", run_competition)
-    settings = {"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path), "NUCLEI_PRESET": "cpu"}
-    entry.run_kernel(settings)
-    folder = data / "competitions/data-science-bowl-2018"
-    ids = read_ids(folder / "stage1_sample_submission.csv")
-    assert runs == [(PRESETS["cpu"], folder, 1, {image_id: [""] for image_id in sorted(ids)})]
-    assert "submission.csv: 2 nuclei in 2 images" in caplog.text
+    start(run_competition)
+    start(run_competition)
+    assert stood == [placeholder, better]
     assert "keras" in caplog.text
-    better = (tmp_path / "submission.csv").read_text()
-    entry.write_placeholder(tmp_path / "submission.csv", ids)
-    assert (tmp_path / "submission.csv").read_text() == better
 
 
-def test_a_submission_that_breaks_the_rules_is_no_success(data, tmp_path, monkeypatch):
-    def run_competition(config, folder, working, stage):
-        write_submission(working / "submission.csv", [("another", "1 5")])
+def test_the_run_gets_the_settings_and_the_images(start, data, tmp_path):
+    runs = []
+    start(lambda *arguments: runs.append(arguments), PRESET="cpu", SEED=3)
+    ((config, train, test, folder, keeper, watch),) = runs
+    assert config == replace(PRESETS["cpu"], train_seed=3)
+    assert (len(train.ids), len(train.labels), folder) == (3, 3, tmp_path)
+    assert sorted(test.ids) == sorted(read_ids(data / COMPETITION_FILES / "stage1_sample_submission.csv"))
+    assert keeper.load("training") is None  # nothing on Kaggle outlives its session
+    assert list(watch.stages) == ["read test", "read train"]
+    assert (tmp_path / "stages.csv").is_file()
 
-    monkeypatch.setattr(entry, "start_log", lambda: None)
-    monkeypatch.setattr(entry, "run_competition", run_competition)
-    with pytest.raises(BadInput, match="'another' is no image of this test set"):
-        entry.run_kernel({"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path)})
 
-
-def test_what_goes_wrong_is_raised_and_the_placeholder_stays(data, tmp_path, monkeypatch):
+def test_what_goes_wrong_is_raised_and_the_placeholder_stays(start, tmp_path):
     def run_competition(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(entry, "start_log", lambda: None)
-    monkeypatch.setattr(entry, "run_competition", run_competition)
     with pytest.raises(RuntimeError):
-        entry.run_kernel({"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path)})
+        start(run_competition)
     assert len(read_ids(tmp_path / "submission.csv")) == 2
+
+
+def test_the_log_has_a_line_a_record_on_stdout(monkeypatch, capsys):
+    level = logging.root.level
+    monkeypatch.setattr(logging.root, "handlers", [logging.StreamHandler()])  # as a library leaves it
+    try:
+        entry.start_log()
+        entry.log.info("one")
+        entry.log.warning("two")
+    finally:
+        logging.root.setLevel(level)
+    said = capsys.readouterr()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d one\n\d\d:\d\d:\d\d two\n", said.out) and not said.err
+
+
+@pytest.mark.parametrize("gpus, level", [(["GPU:0", "GPU:1"], "INFO"), ([], "WARNING")])
+def test_a_run_without_a_gpu_is_warned(monkeypatch, caplog, gpus, level):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(entry, "list_gpus", lambda: gpus)
+    entry.report_gpus()
+    assert {record.levelname for record in caplog.records} == {level}
+    assert "GPU:0, GPU:1" in caplog.text if gpus else "NvidiaTeslaT4" in caplog.text
 
 
 def has_namespaces():
@@ -169,25 +201,26 @@ def has_namespaces():
     return bool(tried) and tried.returncode == 0
 
 
+@pytest.mark.slow
 def test_the_kernel_alone_gives_what_the_sources_give(data, tmp_path):
-    """The slowest test here: two short trainings, side by side, each with a cache of its own. Where this machine lets a
-    user take the network away (unshare -rn), the kernel has none; that it tries none is seen everywhere."""
+    """Two short trainings, side by side. Where this machine lets a user take the network away (unshare -rn), the kernel
+    has none; that it tries to reach none is seen everywhere."""
     settings = {"PRESET": "sample", "STEPS": 80, "SEED": 3, "STAGE": 1}
     environ = {f"NUCLEI_{name}": str(value) for name, value in settings.items()}
     environ |= {"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path / "sources")}
-    environ |= {"NUCLEI_CACHE": str(tmp_path / "cache of sources"), "PYTHONPATH": str(REPOSITORY / "src")}
+    environ |= {"PYTHONPATH": str(REPOSITORY / "src")}
     sources = subprocess.Popen(
-        [sys.executable, "-m", "nuclei"],
+        [sys.executable, "-m", "nuclei.run.entry"],
         env=os.environ | environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    command = ["kernel", "run", "--data", data / "competitions/data-science-bowl-2018", "--out", tmp_path / "kernel"]
+    command = ["kernel", "run", "--data", data / COMPETITION_FILES, "--out", tmp_path / "kernel"]
     command += ["--preset", "sample", "--steps", "80", "--seed", "3", "--stage", "1"]
     done = subprocess.run(
         [*(["unshare", "-rn"] if has_namespaces() else []), sys.executable, "-m", "nuclei_kit", *command],
-        env=os.environ | {"NUCLEI_CACHE": str(tmp_path / "cache of kernel")},
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
         capture_output=True,
         text=True,
     )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -10,10 +11,17 @@ import numpy as np
 import pytest
 
 from nuclei.settings.config import BadInput, Config
-from nuclei.settings.files import write_whole
+from nuclei.settings.files import write_csv
 from nuclei_kit.command.cli import main
 from nuclei_kit.experiments import experiments
-from nuclei_kit.experiments.experiments import append_row, change_settings, compare_recipes, cross_validate, summarise
+from nuclei_kit.experiments.experiments import (
+    append_row,
+    change_settings,
+    compare_recipes,
+    cross_validate,
+    current_commit,
+    summarise,
+)
 from nuclei_kit.sample.sample import draw_sample
 
 # ---- settings ----------------------------------------------------------------------------------
@@ -26,7 +34,7 @@ from nuclei_kit.sample.sample import draw_sample
         ("train_rate=1e-3", "train_rate", 1e-3),
         ("train_zoom=1", "train_zoom", 1.0),
         ("model_name=one_hundred_layers", "model_name", "one_hundred_layers"),
-        ("tta_zooms=(0.8, 1.0)", "tta_zooms", (0.8, 1.0)),
+        ("train_steps=600", "train_steps", 600),
     ],
 )
 def test_a_setting_is_changed(change, name, value):
@@ -39,10 +47,10 @@ def test_a_setting_is_changed(change, name, value):
     "change, message",
     [
         ("colour=1", "no setting colour"),
-        ("model_width", "model_width takes a int, as 32"),
-        ("model_width=2.5", "model_width takes a int"),
-        ("train_rate=fast", "train_rate takes a float"),
-        ("tta_zooms=1.0", "tta_zooms takes a tuple"),
+        ("model_width", "model_width must be of type int, as 32"),
+        ("model_width=2.5", "model_width must be of type int"),
+        ("train_rate=fast", "train_rate must be of type float"),
+        ("model_name=3", "model_name must be of type str"),
         ("model_stem=3", "model_stem must be 1, 2 or 4"),
     ],
 )
@@ -65,14 +73,14 @@ def leave_run(folder, config, scores):
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Stands in for the training; the settings of each."""
+    """Stand in for the training -> the settings of each."""
     trained = []
 
     def train(config, data, folder):
         trained.append(config)
         leave_run(folder, config, {f"{config.data_fold}a": ("purple", 0.5)})
 
-    monkeypatch.setattr(experiments, "train_competition", train)
+    monkeypatch.setattr(experiments, "train_at_home", train)
     return trained
 
 
@@ -91,7 +99,7 @@ def test_a_fold_of_other_settings_is_not_taken_for_this_recipe(tmp_path, trainin
 # ---- rows --------------------------------------------------------------------------------------
 
 
-def test_a_mean_over_folds_is_no_mean_over_images():
+def test_a_mean_over_folds_is_not_one_over_images():
     folds = {1: {"a": ("purple", 0.2), "b": ("purple", 0.4)}, 4: {"c": ("grey-tissue", 0.5)}}
     mean, spread, kinds = summarise(folds)
     assert mean == pytest.approx((0.3 + 0.5) / 2)
@@ -119,9 +127,9 @@ def test_rows_are_added_to_those_that_are_there(tmp_path):
 def test_recipes_that_end_at_once_lose_no_row(tmp_path, monkeypatch):
     def write_slowly(*args):
         time.sleep(0.3)  # long enough for the other to have read the table
-        write_whole(*args)
+        write_csv(*args)
 
-    monkeypatch.setattr(experiments, "write_whole", write_slowly)
+    monkeypatch.setattr(experiments, "write_csv", write_slowly)
     names = ("base", "wide")
     for name in names:
         leave_run(tmp_path / name / "fold-6", Config(), {"a": ("purple", 0.5)})
@@ -131,12 +139,54 @@ def test_recipes_that_end_at_once_lose_no_row(tmp_path, monkeypatch):
         assert sorted(row["recipe"] for row in csv.DictReader(file)) == ["base", "wide"]
 
 
+def test_columns_of_its_own_stay_in_a_table(tmp_path):
+    leave_run(tmp_path / "wide/fold-6", Config(), {"a": ("purple", 0.5)})
+    table = tmp_path / "table.csv"
+    table.write_text(f"{','.join(experiments.COLUMNS)},note\n{'1,' * len(experiments.COLUMNS)}mine\n")
+    append_row(table, "nuclei cv wide", tmp_path / "wide", [6])
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["note"] for row in rows] == ["mine", ""]
+    assert [row["recipe"] for row in rows] == ["1", "wide"]
+
+
+def test_a_row_says_where_the_sources_were_changed(tmp_path, monkeypatch):
+    def git(*words):
+        name = ("-c", "user.name=jane", "-c", "user.email=jane@example.org")
+        return subprocess.run(["git", *name, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    package = tmp_path / "src/nuclei"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(experiments.nuclei, "__file__", str(package / "__init__.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert current_commit() == ""
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    commit = git("rev-parse", "--short", "HEAD").strip()
+    assert current_commit() == commit
+    (tmp_path / "notes.txt").write_text("elsewhere")
+    assert current_commit() == commit
+    (package / "new.py").write_text("")
+    assert current_commit() == f"{commit}+"
+
+
 def test_a_table_may_lie_beside_the_runs_of_its_recipe(tmp_path, trainings):
     draw_sample(tmp_path / "data", n_train=2, n_test=1)
     table = tmp_path / "out/base/table.csv"
     where = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--table", str(table)]
     assert main(["cv", "base", "--folds", "6", *where]) == 0  # were both locked at once, it would wait for itself
     assert "base" in table.read_text()
+
+
+def test_unless_told_the_table_lies_beside_the_runs(tmp_path, trainings, monkeypatch):
+    """The committed table is for those who record a recipe on purpose."""
+    draw_sample(tmp_path / "data", n_train=2, n_test=1)
+    monkeypatch.chdir(tmp_path)
+    assert main(["cv", "base", "--folds", "6", "--data", "data"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "build"}
+    assert {path.name for path in (tmp_path / "build").iterdir()} == {"cv", "experiments.csv"}
 
 
 # ---- pairs -------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# ---- runs that can go on -----------------------------------------------------------------------
+# ---- runs that can be resumed ------------------------------------------------------------------
 
 
 def cut_off(out, error, *names):
@@ -70,10 +70,10 @@ def cut_off(out, error, *names):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_run_with_checkpoints_is_kept_to_go_on_from(tmp_path, caplog, error):
+def test_a_run_with_checkpoints_is_kept_to_resume_from(tmp_path, caplog, error):
     folder = cut_off(tmp_path, error, "submission.csv", "submission.csv.77.tmp", "writing.weights.h5")
-    assert f"{folder}/submission.csv is what its best weights found so far" in caplog.text
-    assert "the same command goes on" in caplog.text
+    assert f"{folder}/submission.csv is what it found so far" in caplog.text
+    assert "the same command resumes it" in caplog.text
     with unfinished(tmp_path) as again:
         assert contents(again) == {"submission.csv": "half"}
         assert (again / "checkpoints/training").is_dir()
@@ -88,7 +88,7 @@ def test_without_a_submission_it_says_so(tmp_path, caplog):
 
 
 def test_the_checkpoints_go_last(tmp_path, monkeypatch):
-    """Killed while its files are moved, a run can still go on."""
+    """Killed while its files are moved, a run can still be resumed."""
     cut_off(tmp_path, KeyboardInterrupt, *RUN_FILES)
     monkeypatch.setattr(shutil, "rmtree", lambda folder: None)
     with unfinished(tmp_path):

@@ -1,7 +1,5 @@
 """Folds: near-duplicates stay together, kinds are spread, parts are disjoint and complete."""
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
@@ -9,8 +7,8 @@ from drawn import draw_kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.settings.config import BadInput, Config
-from nuclei.training_data.folds import near_duplicates, split_data, split_folds
+from nuclei.settings.config import BadInput
+from nuclei_kit.experiments.folds import near_duplicates, split_data, split_folds
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS
 
@@ -44,7 +42,7 @@ def test_copies_of_copies_are_one_group():
 def deals(draw):
     kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=40))
     groups = draw(st.lists(st.integers(0, 30), min_size=len(kinds), max_size=len(kinds)))
-    return kinds, groups, draw(st.integers(2, 9)), draw(st.integers(0, 99))
+    return kinds, np.array(groups), draw(st.integers(2, 9)), draw(st.integers(0, 99))
 
 
 @given(deals())
@@ -56,7 +54,7 @@ def test_laws_of_the_folds(deal):
     assert np.array_equal(fold, split_folds(kinds, groups, folds, seed))
     for group in set(groups):
         assert len({f for f, g in zip(fold, groups, strict=True) if g == group}) == 1
-    alone = split_folds(kinds, range(len(kinds)), folds, seed)
+    alone = split_folds(kinds, np.arange(len(kinds)), folds, seed)
     for kind in set(kinds):
         counts = np.bincount(alone[np.array(kinds) == kind], minlength=folds)
         assert np.ptp(counts) <= 1, "each kind is spread evenly"
@@ -64,7 +62,7 @@ def test_laws_of_the_folds(deal):
 
 def test_another_seed_is_another_deal():
     kinds = ["purple"] * 40
-    deals = {tuple(split_folds(kinds, range(40), 4, seed)) for seed in range(5)}
+    deals = {tuple(split_folds(kinds, np.arange(40), 4, seed)) for seed in range(5)}
     assert len(deals) == 5
 
 
@@ -80,7 +78,7 @@ def draw_many(count=30):
 @pytest.mark.parametrize("folds, tuning", [(5, 0.1), (2, 0.25), (0, 0.1), (3, 0.0), (0, 0.0)])
 def test_the_parts_are_disjoint_and_complete(folds, tuning):
     whole = draw_many()
-    parts = split_data(whole, replace(Config(), data_folds=folds, data_tuning=tuning))
+    parts = split_data(whole, folds, 0, tuning)
     assert sorted(i for part in parts for i in part.ids) == whole.ids
     train, tune, held_out = (len(part.ids) for part in parts)
     assert train > 0
@@ -93,18 +91,18 @@ def test_the_parts_are_disjoint_and_complete(folds, tuning):
 
 def test_every_image_is_held_out_by_one_fold():
     whole = draw_many()
-    held_out = [split_data(whole, replace(Config(), data_folds=4, data_fold=fold))[2].ids for fold in range(4)]
+    held_out = [split_data(whole, 4, fold, 0.1)[2].ids for fold in range(4)]
     assert sorted(i for ids in held_out for i in ids) == whole.ids
 
 
 def test_a_few_images_are_not_tuned_on_and_one_is_not_held_out():
     few = draw_many(8)
-    train, tune, held_out = split_data(few, replace(Config(), data_folds=4))
+    train, tune, held_out = split_data(few, 4, 0, 0.1)
     assert len(train.ids) + len(held_out.ids) == 8 and not tune.ids
     one = few.subset([0])
-    assert split_data(one, replace(Config(), data_folds=0))[0].ids == one.ids
-    with pytest.raises(BadInput, match="1 images are too few or too alike"):
-        split_data(one, Config())
+    assert split_data(one, 0, 0, 0.1)[0].ids == one.ids
+    with pytest.raises(BadInput, match="1 training images are too few or too alike"):
+        split_data(one, 8, 0, 0.1)
     copies = few.subset([0] * 12)
-    with pytest.raises(BadInput, match="12 images are too few or too alike"):
-        split_data(copies, Config())
+    with pytest.raises(BadInput, match="12 training images are too few or too alike"):
+        split_data(copies, 8, 0, 0.1)

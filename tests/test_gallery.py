@@ -1,13 +1,21 @@
-"""Gallery: the worst images of a drawn run, the lowest score first."""
+"""Gallery: the typical image of each kind, and the worst images of a drawn run, the lowest score first."""
+
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+from drawn import draw_field
+from drawn_files import encode, mask_of, write_folder
+from stand_ins import PixelNetwork, make_segmenter, paint
 
 from nuclei.competition.submission import make_rows, write_submission
 from nuclei.settings.config import BadInput
-from nuclei_kit.report.gallery import draw_worst
-from nuclei_kit.report.pictures import compare, contact_sheet, write_picture, write_png
+from nuclei_kit.experiments.folds import split_data
+from nuclei_kit.files.reading import read_images
+from nuclei_kit.report import gallery
+from nuclei_kit.report.gallery import draw_gallery, draw_worst
+from nuclei_kit.report.pictures import comparison_strip, contact_sheet, write_picture, write_png
 
 TRUTH = np.zeros((256, 256), np.int32)
 TRUTH[40:100, 40:100] = 1
@@ -25,19 +33,40 @@ def competition(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.parametrize("fold", [None, 0, 1])
+def test_the_gallery_has_the_typical_image_of_each_kind(tmp_path, monkeypatch, caplog, fold):
+    segmenter = make_segmenter(PixelNetwork())
+    segmenter = replace(segmenter, config=replace(segmenter.config, data_folds=2, data_fold=1))
+    monkeypatch.setattr(gallery, "load_run", lambda run: segmenter)
+    files = {}
+    for number in range(1, 8):
+        labels = draw_field(np.random.default_rng(number), (120, 120), 9, number)
+        files[f"{number}/images/{number}.png"] = encode(paint(labels))
+        files |= {f"{number}/masks/{one}.png": mask_of(labels, one) for one in range(1, labels.max() + 1)}
+    everything = read_images(write_folder(tmp_path / "data" / "stage1_train", files))
+    *_, held_out = split_data(everything, 2, 1 if fold is None else fold, segmenter.config.data_tuning)
+    (kind,) = set(held_out.kinds)
+    order = sorted(range(len(held_out.ids)), key=lambda i: held_out.labels[i].max())
+    typical = order[len(order) // 2]
+    image, truth = held_out.images[typical], held_out.labels[typical]
+    expected = contact_sheet([comparison_strip(image, truth, truth, kind)])
+    np.testing.assert_array_equal(draw_gallery(None, tmp_path / "data", fold), expected)
+    assert ("trained on the images of fold 0" in caplog.text) == (fold == 0)
+
+
 def test_the_worst_come_first_and_no_more_than_asked_for(competition, tmp_path):
     half = np.where(TRUTH == 1, TRUTH, 0)
     rows = make_rows("good", TRUTH) + make_rows("bad", half)
     write_submission(tmp_path / "run" / "held_out_nuclei.csv", rows)
     image = np.repeat(np.where(TRUTH > 0, 150, 20).astype(np.uint8)[..., None], 3, axis=2)
-    first = compare(image, TRUTH, half, "1. fluorescence-large bad")
+    first = comparison_strip(image, TRUTH, half, "1. fluorescence-large bad")
     np.testing.assert_array_equal(draw_worst(tmp_path / "run", competition, 1), contact_sheet([first]))
     both = draw_worst(tmp_path / "run", competition, 5)
     assert len(both) > len(contact_sheet([first]))
 
 
 def test_a_run_that_held_none_out_is_refused(competition, tmp_path):
-    with pytest.raises(BadInput, match=r"held_out_nuclei\.csv is missing: name the folder of a run that held"):
+    with pytest.raises(BadInput, match=r"held_out_nuclei\.csv is missing"):
         draw_worst(tmp_path, competition, 1)
 
 

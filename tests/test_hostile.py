@@ -19,13 +19,12 @@ from drawn_files import write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.competition import data, submission
 from nuclei.competition.submission import encode_labels, make_rows, write_submission
 from nuclei.settings.config import BadInput
-from nuclei_kit.command import commands
 from nuclei_kit.command.cli import main
-from nuclei_kit.command.terminal import plain
+from nuclei_kit.command.terminal import escape_control
 from nuclei_kit.experiments.scoring import read_solution
+from nuclei_kit.files import reading, tables
 from nuclei_kit.files.decoding import decode_image
 from nuclei_kit.files.folders import in_use
 from nuclei_kit.files.limits import MAX_PIXELS
@@ -33,10 +32,12 @@ from nuclei_kit.files.reading import read_images
 from nuclei_kit.files.run_lists import check_submission
 from nuclei_kit.files.tables import read_table
 from nuclei_kit.own_images.journal import Journal
+from nuclei_kit.sample import info
 
 GOOD = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))[1].tobytes()
 TIFF = cv2.imencode(".tiff", np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))[1].tobytes()
 HEAD = "ImageId,EncodedPixels\n"
+SOURCES = str(Path(reading.__file__).parents[2])
 
 
 def png_header(width, height):
@@ -78,7 +79,7 @@ def write_zip(path, files, method=zipfile.ZIP_DEFLATED):
 )
 def test_an_absurd_header_is_refused_before_memory_is_taken(content, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", None)
-    with pytest.raises(BadInput, match=r"x\.png states \d+ x \d+ pixels, over the 67,108,864 that are taken"):
+    with pytest.raises(BadInput, match=r"x\.png states \d+ x \d+ pixels, over the limit of 67,108,864"):
         decode_image(content, "x.png")
 
 
@@ -112,22 +113,22 @@ def test_mutated_images_are_decoded_or_refused(content, changes, cut):
 
 
 def test_what_a_zip_unpacks_to_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(reading, "MAX_PIXELS", 1000)
     path = write_zip(tmp_path / "set.zip", {"a/images/a.png": bytes(10**6), "b/images/b.png": GOOD})
-    assert "a/images/a.png holds 1,000,000 bytes, over the 8,000 that are taken" in read_images(path).faults["a"]
+    assert "a/images/a.png holds 1,000,000 bytes, over the limit of 8,000" in read_images(path).unreadable["a"]
 
 
 def test_a_zip_that_claims_less_than_it_unpacks_to_is_broken(tmp_path):
     path = write_zip(tmp_path / "set.zip", {"a/images/a.png": bytes(10**6), "b/images/b.png": GOOD})
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", 10**6), struct.pack("<I", 100)))
     read = read_images(path)
-    assert read.ids == ["b"] and "a cannot be read" in read.faults["a"]
+    assert read.ids == ["b"] and "a cannot be read" in read.unreadable["a"]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_methods_that_unpack_without_a_bound_are_refused(tmp_path, method):
     read = read_images(write_zip(tmp_path / "set.zip", {"a/images/a.png": GOOD}, method))
-    assert "packed by an unusual method" in read.faults["a"]
+    assert "packed by an unusual method" in read.unreadable["a"]
 
 
 def test_names_that_climb_out_of_a_zip_write_nothing(tmp_path):
@@ -149,25 +150,25 @@ def test_links_lead_to_no_other_file_and_no_endless_one(tmp_path):
     (folder / "e" / "images").mkdir(parents=True)
     os.mkfifo(folder / "e" / "images" / "e.png")
     read = read_images(folder)
-    assert read.ids == ["b"] and list(read.faults) == ["a"] and "root:" not in read.faults["a"]
+    assert read.ids == ["b"] and list(read.unreadable) == ["a"] and "root:" not in read.unreadable["a"]
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         entry = zipfile.ZipInfo("a/images/a.png")
         entry.external_attr = 0o120777 << 16  # a symbolic link
         archive.writestr(entry, "/etc/passwd")
-    assert "cannot be decoded" in read_images(tmp_path / "set.zip").faults["a"]
+    assert "cannot be decoded" in read_images(tmp_path / "set.zip").unreadable["a"]
 
 
 def test_an_image_set_is_bounded_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "MAX_SET_PIXELS", 1000)
+    monkeypatch.setattr(reading, "MAX_SET_PIXELS", 1000)
     with pytest.raises(BadInput, match=r"set holds over 1,000 pixels, too many at once"):
         read_images(write_folder(tmp_path / "set", {f"{i}/images/x.png": GOOD for i in range(3)}))
 
 
-def test_thousands_of_empty_files_are_faults_of_their_own(tmp_path):
+def test_thousands_of_empty_files_are_unreadable_each_by_itself(tmp_path):
     read = read_images(
         write_zip(tmp_path / "set.zip", {f"{i}/images/x.png": b"" for i in range(3000)}), tmp_path / "cache"
     )
-    assert len(read.faults) == 3000 and not read.ids
+    assert len(read.unreadable) == 3000 and not read.ids
 
 
 @settings(max_examples=150, deadline=None)
@@ -221,7 +222,7 @@ def test_a_terminal_gets_no_control_characters(tmp_path, capsys):
     (tmp_path / "\x1b[2Jx\udcff\x07").write_bytes(b"")
     assert main(["info", str(tmp_path)]) == 2
     assert r"it holds \x1b[2Jx\udcff\x07" in capsys.readouterr().err
-    assert plain("n\u00fc\x1b\u202e\n\t\udc80") == "n\u00fc\\x1b\\u202e\n\t\\udc80"
+    assert escape_control("n\u00fc\x1b\u202e\n\t\udc80") == "n\u00fc\\x1b\\u202e\n\t\\udc80"
 
 
 # ---- tables ------------------------------------------------------------------------------------
@@ -242,14 +243,14 @@ def test_fifty_thousand_rows_of_one_image_take_seconds(tmp_path):
 
 
 def test_a_table_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "MAX_TABLE_BYTES", 1000)
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 1000)
     (tmp_path / "s.csv").write_text(HEAD + "a,\n" * 400)
     write_zip(tmp_path / "s.zip", {"s.csv": bytes(10**6)})
     for name in ("s.csv", "s.zip"):
-        with pytest.raises(BadInput, match="bytes, over the 1,000 that are taken"):
+        with pytest.raises(BadInput, match="bytes, over the limit of 1,000"):
             read_table(tmp_path / name, [])
-    monkeypatch.setattr(submission, "MAX_TABLE_BYTES", 10**6)
-    monkeypatch.setattr(submission, "MAX_TABLE_ROWS", 399)
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 10**6)
+    monkeypatch.setattr(tables, "MAX_TABLE_ROWS", 399)
     with pytest.raises(BadInput, match="over 399 rows"):
         read_table(tmp_path / "s.csv", [])
 
@@ -321,7 +322,7 @@ def test_a_folder_serves_one_run_at_a_time(tmp_path):
     hold = "import sys, time, pathlib; from nuclei_kit.files.folders import in_use\n"
     hold += "with in_use(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     out = tmp_path / "fresh" / "out"
-    environ = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1])}
+    environ = os.environ | {"PYTHONPATH": SOURCES}
     holder = subprocess.Popen([sys.executable, "-c", hold, out], stdout=subprocess.PIPE, env=environ)
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(BadInput, match=r"out is in use by another run"), in_use(out):
@@ -335,19 +336,19 @@ def test_a_folder_serves_one_run_at_a_time(tmp_path):
 def test_two_runs_may_build_one_cache_at_once(tmp_path):
     """Round after round from no cache, two processes wait for each other and then read the same set."""
     code = """if True:
-        import sys, time
+        import sys, time, zlib
         from pathlib import Path
-        from nuclei_kit.files.checkpoint import digest_images
-        from nuclei.competition.data import read_images
+        from nuclei_kit.files.reading import read_images
         here, mine, other = Path(sys.argv[1]), *sys.argv[2:]
         for n in range(15):
             (here / f"{n}.{mine}").touch()
             while not (here / f"{n}.{other}").exists():
                 time.sleep(0.0005)
-            print(digest_images(read_images(here / "set", here / f"cache{n}")), digest_images(read_images(here / "set")))
+            for read in (read_images(here / "set", here / f"cache{n}"), read_images(here / "set")):
+                print(zlib.crc32(b"".join(one.tobytes() for one in [*read.images, *read.labels])))
     """
     write_folder(tmp_path / "set", {f"{i}/{kind}/x.png": GOOD for i in range(9) for kind in ("images", "masks")})
-    environ = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[1])}
+    environ = os.environ | {"PYTHONPATH": SOURCES}
     command = [sys.executable, "-c", code, tmp_path]
     both = [
         subprocess.Popen([*command, *names], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -443,10 +444,10 @@ def test_a_full_disk_leaves_the_old_file_and_a_sentence(mounted, monkeypatch, ca
     write_submission(path, [("old", "")])
     before = path.read_bytes()
 
-    def info(args):
+    def fill(folder):
         write_submission(path, [("new", "1 1 " * 10**6)])
 
-    monkeypatch.setattr(commands, "info", info)
+    monkeypatch.setattr(info, "find_sets", fill)
     assert main(["info", "x"]) == 2
     assert f"{path}: No space left on device" in capsys.readouterr().err
     assert path.read_bytes() == before and os.listdir(mounted) == ["submission.csv"]
@@ -477,9 +478,9 @@ def test_a_read_only_folder_is_a_sentence(mounted, monkeypatch, capsys):
     path.write_text("old")
     subprocess.run(["mount", "-o", "remount,ro", mounted], check=True)
 
-    def info(args):
+    def fill(folder):
         write_submission(path, [("new", "")])
 
-    monkeypatch.setattr(commands, "info", info)
+    monkeypatch.setattr(info, "find_sets", fill)
     assert main(["info", "x"]) == 2
     assert f"{path}: Read-only file system" in capsys.readouterr().err and path.read_text() == "old"

@@ -2,17 +2,14 @@
 
 import numpy as np
 import pytest
+from drawn import disc_network, draw_disc, draw_kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
-from nuclei.prediction.inference import fit_zoom, predict_probs, predict_tiled
+from nuclei.prediction.inference import predict_probs, predict_tiled
 from nuclei.prediction.tta import VIEWS
-from nuclei.prediction.watershed import Thresholds
-from nuclei.settings.config import Config
-from nuclei.training_data.kinds import ZOOM_RANGE, nucleus_diameter
-
-ALL_THE_WAY = Config(model_diameter=24.0, model_zoom=1.0).zoom
+from nuclei.training_data.kinds import standard_lut, standardise
 
 
 class Network:
@@ -145,107 +142,49 @@ def test_seams_are_soft():
     assert blended(overlap).mean() < blended(0).mean()
 
 
-@pytest.mark.parametrize("zooms", [(1.0,), (0.2,), (5.0,), (0.8, 1.0, 1.25)])
+# ---- zooms -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zoom", [1.0, 0.2, 5.0])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 50), (70, 41)])
-def test_probs_have_the_image_s_size_at_every_zoom(height, width, zooms):
-    for channels in (1, 2, 3, 7):
-
-        def network(x, channels=channels):
-            return np.tile(x, 3)[..., :channels]
-
-        probs = predict_probs(places(height, width), network, 32, 8, 1, (0, 5), zooms)
-        assert probs.shape == (height, width, channels)
+def test_probs_have_the_image_s_size_at_every_zoom(height, width, zoom):
+    for classes in (1, 2, 3):
+        probs = predict_probs(places(height, width), lambda x, n=classes: x[..., :n], 32, 8, 1, (0, 5), zoom)
+        assert probs.shape == (height, width, classes)
         assert probs.dtype == np.float32
         assert probs.min() >= 0
         assert probs.max() <= 1 + 1e-6
-        for one in range(3, channels):  # the network's classes come again after three
-            assert np.allclose(probs[..., one], probs[..., one % 3], rtol=0, atol=1e-6)
 
 
-def disc_image(diameter, size=160):
-    """A bright disc on black in a uint8 image."""
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    return np.repeat(np.where(np.hypot(y, x) <= diameter / 2, 200, 5).astype(np.uint8)[..., None], 3, axis=-1)
+@pytest.mark.parametrize("zoom", [0.5, 0.8, 1.0, 2.0])
+def test_a_nucleus_comes_back_in_its_place_from_every_zoom(zoom):
+    disc = draw_disc(40)[..., 0] > 100
+    found = predict_probs(draw_disc(40), disc_network, 64, 16, 1, zoom=zoom)[..., 0] > 0.5
+    outline = ndi.binary_dilation(disc, iterations=2) & ~ndi.binary_erosion(disc, iterations=2)
+    np.testing.assert_array_equal(found[~outline], disc[~outline])
+    assert (found != disc).sum() < 150  # about a px along the outline
 
 
-def disc_network(x):
-    """Knows the discs by their light: interior, no border, and a core as wide as the interior."""
-    bright = (x[..., 0] > 0.5).astype(np.float32)
-    return np.stack([bright, np.zeros_like(bright), bright], axis=-1)
-
-
-def choosy_network(narrowest, widest):
-    """A network that finds discs of `narrowest` to `widest` px alone."""
+def test_the_network_sees_the_image_enlarged_by_the_zoom():
+    widths = []
 
     def network(x):
-        parts, _ = ndi.label(x[0, ..., 0] > 0.5)
-        return disc_network(x) * (narrowest <= nucleus_diameter(parts) <= widest)
+        ((side, _),) = ndi.find_objects((x[0, ..., 0] > 0.5).astype(int))
+        widths.append(side.stop - side.start)
+        return x
 
-    return network
-
-
-def test_zooms_agree_on_where_a_nucleus_lies():
-    probs = predict_probs(disc_image(40), disc_network, 64, 16, 1, zooms=(0.5, 2.0))
-    np.testing.assert_allclose(probs[..., 0] > 0.5, disc_image(40)[..., 0] > 100, atol=1)
-    assert ((probs[..., 0] > 0.5) != (disc_image(40)[..., 0] > 100)).sum() < 150  # under a px along the outline
+    for tile, zoom in ((32, 0.5), (64, 1.0), (128, 2.0)):
+        predict_probs(draw_disc(20, size=64), network, tile, 16, 1, zoom=zoom)
+    assert widths == pytest.approx([10, 20, 40], abs=1)
 
 
-@pytest.mark.parametrize("diameter", [12, 24, 60, 90])
-def test_fit_zoom_finds_the_zoom_of_a_disc(diameter):
-    zoom = fit_zoom(disc_image(diameter), disc_network, Thresholds(), ALL_THE_WAY, 64, 16, 1)
-    assert zoom == pytest.approx(24 / diameter, rel=0.08)
+# ---- light -------------------------------------------------------------------------------------
 
 
-def test_fit_zoom_stays_in_its_range():
-    laws = [Config(model_diameter=wanted, model_zoom=1.0).zoom for wanted in (1.0, 2000.0)]
-    fit = [fit_zoom(disc_image(60), disc_network, Thresholds(), law, 64, 16, 1) for law in laws]
-    assert fit == list(ZOOM_RANGE)
-
-
-def test_fit_zoom_of_nothing_is_1():
-    tried = []
-
-    def network(x):
-        tried.append(x)
-        return np.zeros((*x.shape[:3], 3), np.float32)
-
-    assert fit_zoom(disc_image(30), network, Thresholds(), ALL_THE_WAY, 256, 16, 1) == 1.0
-    assert len(tried) == 1 + 1 + 4  # as it is, at half and, in two tiles each way, at double size
-
-
-def test_fit_zoom_looks_at_other_scales_where_it_sees_nothing_at_first():
-    """A network that only knows nuclei under 40 px: a disc of 60 px shows up at half size."""
-    zoom = fit_zoom(disc_image(60), choosy_network(0, 40), Thresholds(), ALL_THE_WAY, 256, 16, 1)
-    assert zoom == pytest.approx(24 / 60, rel=0.08)
-
-
-def test_fit_zoom_believes_the_surer_look_not_the_one_that_covers_more():
-    """At half size a network takes a clump of nuclei for one, and is not quite sure of it."""
-    clump = np.zeros((160, 160, 3), np.uint8)
-    for y in range(40, 120, 16):
-        for x in range(40, 120, 16):
-            clump |= np.roll(disc_image(14), (y - 80, x - 80), (0, 1)) // 200 * 200
-
-    def network(x):
-        bright = x[0, ..., 0] > 0.5
-        if nucleus_diameter(ndi.label(bright)[0]) > 10:
-            return disc_network(x)
-        blob = ndi.binary_closing(bright, iterations=3)[None, ..., None]
-        return np.concatenate([0.8 * blob, 0 * blob, 0.8 * blob], axis=-1).astype(np.float32)
-
-    zoom = fit_zoom(clump, network, Thresholds(), ALL_THE_WAY, 256, 16, 1)
-    assert zoom == pytest.approx(24 / 14, rel=0.12)
-
-
-def test_fit_zoom_keeps_its_first_guess_where_the_second_look_finds_nothing():
-    zoom = fit_zoom(disc_image(60), choosy_network(40, 90), Thresholds(), ALL_THE_WAY, 256, 16, 1)
-    assert zoom == pytest.approx(24 / 60, rel=0.08)
-
-
-def test_a_fitted_zoom_makes_nuclei_alike():
-    """The law that the zoom serves: enlarged by it, every disc is as wide."""
-    for diameter in (15, 45):
-        image = disc_image(diameter)
-        zoom = fit_zoom(image, disc_network, Thresholds(), ALL_THE_WAY, 64, 16, 1)
-        labels = (image[..., 0] > 100).astype(np.int32)
-        assert zoom * nucleus_diameter(labels) == pytest.approx(24, rel=0.08)
+def test_a_part_of_an_image_is_seen_in_the_light_of_the_whole():
+    image, _ = draw_kind("purple")
+    settings = {"network": lambda x: x, "tile": 64, "overlap": 16, "batch": 1}
+    whole = predict_probs(image, **settings)
+    np.testing.assert_allclose(whole, standardise(image) / 255, atol=1e-5)
+    part = predict_probs(image[50:170, 30:], lut=standard_lut(image), **settings)
+    np.testing.assert_allclose(part, whole[50:170, 30:], atol=1e-5)

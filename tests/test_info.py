@@ -49,7 +49,7 @@ def test_the_facts_of_a_training_set(competition):
         "grey-tissue": [1],
     }
     assert facts.overlapping == 1
-    assert facts.faults == {}
+    assert facts.unreadable == {}
 
 
 def test_the_facts_of_a_test_set_with_a_bad_image(competition):
@@ -58,7 +58,7 @@ def test_the_facts_of_a_test_set_with_a_bad_image(competition):
     facts = gather_facts(find_sets(competition)[1])
     assert facts.kinds == {"grey-tissue": 1}
     assert facts.nuclei == {}
-    assert list(facts.faults) == ["bad"]
+    assert list(facts.unreadable) == ["bad"]
     assert "0.png cannot be decoded" in facts_table(facts)
 
 

@@ -1,11 +1,11 @@
-"""A journal tells what was done, whatever became of the process that wrote it."""
+"""Journal: it tells what was done, whatever became of the process that wrote it."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclei.settings.config import BadInput
-from nuclei_kit.own_images.journal import Journal, unfinished_prediction
+from nuclei_kit.own_images.journal import UNFINISHED, Journal, unfinished_prediction
 
 values = st.lists(st.tuples(st.text(), st.lists(st.text() | st.integers())), unique_by=lambda item: item[0], max_size=5)
 
@@ -51,19 +51,19 @@ def test_an_unfinished_prediction_is_kept_and_a_finished_one_is_not(tmp_path, ca
     with pytest.raises(KeyboardInterrupt), unfinished_prediction(tmp_path, "weights") as journal:
         journal.add("a.png", 1)
         raise KeyboardInterrupt
-    assert "keeps what is done: the same command goes on" in caplog.text
+    assert f"{tmp_path / UNFINISHED} keeps" in caplog.text
     with unfinished_prediction(tmp_path, "weights") as journal:
         assert journal.done["a.png"] == 1
-        assert "going on after 1 predicted images" in caplog.text
+        assert "resuming after 1 " in caplog.text
     assert not list(tmp_path.iterdir())
     with unfinished_prediction(tmp_path, "other weights") as journal:
         assert "a.png" not in journal.done
 
 
-def test_other_weights_do_not_go_on(tmp_path):
+def test_other_weights_do_not_resume(tmp_path):
     with pytest.raises(KeyboardInterrupt), unfinished_prediction(tmp_path, "weights"):
         raise KeyboardInterrupt
-    with pytest.raises(BadInput, match="by other weights: name"), unfinished_prediction(tmp_path, "others"):
+    with pytest.raises(BadInput, match="by other weights"), unfinished_prediction(tmp_path, "others"):
         pass
     with unfinished_prediction(tmp_path, "weights"):
         pass

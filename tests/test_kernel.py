@@ -8,7 +8,7 @@ from nuclei_kit.kaggle.kernel import METADATA, ROOT, SCRIPT, build_kernel
 
 
 def test_it_lies_where_the_builder_puts_it():
-    assert SCRIPT.as_posix() == f"kernel/{builder.KERNEL}.py"
+    assert SCRIPT.as_posix() == f"kernel/{builder.KERNEL_NAME}.py"
     assert (ROOT / METADATA).is_file()
     assert builder.ROOT == ROOT
 
@@ -21,7 +21,7 @@ def test_it_is_built_anew(tmp_path):
 @pytest.mark.parametrize(
     "program, message",
     [
-        ('import sys\nsys.exit("src/nuclei/competition/rle.py:7: not ASCII")', r"src/nuclei/rle\.py:7: not ASCII"),
+        ('import sys\nsys.exit("src/nuclei/run/main.py:7: not ASCII")', r"src/nuclei/run/main\.py:7: not ASCII"),
         (None, r"build_kernel\.py is missing: .* in a clone"),
     ],
 )

@@ -1,5 +1,8 @@
-"""Kinds: the look of each, the standard look, and how wide nuclei are."""
+"""Kinds: the look of each, the standard look, how wide nuclei are, and the zoom that fits them."""
 
+import math
+
+import cv2
 import numpy as np
 import pytest
 from drawn import LOOKS, draw_discs, draw_field, draw_kind
@@ -9,11 +12,13 @@ from hypothesis import strategies as st
 from nuclei.training_data.kinds import (
     KINDS,
     LARGE_NUCLEUS,
+    ZOOM_RANGE,
     image_kind,
+    network_zoom,
     nucleus_diameter,
     nucleus_width,
+    standard_lut,
     standardise,
-    weighted_median,
 )
 
 FLUORESCENCE = ("fluorescence-small", "fluorescence-large")
@@ -61,6 +66,12 @@ def test_light_and_level_do_not_matter_to_a_standardised_image():
     assert np.abs(standardise(image // 2) - standard).mean() < 3
 
 
+def test_the_table_of_an_image_standardises_its_parts():
+    image, _ = draw_kind("purple")
+    parts = [cv2.LUT(part, standard_lut(image)) for part in (image[:100], image[100:])]
+    assert np.array_equal(np.concatenate(parts), standardise(image))
+
+
 def test_noise_alone_stays_dim():
     noise = np.random.default_rng(0).integers(10, 14, (128, 128, 3), dtype=np.uint8)
     assert standardise(noise).max() <= 12 * 3
@@ -94,9 +105,25 @@ def test_nucleus_diameter_goes_by_area_and_takes_gaps_in_the_ids():
     assert nucleus_diameter(np.ones((1, 1), np.int32)) == pytest.approx(2 / np.sqrt(np.pi))
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), min_size=1, max_size=20))
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=20))
 @settings(deadline=None)
-def test_weighted_median_is_the_lower_median_of_repeated_values(pairs):
-    values, weights = map(np.array, zip(*pairs, strict=True))
-    repeated = np.sort(np.repeat(values, weights))
-    assert weighted_median(values, weights) == repeated[(len(repeated) - 1) // 2]
+def test_nucleus_diameter_is_that_of_the_nucleus_of_the_median_pixel(areas):
+    labels = np.repeat(np.arange(1, len(areas) + 1), areas)[None].astype(np.int32)
+    of_each_pixel = np.sort(np.repeat(areas, areas))
+    middle = of_each_pixel[(len(of_each_pixel) - 1) // 2]
+    assert nucleus_diameter(labels) == pytest.approx(np.sqrt(4 * middle / np.pi))
+
+
+# ---- the zoom ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("diameter", [12.0, 32.0, 64.0])
+def test_nuclei_are_zoomed_a_share_of_the_way_in_octaves(share, diameter):
+    zoomed = diameter * network_zoom(diameter, 32.0, share)
+    assert math.log2(zoomed / diameter) == pytest.approx(share * math.log2(32 / diameter))
+
+
+@pytest.mark.parametrize("diameter, zoom", [(1e-3, ZOOM_RANGE[1]), (1e6, ZOOM_RANGE[0]), (0.0, 1.0)])
+def test_the_zoom_stays_in_its_range_and_is_1_without_nuclei(diameter, zoom):
+    assert network_zoom(diameter, 32.0, 0.5) == zoom

@@ -85,11 +85,6 @@ def test_dice_by_hand():
     assert number(dice, TARGETS, PROBS) == pytest.approx(-(4 / 4.75 + 1 / 1.5) / 2, rel=1e-6)
 
 
-def test_dice_with_another_smooth_by_hand():
-    # s = 0 on the first image alone: 2 * 1.5 / (2 + 1.75)
-    assert number(lambda t, p: dice(t, p, 0.0), TARGETS[:1], PROBS[:1]) == pytest.approx(-3 / 3.75, rel=1e-6)
-
-
 def test_weighted_dice_by_hand():
     # The weights stand by the probs in the denominator alone: 0.5 + 3 * 0.25 + 1 = 2.25, and 4 * 0.5 = 2.
     y_true = with_weights(TARGETS, WEIGHTS)
@@ -144,7 +139,7 @@ def test_a_batch_costs_the_mean_of_its_images(loss):
 
 
 @pytest.mark.parametrize("loss", [weighted_dice, weighted_crossentropy, weighted_crossentropy_dice])
-def test_a_weight_makes_its_false_positive_dear(loss):
+def test_a_weight_makes_its_false_positive_costly(loss):
     targets, weights = np.zeros((1, 4, 4, 1), np.float32), np.ones((1, 4, 4, 1), np.float32)
     targets[0, 0], weights[0, 1, 1] = 1, 6
     costs = []
@@ -195,6 +190,7 @@ def test_integer_targets_and_float64_are_taken():
         assert number(weighted_dice, y_true.astype(kind), PROBS) == pytest.approx(-(4 / 5.25 + 1 / 3) / 2, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != keras.backend.backend()])
 def test_the_same_on_another_backend(backend):
     if "NUCLEI_OTHER_BACKEND" in os.environ:

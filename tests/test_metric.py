@@ -81,7 +81,7 @@ def test_hand_computed_score():
 
 @pytest.mark.parametrize("percent", range(50, 100, 5))
 @pytest.mark.parametrize("scale", [1, 7, 30])
-def test_an_iou_exactly_on_a_threshold_is_no_hit_there(percent, scale):
+def test_an_iou_exactly_on_a_threshold_is_not_a_hit_there(percent, scale):
     truth = np.ones((100, scale), np.int32)
     predicted = truth.copy()
     predicted[percent:] = 0  # IoU = percent / 100
@@ -114,7 +114,7 @@ def test_rows_and_columns_of_the_overlap_matrix_sum_to_areas(pair):
 
 
 @given(label_pairs())
-def test_swapping_truth_and_prediction_swaps_false_alarms_and_misses(pair):
+def test_swapping_truth_and_prediction_swaps_false_positives_and_negatives(pair):
     truth, predicted = pair
     tp, fp, fn = matches_at_thresholds(truth, predicted)
     np.testing.assert_array_equal(matches_at_thresholds(predicted, truth), [tp, fn, fp])

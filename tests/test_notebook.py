@@ -1,13 +1,19 @@
 """The notebook: as it is built, it runs from top to bottom and shows pictures of what it found."""
 
 import base64
+import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from drawn import draw_kind
+from drawn_runs import TINY, bright_found
 
 import build_kernel
+from nuclei.competition.data import read_set
+from nuclei.prediction.segmenter import Segmenter
+from nuclei.prediction.watershed import Thresholds
 from nuclei.settings.config import Config
 from nuclei.training_data.images import ImageSet
 from nuclei_kit.files.run_lists import check_submission
@@ -17,11 +23,10 @@ from nuclei_kit.sample.sample import draw_sample
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
 pytest.importorskip("ipykernel", reason="ipykernel is not installed")
-pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-
-from nuclei.run.notebook import pick_images
+chapter = pytest.importorskip("nuclei.run.notebook", reason="matplotlib is not installed")
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom_and_shows_pictures(tmp_path, monkeypatch):
     draw_sample(tmp_path / "input", n_train=2, n_test=1)
     settings = {"INPUT": tmp_path / "input", "WORKING": tmp_path, "PRESET": "sample", "STEPS": 1, "STAGE": 1}
@@ -29,6 +34,7 @@ def test_it_runs_from_top_to_bottom_and_shows_pictures(tmp_path, monkeypatch):
         monkeypatch.setenv(f"NUCLEI_{name}", str(value))
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):  # what Jupyter would leave in one's home
         monkeypatch.setenv(name, str(tmp_path / "jupyter"))
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # else Jupyter would not show them
     notebook = nbformat.reads(build_kernel.build(ROOT, notebook=True), as_version=4)
     nbformat.validate(notebook)
     nbclient.NotebookClient(notebook, timeout=280, resources={"metadata": {"path": tmp_path}}).execute()
@@ -50,6 +56,25 @@ def test_it_shows_the_images_that_training_had_the_least_to_do_with(folds, tunin
     kinds = ["purple", "fluorescence-small"] * 4
     drawn = [draw_kind(kind, seed) for seed, kind in enumerate(kinds)]
     images = ImageSet([str(n) for n in range(8)], *map(list, zip(*drawn, strict=True)), kinds, {})
-    name, shown = pick_images(images, Config(data_folds=folds, data_tuning=tuning))
+    name, shown = chapter.pick_images(images, Config(data_folds=folds, data_tuning=tuning))
     assert name == part
     assert shown.kinds == ["fluorescence-small", "purple"]
+
+
+def test_each_kind_has_its_row_of_image_prediction_and_truth(tmp_path, monkeypatch):
+    draw_sample(tmp_path, n_train=3, n_test=1)
+    chapter.plt.switch_backend("Agg")
+    shown = []
+    segmenter = Segmenter(bright_found, Thresholds(), replace(TINY, data_folds=0, data_tuning=0.0))
+    monkeypatch.setattr(chapter.Segmenter, "load", lambda run: segmenter)
+    monkeypatch.setattr(chapter.plt, "show", lambda: shown.append(chapter.plt.gcf()))
+    chapter.show_pictures({"NUCLEI_INPUT": str(tmp_path), "NUCLEI_WORKING": str(tmp_path)})
+    (figure,) = shown
+    titles = [axis.get_title() for axis in figure.axes]
+    kinds = set(read_set(tmp_path / "stage1_train.zip").kinds)
+    assert {title.removesuffix(" (training)") for title in titles[::3]} == kinds
+    assert len(titles) == 3 * len(kinds)
+    for prediction, truth in zip(titles[1::3], titles[2::3], strict=True):
+        assert re.fullmatch(r"prediction: \d+ nuclei, score [01]\.\d\d", prediction)
+        assert re.fullmatch(r"truth: [1-9]\d*", truth)
+    chapter.plt.close(figure)

@@ -1,11 +1,11 @@
-"""Faults: nuclei drawn so that their fates are known."""
+"""Outcomes: nuclei drawn so that what becomes of them is known."""
 
 import numpy as np
 import pytest
 from drawn import draw_discs
 
 from nuclei.prediction.metric import iou_matrix
-from nuclei_kit.report.outcomes import FATES, INVENTED, MATCHED, MERGED, MISSED, SPLIT, find_fates
+from nuclei_kit.report.outcomes import FN, FP, MERGE, OUTCOMES, SPLIT, TP, find_outcomes
 
 
 def bars(*columns):
@@ -17,31 +17,31 @@ def bars(*columns):
 
 
 @pytest.mark.parametrize(
-    ("truth", "found", "true_fates", "found_fates"),
+    ("truth", "found", "true_names", "found_names"),
     [
-        ([(0, 10)], [(0, 10)], [MATCHED], [MATCHED]),
-        ([(0, 10)], [(30, 40)], [MISSED], [INVENTED]),
-        ([(0, 10)], [(0, 5)], [MISSED], [INVENTED]),  # IoU of exactly a half is no match
-        ([(0, 10), (10, 20)], [(0, 20)], [MERGED, MERGED], [MERGED]),
-        ([(0, 20), (20, 25)], [(0, 25)], [MATCHED, MERGED], [MATCHED]),  # the small one was swallowed
+        ([(0, 10)], [(0, 10)], [TP], [TP]),
+        ([(0, 10)], [(30, 40)], [FN], [FP]),
+        ([(0, 10)], [(0, 5)], [FN], [FP]),  # IoU of exactly a half is no match
+        ([(0, 10), (10, 20)], [(0, 20)], [MERGE, MERGE], [MERGE]),
+        ([(0, 20), (20, 25)], [(0, 25)], [TP, MERGE], [TP]),  # the small one was swallowed
         ([(0, 20)], [(0, 9), (10, 19)], [SPLIT], [SPLIT, SPLIT]),
-        ([(0, 20)], [(0, 15), (16, 20)], [MATCHED], [MATCHED, SPLIT]),
-        ([], [(0, 9)], [], [INVENTED]),
-        ([(0, 9)], [], [MISSED], []),
+        ([(0, 20)], [(0, 15), (16, 20)], [TP], [TP, SPLIT]),
+        ([], [(0, 9)], [], [FP]),
+        ([(0, 9)], [], [FN], []),
         ([], [], [], []),
     ],
 )
-def test_fates(truth, found, true_fates, found_fates):
-    true, predicted = find_fates(bars(*truth), bars(*found))
-    assert (true.names, predicted.names) == (true_fates, found_fates)
+def test_outcomes(truth, found, true_names, found_names):
+    true, predicted = find_outcomes(bars(*truth), bars(*found))
+    assert (true.names, predicted.names) == (true_names, found_names)
 
 
-def test_every_nucleus_has_a_fate_and_its_best_iou():
+def test_every_nucleus_has_an_outcome_and_its_best_iou():
     truth = draw_discs((90, 90), (20, 20, 12), (40, 44, 12), (60, 20, 9))
     found = np.roll(truth, 5, axis=1)
     found[found == 2] = 7  # labels may have gaps
-    sides = find_fates(truth, found)
+    sides = find_outcomes(truth, found)
     iou = iou_matrix(truth, found)
-    for fates, axis in zip(sides, (1, 0), strict=True):
-        np.testing.assert_allclose(fates.ious, iou.max(axis=axis))
-        assert set(fates.names) <= set(FATES)
+    for outcomes, axis in zip(sides, (1, 0), strict=True):
+        np.testing.assert_allclose(outcomes.ious, iou.max(axis=axis))
+        assert set(outcomes.names) <= set(OUTCOMES)

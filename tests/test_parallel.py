@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import pytest
@@ -20,7 +21,7 @@ from nuclei.training.train import compile_model, new_model
 
 halves = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)
-parallel._tensorflow_gpus = lambda: ["CPU:0", "CPU:1"]
+parallel.list_gpus = lambda: ["CPU:0", "CPU:1"]
 
 config = Config(model_width=4, model_depth=1, model_stem=1, train_steps=9, train_batch=4, train_crop=16)
 rng = np.random.default_rng(0)
@@ -55,23 +56,19 @@ for policy, tolerance in (("float32", 1e-4), ("mixed_float16", 5e-2)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends have one copy")
 def test_two_copies_do_what_one_does(tmp_path):
     """In float32 and in float16 with loss scaling, as a T4 has it."""
     command = [sys.executable, "-c", PROGRAM, tmp_path / "the.weights.h5"]
-    sources = os.path.dirname(os.path.dirname(parallel.__file__))
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": sources}, capture_output=True, text=True)
+    sources = Path(parallel.__file__).parents[2]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(sources)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["float32 is done", "mixed_float16 is done"]
 
 
 @pytest.mark.parametrize("gpus, batches", [(0, (8, 8)), (1, (8, 8)), (2, (8, 1)), (2, (5, 8)), (3, (8, 8))])
 def test_a_batch_that_cannot_be_shared_stays_whole(monkeypatch, gpus, batches):
-    monkeypatch.setattr(parallel, "_tensorflow_gpus", lambda: [f"GPU:{n}" for n in range(gpus)])
+    monkeypatch.setattr(parallel, "list_gpus", lambda: [f"GPU:{n}" for n in range(gpus)])
     with parallel.share_gpus(*batches) as strategy:
         assert strategy is None
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="on JAX Keras's own list fails without a GPU")
-def test_this_machine_lists_its_gpus():
-    assert len(parallel._tensorflow_gpus()) == len(keras.distribution.list_devices("gpu"))

@@ -1,4 +1,4 @@
-"""The parser: every command has an example that it takes, and arguments that are none are a sentence."""
+"""The parser: every command has an example that it accepts, and wrong arguments get a sentence."""
 
 import argparse
 import subprocess
@@ -8,7 +8,8 @@ import pytest
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.command.cli import main
-from nuclei_kit.command.parser import build_parser, natural, seconds
+from nuclei_kit.command.options import natural, seconds
+from nuclei_kit.command.parser import build_parser
 
 COMMANDS = ("run", "train", "predict", "score", "report", "check", "info", "picture", "sample", "cv", "compare")
 COMMANDS += ("export", "doctor", "kernel", "kernel run", "push", "watch", "fetch", "submit", "ship", "download")
@@ -42,6 +43,11 @@ for command in {[[], *(command.split() for command in COMMANDS)]!r}:
     assert {words[0] for words in lines} == {command for command in COMMANDS if " " not in command}
 
 
+def test_experiments_of_one_s_own_leave_the_committed_table_alone():
+    args = build_parser().parse_args(["cv", "wide", "--folds", "6"])
+    assert args.table.parts[0] == "build"
+
+
 @pytest.mark.parametrize("text", ["0", "7", str(2**32 - 1)])
 def test_a_whole_number_is_taken(text):
     assert natural(text) == int(text)
@@ -49,7 +55,7 @@ def test_a_whole_number_is_taken(text):
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "1e3", "", "seven", str(2**32), "²"])
 def test_what_is_no_whole_number_is_named(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is no whole number") as error:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number") as error:
         natural(text)
     assert repr(text) in str(error.value)
 
@@ -61,7 +67,7 @@ def test_a_time_is_taken(text, value):
 
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "86400", "soon", ""])
 def test_what_is_no_time_is_named(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is no number of seconds") as error:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a number of seconds") as error:
         seconds(text)
     assert repr(text) in str(error.value)
 

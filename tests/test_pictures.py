@@ -1,4 +1,4 @@
-"""Outlines lie inside their nuclei, neighbours differ in colour, and every difference has its own."""
+"""Pictures: outlines lie inside their nuclei, neighbours differ in colour, and every difference has its own."""
 
 import cv2
 import numpy as np
@@ -6,15 +6,15 @@ import pytest
 from drawn import draw_discs
 
 from nuclei_kit.report.pictures import (
-    APART,
     CAPTION,
-    INVENTED,
-    MATCHED,
-    MISSED,
+    FN_COLOUR,
+    FP_COLOUR,
     OUTLINES,
     PANEL,
+    TP_COLOUR,
+    TP_EDGE_COLOUR,
     brighten,
-    compare,
+    comparison_strip,
     contact_sheet,
     crop_middle,
     differences,
@@ -80,7 +80,7 @@ def test_the_frame_is_no_edge():
 def test_tiny_and_empty_images_have_pictures(shape):
     image, labels = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.int32)
     np.testing.assert_array_equal(overlay(image, labels), image)
-    assert compare(image, labels, labels).shape[2] == 3
+    assert comparison_strip(image, labels, labels).shape[2] == 3
 
 
 def test_every_difference_has_its_colour():
@@ -89,31 +89,31 @@ def test_every_difference_has_its_colour():
     predicted = draw_discs((100, 100), (22, 20, 12), (20, 80, 9))
     picture = differences(truth, predicted)
     hit, guess = truth == 7, predicted == 1
-    assert colours_of(picture, hit & guess) == {MATCHED}
-    assert colours_of(picture, hit ^ guess) == {APART}
-    assert colours_of(picture, truth == 2) == {MISSED}
-    assert colours_of(picture, predicted == 2) == {INVENTED}
+    assert colours_of(picture, hit & guess) == {TP_COLOUR}
+    assert colours_of(picture, hit ^ guess) == {TP_EDGE_COLOUR}
+    assert colours_of(picture, truth == 2) == {FN_COLOUR}
+    assert colours_of(picture, predicted == 2) == {FP_COLOUR}
     assert colours_of(picture, (truth == 0) & (predicted == 0)) == {(0, 0, 0)}
 
 
-def test_two_nuclei_taken_for_one_are_missed_inside_an_invented_outline():
+def test_two_nuclei_taken_for_one_show_inside_the_outline_of_the_one():
     truth = np.zeros((30, 50), np.int32)
     truth[5:25, 5:25], truth[5:25, 25:45] = 1, 2
     merged = (truth > 0).astype(np.int32)
     picture = differences(truth, merged)
-    assert colours_of(picture, inner_edge(merged)) == {INVENTED}
-    assert colours_of(picture, (merged > 0) & ~inner_edge(merged)) == {MISSED}
+    assert colours_of(picture, inner_edge(merged)) == {FP_COLOUR}
+    assert colours_of(picture, (merged > 0) & ~inner_edge(merged)) == {FN_COLOUR}
 
 
 def test_a_perfect_prediction_has_one_colour():
     truth = draw_discs((80, 80), (20, 20, 12), (40, 40, 12), (60, 20, 9))
-    assert colours_of(differences(truth, truth), truth > 0) == {MATCHED}
+    assert colours_of(differences(truth, truth), truth > 0) == {TP_COLOUR}
 
 
 def test_small_images_are_enlarged_and_large_ones_are_not():
     for side, height in ((100, 200), (300, 300)):
         labels = draw_discs((side, side), (side // 2, side // 2, side // 4))
-        strip = compare(np.zeros((side, side, 3), np.uint8), labels, labels)
+        strip = comparison_strip(np.zeros((side, side, 3), np.uint8), labels, labels)
         assert strip.dtype == np.uint8
         assert strip.shape[0] == height + CAPTION
         assert strip.shape[1] >= 4 * max(height, PANEL)
@@ -121,7 +121,7 @@ def test_small_images_are_enlarged_and_large_ones_are_not():
 
 def test_a_contact_sheet_holds_its_strips():
     labels = draw_discs((64, 64), (30, 30, 10))
-    strips = [compare(np.full((64, 64, 3), value, np.uint8), labels, labels) for value in (0, 255)]
+    strips = [comparison_strip(np.full((64, 64, 3), value, np.uint8), labels, labels) for value in (0, 255)]
     sheet = contact_sheet(strips)
     assert sheet.shape[0] > sum(strip.shape[0] for strip in strips)
     top = 8
@@ -160,7 +160,7 @@ def test_a_png_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("nuclei.competition.submission.os.replace", fail)
+    monkeypatch.setattr("nuclei.settings.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_png(path, np.ones((9, 9), np.uint8))
     assert path.read_bytes() == before

@@ -4,12 +4,11 @@ import cv2
 import numpy as np
 import pytest
 from drawn import draw_discs, draw_field, draw_kind
-from test_blocks import CONFIG, CutOff, PixelNetwork, paint
+from stand_ins import CutOff, PixelNetwork, make_segmenter, paint
 
 from nuclei.prediction.metric import precision_at_thresholds
-from nuclei.prediction.watershed import Thresholds
+from nuclei.prediction.segmenter import Segmenter
 from nuclei.settings.config import BadInput
-from nuclei_kit.files.folders import SHIPPED
 from nuclei_kit.files.run_lists import check_submission, decode_rles
 from nuclei_kit.own_images import blocks, prediction
 from nuclei_kit.own_images.prediction import predict_competition, predict_files
@@ -19,11 +18,11 @@ SIDE = 120
 
 @pytest.fixture
 def use(monkeypatch):
-    """Stands in for weights: `use(network)` before a prediction."""
+    """A network in place of weights: call `use(network)` before a prediction."""
     monkeypatch.setattr(prediction, "digest_run", lambda weights: weights)
 
     def use(network):
-        monkeypatch.setattr(prediction, "load_run", lambda weights: (network, Thresholds(), CONFIG))
+        monkeypatch.setattr(prediction, "load_run", lambda weights: make_segmenter(network))
         return network
 
     return use
@@ -50,10 +49,10 @@ def count_calls(use, predict):
     return network.calls
 
 
-def test_a_prediction_of_files_goes_on_with_the_image_that_was_at_work(tmp_path, use, capsys):
+def test_a_prediction_of_files_resumes_with_the_image_that_was_at_work(tmp_path, use, capsys):
     paths, out = draw_files(tmp_path / "in", 4), tmp_path / "out"
     calls = count_calls(use, lambda: predict_files("w", paths, tmp_path / "whole"))
-    assert "2.png: 3 nuclei (0.01 meg" in capsys.readouterr().out
+    assert "2.png: 3 nuclei (0.01 " in capsys.readouterr().out
     use(CutOff(calls // 2 + 1))  # in the third of four
     with pytest.raises(KeyboardInterrupt):
         predict_files("w", paths, out)
@@ -67,7 +66,7 @@ def test_a_prediction_of_files_goes_on_with_the_image_that_was_at_work(tmp_path,
     predict_files("w", paths, out)
     said = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[0] for line in said[:2]] == [str(p) for p in paths[2:]]
-    assert said[2].startswith("4 images, 0.06 megapixels, ")
+    assert said[2].startswith("4 images, 0.06 ")
     assert rest.calls == calls // 2
     assert contents(out) == contents(tmp_path / "whole")
 
@@ -93,10 +92,10 @@ def test_a_finished_prediction_is_made_anew(tmp_path, use):
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("b\udcff.png", None, "a name that is not UTF-8: rename it"),
-        ("empty.png", b"", "cannot be decoded as an image"),
-        ("text.png", b"no image", "cannot be decoded as an image"),
-        ("none.png", None, "cannot be read: No such file"),
+        ("b\udcff.png", None, "not UTF-8"),
+        ("empty.png", b"", "cannot be decoded"),
+        ("text.png", b"no image", "cannot be decoded"),
+        ("none.png", None, "No such file"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, use, name, content, why):
@@ -129,7 +128,7 @@ def test_a_large_image_goes_by_blocks_and_its_overlay_is_smaller(tmp_path, use, 
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
-def test_a_large_image_goes_on_with_the_block_that_was_at_work(tmp_path, use, large, share):
+def test_a_large_image_resumes_with_the_block_that_was_at_work(tmp_path, use, large, share):
     path, _ = large
     calls = count_calls(use, lambda: predict_files("w", [path], tmp_path / "whole"))
     use(CutOff(int(share * calls)))
@@ -144,7 +143,7 @@ def test_a_large_image_goes_on_with_the_block_that_was_at_work(tmp_path, use, la
 
 def test_more_nuclei_than_16_bits_number_are_a_tiff_of_32(tmp_path, use, monkeypatch):
     labels = np.arange(SIDE * SIDE * 9, dtype=np.int32).reshape(3 * SIDE, 3 * SIDE)
-    monkeypatch.setattr(prediction, "segment", lambda *_: (labels, np.ones(labels.max())))
+    monkeypatch.setattr(Segmenter, "segment", lambda *_: (labels, np.ones(labels.max())))
     monkeypatch.setattr(prediction, "overlay", lambda image, labels: image)
     use(None)
     predict_files("w", draw_files(tmp_path / "in", 1), tmp_path / "out")
@@ -152,7 +151,7 @@ def test_more_nuclei_than_16_bits_number_are_a_tiff_of_32(tmp_path, use, monkeyp
     assert np.array_equal(cv2.imread(str(tmp_path / "out" / "0.labels.tif"), cv2.IMREAD_UNCHANGED), labels)
 
 
-def test_a_prediction_of_a_competition_goes_on_with_the_image_that_was_at_work(tmp_path, use, capsys):
+def test_a_prediction_of_a_competition_resumes_with_the_image_that_was_at_work(tmp_path, use, capsys):
     for n, path in enumerate(draw_files(tmp_path / "in", 4)):
         home = tmp_path / "data" / "stage2_test_final" / f"id{n}" / "images"
         home.mkdir(parents=True)
@@ -168,7 +167,7 @@ def test_a_prediction_of_a_competition_goes_on_with_the_image_that_was_at_work(t
     rest = use(PixelNetwork())
     capsys.readouterr()
     predict_competition("w", data, 2, out)
-    assert capsys.readouterr().out.startswith("2 images, 0.03 megapixels, ")
+    assert capsys.readouterr().out.startswith("2 images, 0.03 ")
     assert rest.calls == calls // 2
     assert contents(out) == expected
 
@@ -178,6 +177,6 @@ def test_the_weights_that_come_along_find_drawn_nuclei(tmp_path, kind):
     image, truth = draw_kind(kind)
     path = tmp_path / "drawn.png"
     cv2.imwrite(str(path), image[..., ::-1])
-    predict_files(SHIPPED, [path], tmp_path / "found")
+    predict_files(None, [path], tmp_path / "found")
     found = cv2.imread(str(tmp_path / "found" / "drawn.labels.png"), cv2.IMREAD_UNCHANGED)
     assert precision_at_thresholds(truth, found.astype(np.int32))[0] > 0.8  # at an IoU of 0.5

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nuclei.prediction.progress import LINE_SECONDS, progress
+from nuclei.prediction.progress import PROGRESS_SECONDS, progress
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def clock(monkeypatch):
 
 
 def work(clock, count, seconds):
-    """Goes through `count` items, each of which takes so many seconds -> the items that came through."""
+    """Go through `count` items, each of which takes so many seconds -> the items that came through."""
     seen = []
     for item in progress(list(range(count)), "score"):
         seen.append(item)
@@ -28,18 +28,18 @@ def work(clock, count, seconds):
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_every_item_comes_through_in_order(clock, count):
-    assert work(clock, count, 2 * LINE_SECONDS) == list(range(count))
+    assert work(clock, count, 2 * PROGRESS_SECONDS) == list(range(count))
 
 
 def test_elsewhere_than_in_a_terminal_a_minute_is_a_line(clock, caplog):
     caplog.set_level(logging.INFO, "nuclei")
-    work(clock, 10, LINE_SECONDS / 3)
+    work(clock, 10, PROGRESS_SECONDS / 3)
     assert caplog.messages == [f"score: {done} of 10 images" for done in (3, 6, 9)]
 
 
 def test_what_takes_less_than_a_minute_says_nothing(clock, caplog):
     caplog.set_level(logging.INFO, "nuclei")
-    work(clock, 10, LINE_SECONDS / 11)
+    work(clock, 10, PROGRESS_SECONDS / 11)
     assert not caplog.messages
 
 
@@ -48,6 +48,6 @@ def test_in_a_terminal_a_bar_takes_the_place_of_the_lines(clock, caplog, monkeyp
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
     caplog.set_level(logging.INFO, "nuclei")
-    work(clock, 10, LINE_SECONDS)
+    work(clock, 10, PROGRESS_SECONDS)
     assert not caplog.messages
     assert "score" in terminal.getvalue()

@@ -1,4 +1,4 @@
-"""To Kaggle and back (remote, competition, client): the real client against a stub, in all that Kaggle says."""
+"""To Kaggle and back (remote, competition, client): the real client against a stub of Kaggle."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from kaggle_stub import SECRET, client_environment, play
 from nuclei_kit.command.cli import main
 from nuclei_kit.kaggle import remote
 from nuclei_kit.kaggle.kernel import METADATA, ROOT, SCRIPT
-from nuclei_kit.kaggle.remote import Push, read_log
+from nuclei_kit.kaggle.remote import Push, read_kernel_log
 
 KERNEL = "tester/data-science-bowl-2018-nuclei"
 URL = f"https://www.kaggle.com/code/{KERNEL}"
@@ -67,7 +67,7 @@ SHIP = ["ship", "-m", "first", *PUSH[1:], *WATCH[1:], *FETCH[1:]]
 def nuclei(tmp_path, monkeypatch, capsys):
     """nuclei(command, replies) -> exit status, stdout, stderr, stub; beside a kernel and an earlier submission."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(remote, "PUSHED", tmp_path / "build" / "pushed.json")
+    monkeypatch.setattr(remote, "PUSH_FILE", tmp_path / "build" / "pushed.json")
     monkeypatch.setattr(time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 0.02)))
     shutil.copytree(ROOT / "kernel", "kernel")
     os.mkdir("out")
@@ -105,7 +105,7 @@ def clean_environment():
 
 
 def remember(version=3, age=0.0):
-    path = remote.PUSHED
+    path = remote.PUSH_FILE
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(asdict(Push(KERNEL, version, URL, time.time() - age))))
 
@@ -156,12 +156,12 @@ def test_watch_follows_the_pushed_version_to_its_end(nuclei):
     assert stub.bodies("GetKernelSessionStatus") == [asked] * 5
 
 
-@pytest.mark.parametrize("version, age, looks", [(1, 0, 1), (3, 3600, 1), (3, 0, remote.STALE_LOOKS + 1)])
-def test_an_end_is_believed_where_it_cannot_be_of_the_run_before(nuclei, version, age, looks):
+@pytest.mark.parametrize("version, age, requests", [(1, 0, 1), (3, 3600, 1), (3, 0, remote.MAX_STALE_STATUSES + 1)])
+def test_an_end_is_believed_where_it_cannot_be_of_the_run_before(nuclei, version, age, requests):
     remember(version, age)
     code, _, _, stub = nuclei(WATCH, HAPPY | {"GetKernelSessionStatus": status("COMPLETE")})
     assert code == 0
-    assert len(stub.bodies("GetKernelSessionStatus")) == looks
+    assert len(stub.bodies("GetKernelSessionStatus")) == requests
 
 
 def test_a_kernel_that_was_not_pushed_from_here_can_be_watched(nuclei):
@@ -189,7 +189,7 @@ def test_a_run_that_fails_has_its_exit_status_and_ends_with_its_log(nuclei, end,
         assert word in out
 
 
-def test_watch_waits_out_what_passes(nuclei):
+def test_watch_retries_after_transient_errors(nuclei):
     remember()
     busy = (429, {"code": 429, "message": "Too many requests"}, {"Retry-After": "1"})
     answers = [status("RUNNING"), busy, (503, PAGE), (404, {"code": 404, "message": "Not found"}), status("COMPLETE")]
@@ -310,105 +310,117 @@ def refusal(*words):
     return ["output of version 3", "403"] if SEES_STATUS else list(words)
 
 
-def output(content, *names):
-    return {"ListKernelSessionOutput": listed("submission.csv", *names), "submission.csv": content}
+def state(reply):
+    return {"GetKernelSessionStatus": reply}
 
 
-def refused(part, code, words, **more):
-    return {part: (code, {"code": code, "message": words})} | more
+def output(reply):
+    return {"ListKernelSessionOutput": reply}
+
+
+def submission(content):
+    return output(listed("submission.csv")) | {"submission.csv": content}
+
+
+def refused(part, code, words):
+    return {part: (code, {"code": code, "message": words})}
 
 
 TOO_LARGE = (400, "The kernel source must be less than 1 megabytes")
-FAILURES = [
-    # what Kaggle says, beside or instead of the happy replies; the command; words of the sentence; what was not asked
-    ("push: too large", {"SaveKernel": TOO_LARGE}, PUSH, ["answered 400", "less than 1 megabytes"], ""),
-    ("push: too large, as JSON", refused("SaveKernel", 400, "less than 1 mega"), PUSH, ["400", "less than 1 mega"], ""),
-    (
-        "push: two sessions",
-        saved(error="Maximum batch GPU session count of 2 reached."),
-        SHIP,
-        ["refused the push", "Maximum batch GPU session count of 2 reached."],
+TOO_MANY = "Maximum batch GPU session count of 2 reached."
+NO_DATA = saved(invalidCompetitionSources=["data-science-bowl-2018"])
+NO_MORE = "Your team has used its submissions for today"
+DOWNLOAD = ["download", "out"]
+FAILURES = {
+    # name: what Kaggle says in place of the happy replies; the command; words of the sentence; the last request
+    "push: too large": ({"SaveKernel": TOO_LARGE}, PUSH, ["400", "less than 1 megabytes"], "SaveKernel"),
+    "push: too large, as JSON": (refused("SaveKernel", 400, "1 mega"), PUSH, ["400", "1 mega"], "SaveKernel"),
+    "push: two sessions": (saved(error=TOO_MANY), SHIP, [TOO_MANY], "SaveKernel"),
+    "push: no data": (NO_DATA, SHIP, ["competition data-science-bowl-2018", "/rules", URL], "SaveKernel"),
+    "push: no version": ({"SaveKernel": {"url": URL}}, PUSH, ["no version", URL], "SaveKernel"),
+    "push: an unknown key": (refused("SaveKernel", 401, "Who?"), PUSH, ["401", "KAGGLE_KEY"], "SaveKernel"),
+    "push: no JSON": ({"SaveKernel": PAGE}, PUSH, ["cannot read"], "SaveKernel"),
+    "push: a page for an error": ({"SaveKernel": (502, PAGE)}, PUSH, ["502", "Bad Gateway"], "SaveKernel"),
+    "watch: busy for good": (state((429, "")), WATCH, ["429"], "GetKernelSessionStatus"),
+    "watch: not yours": (
+        refused("GetKernelSessionStatus", 403, "Permission denied"),
+        WATCH,
+        ["403", "denied"],
         "GetKernelSessionStatus",
     ),
-    (
-        "push: no data",
-        saved(invalidCompetitionSources=["data-science-bowl-2018"]),
-        SHIP,
-        ["without its competition data-science-bowl-2018", "/rules", URL],
-        "GetKernelSessionStatus",
-    ),
-    ("push: no version", {"SaveKernel": {"url": URL}}, PUSH, ["names no version", URL], ""),
-    ("push: an unknown key", {"SaveKernel": (401, {"code": 401, "message": "Unauthorized"})}, PUSH, ["KAGGLE_KEY"], ""),
-    ("push: no JSON", {"SaveKernel": PAGE}, PUSH, ["cannot read"], ""),
-    ("push: a page for an error", {"SaveKernel": (502, PAGE)}, PUSH, ["502, Bad Gateway"], ""),
-    ("watch: busy for good", {"GetKernelSessionStatus": (429, "")}, WATCH, ["429"], ""),
-    ("watch: not yours", refused("GetKernelSessionStatus", 403, "Permission denied"), WATCH, ["403", "denied"], ""),
-    ("watch: an unknown state", {"GetKernelSessionStatus": status("PONDERING")}, WATCH, ["cannot read"], ""),
-    ("fetch: not ended", {"GetKernelSessionStatus": status("RUNNING")}, FETCH, ["RUNNING", "nuclei watch"], "b"),
-    ("fetch: no files", {"ListKernelSessionOutput": {"files": []}}, FETCH, ["left no files", URL], ""),
-    ("fetch: only a log", {"ListKernelSessionOutput": listed()}, FETCH, ["left no files", URL], ""),
-    ("ship: no files", {"ListKernelSessionOutput": listed()}, SHIP, ["left no files"], "StartSubmissionUpload"),
-    (
-        "fetch: no submission",
-        {"ListKernelSessionOutput": listed("model.weights.h5")},
+    "watch: an unknown state": (state(status("PONDERING")), WATCH, ["cannot read"], "GetKernelSessionStatus"),
+    "fetch: not ended": (state(status("RUNNING")), FETCH, ["RUNNING", "nuclei watch"], "GetKernelSessionStatus"),
+    "fetch: no files": (output({"files": []}), FETCH, ["no files", URL], "ListKernelSessionOutput"),
+    "fetch: only a log": (output(listed()), FETCH, ["no files", URL], "ListKernelSessionOutput"),
+    "ship: no files": (output(listed()), SHIP, ["no files"], "ListKernelSessionOutput"),
+    "fetch: no submission": (
+        output(listed("model.weights.h5")),
         FETCH,
         ["model.weights.h5", "no submission.csv"],
-        "",
+        "model.weights.h5",
     ),
-    ("fetch: an error page", output(PAGE), FETCH, ["submission.csv", "page", "fetch again"], ""),
-    (
-        "fetch: an error page with its status",
-        output((403, b"<?xml?><Error/>")),
+    "fetch: an error page": (submission(PAGE), FETCH, ["submission.csv", "page"], "submission.csv"),
+    "fetch: an error page with its status": (
+        submission((403, b"<?xml?><Error/>")),
         FETCH,
         refusal("submission.csv", "page"),
-        "",
+        "submission.csv",
     ),
-    ("fetch: an error in words", output((403, "expired")), FETCH, refusal("submission.csv", "no column ImageId"), ""),
-    ("ship: an error page", output(PAGE), SHIP, ["submission.csv", "page"], "StartSubmissionUpload"),
-    ("fetch: another file's page", {"model.weights.h5": (403, PAGE)}, FETCH, refusal("model.weights.h5", "page"), ""),
-    ("fetch: a broken rule", output(CSV + b"a,2 2\n"), FETCH, ["row 4", "overlap"], ""),
-    ("fetch: a placeholder", output(EMPTY), FETCH, ["placeholder", "2 images"], ""),
-    ("ship: a placeholder", output(EMPTY), SHIP, ["placeholder"], "StartSubmissionUpload"),
-    (
-        "fetch: a page is missing",
-        {"ListKernelSessionOutput": [listed(nextPageToken="2"), (500, "")]},
+    "fetch: an error in words": (
+        submission((403, "expired")),
+        FETCH,
+        refusal("submission.csv", "ImageId"),
+        "submission.csv",
+    ),
+    "ship: an error page": (submission(PAGE), SHIP, ["submission.csv", "page"], "submission.csv"),
+    "fetch: another file's page": (
+        {"model.weights.h5": (403, PAGE)},
+        FETCH,
+        refusal("model.weights.h5", "page"),
+        "model.weights.h5",
+    ),
+    "fetch: a broken rule": (submission(CSV + b"a,2 2\n"), FETCH, ["row 4"], "submission.csv"),
+    "fetch: a placeholder": (submission(EMPTY), FETCH, ["placeholder"], "submission.csv"),
+    "ship: a placeholder": (submission(EMPTY), SHIP, ["placeholder"], "submission.csv"),
+    "fetch: a page is missing": (
+        output([listed(nextPageToken="2"), (500, "")]),
         FETCH,
         ["500"],
-        "",
+        "ListKernelSessionOutput",
     ),
-    ("fetch: cut short", {"submission.csv": (200, CSV, {"Content-Length": 999})}, FETCH, ["out of reach"], ""),
-    ("submit: the upload fails", {"upload": (403, "")}, SUBMIT, ["Could not submit"], "CreateSubmission"),
-    (
-        "submit: no success",
-        {"CreateSubmission": {"message": "Your team has used its submissions for today", "ref": 0}},
+    "fetch: cut short": (
+        submission((200, CSV, {"Content-Length": 999})),
+        FETCH,
+        ["output of version 3", "network"],
+        "submission.csv",
+    ),
+    "submit: the upload fails": ({"upload": (403, "")}, SUBMIT, ["Could not submit"], "upload"),
+    "submit: no success": (
+        {"CreateSubmission": {"message": NO_MORE, "ref": 0}},
         SUBMIT,
-        ["did not take", "used its submissions for today"],
-        "GetSubmissionLimits",
+        ["submission.csv", NO_MORE],
+        "CreateSubmission",
     ),
-    ("submit: refused", refused("CreateSubmission", 400, "Submissions are closed"), SUBMIT, ["400", "are closed"], ""),
-    (
-        "submit: not entered",
+    "submit: refused": (refused("CreateSubmission", 400, "closed"), SUBMIT, ["400", "closed"], "CreateSubmission"),
+    "submit: not entered": (
         refused("StartSubmissionUpload", 403, "Accept the rules"),
         SUBMIT,
         ["Accept the rules"],
-        "",
+        "StartSubmissionUpload",
     ),
-    ("download: not entered", refused("ListDataFiles", 403, "Forbidden"), ["download", "out"], ["403", "/rules"], ""),
-    ("download: nothing", {"ListDataFiles": {"files": []}}, ["download", "out"], ["lists no files"], ""),
-    (
-        "download: a page",
+    "download: not entered": (refused("ListDataFiles", 403, "no"), DOWNLOAD, ["403", "/rules"], "ListDataFiles"),
+    "download: nothing": ({"ListDataFiles": {"files": []}}, DOWNLOAD, ["no files"], "ListDataFiles"),
+    "download: a page": (
         {"ListDataFiles": {"files": [{"name": "a.zip", "totalBytes": 9}]}, "DownloadDataFiles": PAGE},
-        ["download", "out"],
+        DOWNLOAD,
         ["damaged"],
-        "",
+        "DownloadDataFiles",
     ),
-]
+}
 
 
-@pytest.mark.parametrize(
-    "replies, command, words, unasked", [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES]
-)
-def test_a_failure_is_a_sentence_and_leaves_what_was_there(nuclei, replies, command, words, unasked):
+@pytest.mark.parametrize("replies, command, words, last", FAILURES.values(), ids=FAILURES)
+def test_a_failure_is_a_sentence_and_leaves_what_was_there(nuclei, replies, command, words, last):
     if command[0] in ("watch", "fetch"):
         remember(age=3600)
     over = {"GetKernelSessionStatus": [status("QUEUED"), status("COMPLETE")] if command == SHIP else status("COMPLETE")}
@@ -418,7 +430,7 @@ def test_a_failure_is_a_sentence_and_leaves_what_was_there(nuclei, replies, comm
     assert sentence.startswith("nuclei: error: ")
     for word in words:
         assert word in sentence
-    assert not stub.bodies(unasked)
+    assert stub.asked[-1][0] == last  # nothing is requested after the failure
     assert os.listdir("out") == ["submission.csv"]
     assert Path("out/submission.csv").read_bytes() == CSV
 
@@ -496,7 +508,8 @@ def test_out_of_reach_is_a_sentence(nuclei):
 
 
 def test_the_command_line_starts_without_the_client():
-    script = 'import sys, nuclei_kit.command.cli, nuclei_kit.kaggle.remote; assert not {"kaggle", "requests"} & set(sys.modules)'
+    script = "import sys, nuclei_kit.command.cli, nuclei_kit.kaggle.remote; "
+    script += 'assert not {"kaggle", "requests"} & set(sys.modules)'
     environ = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     subprocess.run([sys.executable, "-c", script], check=True, env=environ)
 
@@ -515,4 +528,4 @@ def test_the_command_line_starts_without_the_client():
     ],
 )
 def test_a_log_reads_as_it_was_printed(log, lines):
-    assert read_log(log) == lines
+    assert read_kernel_log(log) == lines

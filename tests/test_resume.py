@@ -1,12 +1,15 @@
-"""Kill -9: a run that is killed and started again leaves what an undisturbed one leaves; more of it in benchmarks."""
+"""A run that is killed resumes, to the same submission: the benchmark's own check, once."""
 
 import sys
 
-from benchmarks import resume
+import pytest
+
+from benchmarks.stress import resume
 
 
-def test_a_killed_run_goes_on(monkeypatch, capsys):
-    """One kill, late in the run; benchmarks/resume.py does fifty, anywhere."""
+@pytest.mark.slow
+def test_a_killed_run_resumes(monkeypatch, capsys):
+    """One kill, late in the run; benchmarks/stress/resume.py does fifty, anywhere."""
     monkeypatch.setattr(sys, "argv", ["resume.py", "--kills", "1", "--steps", "12"])
     assert resume.main() == 0
     assert "kills: 1" in capsys.readouterr().out

@@ -1,19 +1,18 @@
 """Runs: a run's folder taken at its word where that can be done, and refused where it cannot."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import h5py
 import numpy as np
 import pytest
 
+from nuclei.prediction.segmenter import Segmenter, save_run
 from nuclei.prediction.watershed import Thresholds
-from nuclei.run.main import save_config
 from nuclei.settings.config import MODEL_NAMES, BadInput, Config
-from nuclei.training.train import new_model, save_weights
-from nuclei_kit.files import runs
-from nuclei_kit.files.limits import MAX_SETTINGS
-from nuclei_kit.files.runs import FINE_TUNING_RATE, fine_tuning, load_model, load_run, ship_run
+from nuclei.training.train import new_model
+from nuclei_kit.files.limits import MAX_SETTINGS, check_settings
+from nuclei_kit.files.runs import FINE_TUNING_RATE, digest_run, fine_tuning, load_run
 
 TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_overlap=16, tile_batch=4)
 
@@ -21,13 +20,17 @@ TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_ove
 @pytest.fixture
 def run(tmp_path):
     """The folder of a run of TINY that learnt nothing."""
-    save_weights(new_model(TINY), tmp_path / "model.weights.h5")
-    save_config(tmp_path / "config.json", TINY, Thresholds(seed=0.25))
+    save_run(tmp_path, new_model(TINY), Thresholds(seed=0.25), TINY)
     return tmp_path
 
 
-def change_settings(run, change):
-    """Has `change`, a function of the dict of settings, spoil what a run saved of them."""
+def answer(segmenter):
+    """What a segmenter's network says of four random tiles."""
+    return segmenter.network(np.random.default_rng(0).random((4, 64, 64, 3), np.float32))
+
+
+def spoil_settings(run, change):
+    """Have `change`, a function of the dict of settings, spoil what a run saved of them."""
     content = json.loads((run / "config.json").read_text())
     change(content["config"])
     (run / "config.json").write_text(json.dumps(content))
@@ -37,15 +40,31 @@ def change_settings(run, change):
 
 
 def test_a_run_comes_back_as_it_was_saved(run):
-    _, thresholds, config = load_run(run)
-    assert (thresholds, config) == (Thresholds(seed=0.25), TINY)
+    segmenter = load_run(run)
+    assert (segmenter.thresholds, segmenter.config) == (Thresholds(seed=0.25), TINY)
+    np.testing.assert_array_equal(answer(segmenter), answer(Segmenter.load(run)))
 
 
 def test_a_run_is_named_by_its_weights_too(run):
-    network, thresholds, config = load_run(run / "model.weights.h5")
-    assert (thresholds, config) == load_run(run)[1:]
-    x = np.random.default_rng(0).random((4, 64, 64, 3), np.float32)
-    np.testing.assert_array_equal(network(x), load_run(run)[0](x))
+    segmenter = load_run(run / "model.weights.h5")
+    assert (segmenter.thresholds, segmenter.config) == (Thresholds(seed=0.25), TINY)
+    np.testing.assert_array_equal(answer(segmenter), answer(load_run(run)))
+
+
+def test_the_network_that_ships_is_the_default():
+    segmenter = load_run()
+    assert segmenter.config.model_name in MODEL_NAMES
+    assert segmenter.config == Segmenter.load().config
+
+
+def test_the_digest_of_a_run_changes_with_its_weights_and_settings(run):
+    digests = {digest_run(run)}
+    assert digest_run(run / "model.weights.h5") in digests
+    spoil_settings(run, lambda config: config.update(tta_views=1))
+    digests.add(digest_run(run))
+    save_run(run, new_model(TINY), Thresholds(seed=0.25), TINY)  # other random weights
+    digests.add(digest_run(run))
+    assert len(digests | {digest_run()}) == 4
 
 
 @pytest.mark.parametrize(
@@ -54,14 +73,21 @@ def test_a_run_is_named_by_its_weights_too(run):
     ids=["before one of today's", "with some that are gone"],
 )
 def test_training_settings_of_another_version_do_not_matter(run, change):
-    change_settings(run, change)
-    assert load_run(run)[2] == TINY
+    spoil_settings(run, change)
+    assert load_run(run).config == TINY
 
 
-@pytest.mark.parametrize("name", ["model_zoom", "target_core", "tile_size", "tta_zooms"])
+@pytest.mark.parametrize("name", ["model_zoom", "target_core", "tile_size", "tta_views"])
 def test_other_settings_do_matter_where_a_default_would_be_wrong(run, name):
-    change_settings(run, lambda config: config.pop(name))
-    with pytest.raises(BadInput, match=rf"config\.json is no settings file .*train again \(it lacks {name}\)"):
+    spoil_settings(run, lambda config: config.pop(name))
+    with pytest.raises(BadInput, match=rf"config\.json is not .*this version.* \(it lacks {name}\): train again"):
+        load_run(run)
+
+
+@pytest.mark.parametrize("name, value", [("tta_zooms", [1.0]), ("model_colour", 8), ("target_moon", "new")])
+def test_settings_that_only_another_version_knows_are_named(run, name, value):
+    spoil_settings(run, lambda config: config.update({name: value}))
+    with pytest.raises(BadInput, match=rf"config\.json is not .*this version.* \(it has {name}.*\): train again"):
         load_run(run)
 
 
@@ -73,10 +99,19 @@ def test_other_settings_do_matter_where_a_default_would_be_wrong(run, name):
     [("model_width", 8), ("model_depth", 1), ("model_depth", 3), ("model_stem", 2), ("model_name", MODEL_NAMES[1])],
 )
 def test_weights_of_another_network_are_refused(run, name, value):
-    change_settings(run, lambda config: config.update({name: value}))
+    spoil_settings(run, lambda config: config.update({name: value}))
     with pytest.raises(BadInput, match=r"model\.weights\.h5 does not fit") as raised:
         load_run(run)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name, value", [("tta_views", 3), ("tile_size", 63), ("model_name", "vgg"), ("model_width", "wide")]
+)
+def test_settings_that_break_a_rule_are_refused(run, name, value):
+    spoil_settings(run, lambda config: config.update({name: value}))
+    with pytest.raises(BadInput, match=r"config\.json is not a settings file"):
+        load_run(run)
 
 
 DAMAGED = {
@@ -85,6 +120,8 @@ DAMAGED = {
     "empty": "{}",
     "a list of settings": '{"config": [], "thresholds": {}}',
     "one setting, unknown": '{"config": {"colour": 1}}',
+    "no thresholds": json.dumps({"config": asdict(TINY)}),
+    "another threshold": json.dumps({"config": asdict(TINY), "thresholds": {"moon": 1.0}}),
     "nesting without end": "[" * 200_000,
 }
 
@@ -92,7 +129,7 @@ DAMAGED = {
 @pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
 def test_broken_settings_are_refused(run, damage):
     (run / "config.json").write_text(damage)
-    with pytest.raises(BadInput, match=r"config\.json is no settings file"):
+    with pytest.raises(BadInput, match=r"config\.json is not a settings file"):
         load_run(run)
 
 
@@ -136,52 +173,52 @@ def hostile_loop(file):
     file["x/y"] = file["/"]
 
 
-@pytest.mark.parametrize("spoil", [hostile_link, hostile_external, hostile_size, hostile_text, hostile_loop])
-def test_weights_are_numbers_in_the_file_itself(tmp_path, spoil):
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (hostile_link, "link to elsewhere"),
+        (hostile_external, "not an array of numbers in the file itself"),
+        (hostile_size, "numbers, over the limit"),
+        (hostile_text, "not an array of numbers in the file itself"),
+        (hostile_loop, "too deep"),
+    ],
+)
+def test_weights_are_numbers_in_the_file_itself(tmp_path, spoil, said):
     with h5py.File(tmp_path / "model.weights.h5", "w") as file:
         spoil(file)
-    with pytest.raises(ValueError):
-        runs._check_weights(tmp_path / "model.weights.h5", 1000)
+    (tmp_path / "config.json").write_text(json.dumps({"config": asdict(TINY), "thresholds": asdict(Thresholds())}))
+    with pytest.raises(BadInput, match=rf"model\.weights\.h5 does not fit .*{said}"):
+        load_run(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.npz", "model.pkl"])
 def test_other_formats_of_weights_are_not_opened(run, name):
     (run / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    with pytest.raises(BadInput, match=r"is no \.weights\.h5 file"):
+    with pytest.raises(BadInput, match=r"is not a \.weights\.h5 file"):
         load_run(run / name)
 
 
 @pytest.mark.parametrize("name", MAX_SETTINGS)
 def test_settings_cannot_ask_for_any_memory(run, name):
-    change_settings(run, lambda config: config.update({name: 2**40}))
-    with pytest.raises(BadInput, match=rf"config\.json is no settings file .* {name} can be \d+ at most"):
+    spoil_settings(run, lambda config: config.update({name: 2**40}))
+    with pytest.raises(BadInput, match=rf"config\.json is not .* {name} can be \d+ at most"):
         load_run(run)
+    for value in (MAX_SETTINGS[name], 1):
+        check_settings({name: value, "train_seed": 2**40})
+    with pytest.raises(BadInput, match=name):
+        check_settings({name: MAX_SETTINGS[name] + 1})
 
 
-# ---- going on, and shipping --------------------------------------------------------------------
+# ---- training on -------------------------------------------------------------------------------
 
 
 def test_fine_tuning_keeps_the_network_and_its_targets(run):
-    change_settings(run, lambda config: config.update(target_core=0.3))
+    spoil_settings(run, lambda config: config.update(target_core=0.3))
     preset = Config(train_steps=7)
     config, weights = fine_tuning(preset, run)
     kept = {"model_width": 4, "model_depth": 2, "model_stem": 1, "target_core": 0.3}
     assert config == replace(preset, **kept, train_rate=preset.train_rate * FINE_TUNING_RATE)
-    for one, other in zip(weights, load_model(run)[0].get_weights(), strict=True):
+    model = new_model(TINY)
+    model.load_weights(run / "model.weights.h5")
+    for one, other in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_shipped_weights_answer_as_the_run_does(run, tmp_path):
-    shipped_to = tmp_path / "shipped"
-    shipped_to.mkdir()
-    model, *settings = load_model(run)
-    variance = next(weight for weight in model.weights if weight.path.endswith("moving_variance"))
-    variance.assign(variance + 1e6)  # more than float16 holds
-    model.save_weights(run / "model.weights.h5")
-    size = ship_run(run, shipped_to)
-    assert size == (shipped_to / "model.weights.h5").stat().st_size
-    shipped, *same = load_model(shipped_to)
-    assert same == settings
-    for one, other in zip(model.weights, shipped.weights, strict=True):
-        rounding = 2**-11 if len(one.shape) > 1 else 0  # float16 has 11 bits
-        np.testing.assert_allclose(one, other, rtol=rounding, atol=1e-7 * (rounding > 0))

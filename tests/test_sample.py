@@ -8,10 +8,10 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from nuclei.competition.rle import decode_rle
 
 from nuclei.prediction.metric import average_precision
 from nuclei.settings.config import BadInput
+from nuclei_kit.files.run_lists import decode_rles
 from nuclei_kit.sample.sample import LOOKS, NOISE, SAMPLE_FILES, draw_image, draw_sample
 
 N_TRAIN, N_TEST = 40, 12
@@ -81,7 +81,7 @@ def threshold_and_components(rgba):
 def solution_labels(solution, image_id):
     rows = rows_of(solution, image_id)
     height, width = int(rows[0]["Height"]), int(rows[0]["Width"])
-    return masks_to_labels([decode_rle(row["EncodedPixels"], height, width) for row in rows])
+    return decode_rles([row["EncodedPixels"] for row in rows], height, width)
 
 
 def test_the_folder_holds_the_sample_and_nothing_else(folder):
@@ -137,7 +137,8 @@ def test_train_labels_hold_one_row_per_mask_with_its_pixels(folder, train):
     assert len(rows) == sum(len(stack["masks"]) for stack in train.values())
     for image_id, stack in train.items():
         height, width = stack["masks"][0].shape
-        decoded = [decode_rle(row["EncodedPixels"], height, width).tobytes() for row in rows_of(rows, image_id)]
+        labels = decode_rles([row["EncodedPixels"] for row in rows_of(rows, image_id)], height, width)
+        decoded = [(labels == label).tobytes() for label in range(1, labels.max() + 1)]
         assert sorted(decoded) == sorted((mask > 0).tobytes() for mask in stack["masks"])
 
 
@@ -206,12 +207,12 @@ def test_threshold_and_components_score_below_045(train, test, solution):
 def test_a_real_competition_is_never_drawn_over(tmp_path):
     labels = tmp_path / "stage1_train_labels.csv"
     labels.write_text("ImageId,EncodedPixels\n")
-    with pytest.raises(BadInput, match=r"stage1_train_labels\.csv that is no sample"):
+    with pytest.raises(BadInput, match=r"stage1_train_labels\.csv that is not of a sample"):
         draw_sample(tmp_path, n_train=1, n_test=1)
     with zipfile.ZipFile(tmp_path / "stage1_train.zip", "w") as archive:
         archive.writestr("a.png", b"")
     before = hashes(tmp_path)
-    with pytest.raises(BadInput, match=r"stage1_train\.zip that is no sample"):
+    with pytest.raises(BadInput, match=r"stage1_train\.zip that is not of a sample"):
         draw_sample(tmp_path, n_train=1, n_test=1)
     assert hashes(tmp_path) == before
 

@@ -73,7 +73,7 @@ def test_the_border_is_thicker_between_larger_nuclei():
     assert thickness(4) < thickness(12) < thickness(22)
 
 
-def test_the_frame_is_no_edge():
+def test_the_frame_is_not_an_edge():
     whole = draw_discs((61, 61), (30, 30, 20))
     cut = whole[:, 30:]
     np.testing.assert_allclose(inner_distance(cut), inner_distance(whole)[:, 30:], atol=1e-4)

@@ -1,6 +1,7 @@
-"""Train: a small training twice, and what becomes of it when something breaks."""
+"""Train: a small training twice, and what becomes of it when it is cut off or something breaks."""
 
 import csv
+import json
 from dataclasses import replace
 
 import keras
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 from drawn import draw_disc_set
 
-from nuclei.network import parallel
-from nuclei.prediction.watershed import Thresholds
 from nuclei.settings.config import BadInput, Config
 from nuclei.training import train, training_log
 from nuclei.training.schedule import learning_rate
-from nuclei.training.train import new_model, train_model
-from nuclei.training_data.images import ImageSet
+from nuclei.training.train import Keeper, compile_model, is_out_of_memory, make_crops, new_model, train_model
+from nuclei.training_data.kinds import nucleus_diameter
+from nuclei.training_data.targets import make_targets, pixel_weights
+
+pytestmark = pytest.mark.slow  # nearly each test is a training, of seconds
 
 TINY = Config(
     model_width=4,
@@ -32,11 +34,23 @@ TINY = Config(
 )
 
 
-NOTHING = ImageSet([], [], [], [])
+class MemoryKeeper(Keeper):
+    """Keeps what JSON holds of a state, and the arrays, as a file would."""
+
+    def __init__(self):
+        self.saved = {}
+
+    def load(self, part):
+        state, arrays = self.saved.get(part, ("", {}))
+        return (json.loads(state), arrays) if state else None
+
+    def save(self, part, state, arrays=None):
+        self.saved[part] = json.dumps(state), {name: [one.copy() for one in group] for name, group in arrays.items()}
 
 
-def train_tiny(folder, tuning=NOTHING, on_better=lambda *_: None, **settings):
-    return train_model(replace(TINY, **settings), draw_disc_set(6), tuning, folder, on_better)
+def train_tiny(folder, keeper=None, check=lambda *_: None, start=None, **settings):
+    config = replace(TINY, **settings)
+    return train_model(config, draw_disc_set(6), folder / "log.csv", keeper or Keeper(), check, start)
 
 
 def read_log(folder):
@@ -44,26 +58,47 @@ def read_log(folder):
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A training with tuning images -> (its folder, what train_model returned)."""
-    folder = tmp_path_factory.mktemp("trained")
-    return folder, train_tiny(folder, draw_disc_set(2, seed=1))
+def assert_same_weights(one, other):
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The (model, parts) of each step that is taken."""
+    original, taken = train.train_step, []
+
+    def step(model, x, y, parts):
+        taken.append((model, parts))
+        return original(model, x, y, parts)
+
+    monkeypatch.setattr(train, "train_step", step)
+    return taken
 
 
 # ---- training ----------------------------------------------------------------------------------
 
 
-def test_a_training_leaves_its_log_and_its_weights(trained):
-    folder, (_, thresholds, crops) = trained
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "log.csv", "model.weights.h5"]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training whose checks score 0.5 and then 0.2 -> its folder, its model, and what the checks were given."""
+    folder, checks, scores = tmp_path_factory.mktemp("trained"), [], iter([0.5, 0.2])
+
+    def check(network, is_last):
+        checks.append((network.args[0].get_weights(), is_last))
+        return next(scores)
+
+    return folder, train_tiny(folder, check=check), checks
+
+
+def test_a_training_leaves_its_log(trained):
+    folder, _, _ = trained
+    assert [path.name for path in folder.iterdir()] == ["log.csv"]
     rows = read_log(folder)
     assert list(rows[0]) == ["step", "seconds", "learning_rate", "loss", "tuning_score"]
     assert [int(row["step"]) for row in rows] == [12, 24]  # the checks
-    assert all(0 <= float(row["tuning_score"]) <= 1 for row in rows)
+    assert [row["tuning_score"] for row in rows] == ["0.5000", "0.2000"]
     assert float(rows[0]["learning_rate"]) > float(rows[1]["learning_rate"]) > 0
-    assert isinstance(thresholds, Thresholds)
-    assert crops == 24 * TINY.train_batch
 
 
 def test_the_loss_falls(trained):
@@ -71,60 +106,59 @@ def test_the_loss_falls(trained):
     assert losses[-1] < losses[0] - 0.05
 
 
-def test_the_file_holds_the_weights_of_the_model(trained):
-    folder, (model, _, _) = trained
-    again = new_model(TINY)
-    again.load_weights(folder / "model.weights.h5")
-    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_the_best_weights_are_kept_not_the_last(tmp_path, monkeypatch, eagerly):
-    """Scored 0.5 at the first check and 0.2 at the last, the first check's weights stay, and are the only news."""
-    scores, seen, news = iter([0.5, 0.2]), [], []
-
-    def score(images, network, thresholds, config):
-        seen.append(network.args[0].get_weights())
-        return next(scores)
-
-    monkeypatch.setattr(train, "score_set", score)
-    model, _, _ = train_tiny(tmp_path, draw_disc_set(1), lambda *told: news.append(told), train_steps=4)
-    ((network, thresholds),) = news
-    assert network.args == (model,)
-    assert thresholds == Thresholds()
-    for kept, best in zip(model.get_weights(), seen[0], strict=True):
-        np.testing.assert_array_equal(kept, best)
-    assert any((one != other).any() for one, other in zip(*seen, strict=True))
-
-
-def test_the_end_is_no_news(tmp_path, eagerly):
-    """What follows is the prediction with tuned thresholds."""
-    train_tiny(tmp_path, draw_disc_set(1), lambda *_: pytest.fail("told"), train_steps=2, train_checks=1)
+def test_the_last_weights_are_kept_whatever_the_checks_say(trained):
+    _, model, checks = trained
+    assert [is_last for _, is_last in checks] == [False, True]
+    assert_same_weights(model.get_weights(), checks[1][0])
+    assert any((one != other).any() for one, other in zip(checks[0][0], checks[1][0], strict=True))
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path, eagerly):
-    """And without tuning images the thresholds are the default ones."""
-    trainings = []
-    for name in ("one", "again"):
-        (tmp_path / name).mkdir()
-        model, thresholds, _ = train_tiny(tmp_path / name, train_steps=3, train_seed=3)
-        assert thresholds == Thresholds()
-        assert [row["tuning_score"] for row in read_log(tmp_path / name)] == [""]
-        trainings.append(model.get_weights())
-    for one, again in zip(*trainings, strict=True):
-        np.testing.assert_array_equal(one, again)
+    """And a check that gives no score leaves none in the log."""
+    one, again, other = (train_tiny(tmp_path, train_steps=3, train_seed=seed).get_weights() for seed in (3, 3, 4))
+    assert [row["tuning_score"] for row in read_log(tmp_path)] == [""]
+    assert_same_weights(one, again)
+    assert any((a != b).any() for a, b in zip(one, other, strict=True))
     keras.utils.set_random_seed(3)
     fresh = new_model(TINY).get_weights()
-    assert max(np.abs(a - b).max() for a, b in zip(trainings[0], fresh, strict=True)) > 1e-3  # it did move
+    assert max(np.abs(a - b).max() for a, b in zip(one, fresh, strict=True)) > 1e-3  # it did move
 
 
-def test_mixed_precision_trains(tmp_path, eagerly):
+def test_a_training_begins_with_the_weights_that_it_is_given(tmp_path, eagerly):
+    start = new_model(TINY)
+    model = train_tiny(tmp_path, start=start.get_weights(), train_steps=1, train_checks=1, train_rate=1e-9)
+    for one, other in zip(start.trainable_weights, model.trainable_weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-7)
+
+
+def test_mixed_precision_trains(tmp_path, eagerly, steps):
     """float16 brings Keras's loss scaling, which wraps the optimiser whose rate the schedule sets."""
     keras.mixed_precision.set_global_policy("mixed_float16")
-    model, _, _ = train_tiny(tmp_path, train_steps=3)
+    model = train_tiny(tmp_path, train_steps=3)
     assert np.isfinite(float(read_log(tmp_path)[-1]["loss"]))
     assert all(np.isfinite(one).all() for one in model.get_weights())
-    assert float(model.optimizer.learning_rate) == pytest.approx(float(read_log(tmp_path)[-1]["learning_rate"]), 0.01)
+    optimizer = steps[-1][0].optimizer
+    assert float(optimizer.learning_rate) == pytest.approx(float(read_log(tmp_path)[-1]["learning_rate"]), 0.01)
+
+
+def test_a_compiled_network_shares_the_weights_of_the_bare_one(eagerly):
+    bare = new_model(TINY)
+    model = compile_model(bare, TINY)
+    assert_same_weights(bare.get_weights(), model.get_weights())
+    bare.set_weights([one + 1 for one in bare.get_weights()])
+    assert_same_weights(bare.get_weights(), model.get_weights())
+    assert float(model.optimizer.learning_rate) == 0
+
+
+def test_crops_are_made_as_the_config_says():
+    config = replace(TINY, target_core=0.2, target_border=9.0, target_rare=1.0, model_zoom=1.0, train_zoom=0.0)
+    images = draw_disc_set(2)
+    crops = make_crops(config, images)
+    labels = images.labels[0]
+    expected = np.dstack([make_targets(labels, 0.2), pixel_weights(labels, 9.0, 4.0, 1.0)])
+    np.testing.assert_array_equal(crops.make_y(labels), expected)
+    assert crops.batch(0)[1].shape == (2, 64, 64, 4)
+    assert crops.zooms == pytest.approx([16 / nucleus_diameter(one) for one in images.labels])
 
 
 # ---- training that was cut off -----------------------------------------------------------------
@@ -132,31 +166,24 @@ def test_mixed_precision_trains(tmp_path, eagerly):
 
 @pytest.fixture
 def cut_off(monkeypatch):
-    """Ends the training in the middle of a step, or of a check, as a kill would; before it, each step is saved."""
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    """Ends the training in the middle of its n-th step, as a kill would; before it, each step is saved."""
+    monkeypatch.setattr(train, "REMEMBER_SECONDS", 0.0)
+    original = train.train_step
 
-    def cut(name, calls):
-        original, left = getattr(train, name), [calls]
+    def cut(calls):
+        left = [calls]
 
         def limited(*arguments):
-            result = original(*arguments)  # what it did is lost
+            loss = original(*arguments)  # what it did is lost
             left[0] -= 1
             if not left[0]:
-                monkeypatch.setattr(train, name, original)
+                monkeypatch.setattr(train, "train_step", original)
                 raise KeyboardInterrupt
-            return result
+            return loss
 
-        monkeypatch.setattr(train, name, limited)
+        monkeypatch.setattr(train, "train_step", limited)
 
     return cut
-
-
-def without_seconds(rows):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
-# In the middle of: the first step, a later one, a check, the choice of thresholds.
-CUTS = [("train_step", 1), ("train_step", 4), ("score_set", 1), ("tune_thresholds", 1)]
 
 
 def small_network(config):
@@ -167,63 +194,54 @@ def small_network(config):
     return keras.Model(inputs, keras.layers.Activation("sigmoid", dtype="float32")(x))
 
 
+def without_seconds(rows):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_a_training_cut_off_again_and_again_ends_as_an_unbroken_one(tmp_path, cut_off, eagerly, monkeypatch, policy):
+    """In the middle of the first step, of a later one, and of a check."""
     keras.mixed_precision.set_global_policy(policy)  # float16 has the state of its loss scaling, too
     monkeypatch.setattr(train, "new_model", small_network)
-    settings = {"tuning": draw_disc_set(1, seed=1), "train_steps": 6}
-    for name in ("one", "other"):
+    keepers = {name: MemoryKeeper() for name in ("one", "other")}
+    for name in keepers:
         (tmp_path / name).mkdir()
-    model, thresholds, crops = train_tiny(tmp_path / "one", **settings)
-    for cut in CUTS:
-        cut_off(*cut)
+    whole = train_tiny(tmp_path / "one", keepers["one"], lambda *_: 0.5, train_steps=6)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    for steps in (1, 2, None):
+        if steps:
+            cut_off(steps)
         with pytest.raises(KeyboardInterrupt):
-            train_tiny(tmp_path / "other", **settings)
-    resumed, *rest = train_tiny(tmp_path / "other", **settings)
-    assert rest == [thresholds, crops]
-    for variables in (lambda m: m.variables, lambda m: m.optimizer.variables):
-        for one, other in zip(variables(model), variables(resumed), strict=True):
-            np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
+            train_tiny(tmp_path / "other", keepers["other"], interrupt, train_steps=6)
+    resumed = train_tiny(tmp_path / "other", keepers["other"], lambda *_: 0.5, train_steps=6)
+    assert_same_weights(whole.get_weights(), resumed.get_weights())
+    (state, arrays), (same_state, same_arrays) = (keeper.load("training") for keeper in keepers.values())
+    assert arrays.keys() == same_arrays.keys() == {"model", "optimizer"}
+    for name in arrays:
+        assert_same_weights(arrays[name], same_arrays[name])
+    assert state["step"] == same_state["step"] == 6
     assert without_seconds(read_log(tmp_path / "one")) == without_seconds(read_log(tmp_path / "other"))
 
 
-def test_a_training_that_is_over_only_brings_its_files_back(tmp_path, eagerly, monkeypatch):
-    settings = {"tuning": draw_disc_set(1), "train_steps": 2, "train_checks": 1}
-    model, *rest = train_tiny(tmp_path, **settings)
+def test_a_training_that_is_over_only_brings_its_model_and_its_log_back(tmp_path, eagerly, monkeypatch):
+    keeper = MemoryKeeper()
+    model = train_tiny(tmp_path, keeper, lambda *_: 0.5, train_steps=2, train_checks=1)
     log = read_log(tmp_path)
-    for name in ("log.csv", "model.weights.h5"):
-        (tmp_path / name).unlink()
-    for name in ("train_step", "score_set", "tune_thresholds"):
-        monkeypatch.setattr(train, name, lambda *_, name=name: pytest.fail(name))
-    again, *same = train_tiny(tmp_path, **settings)
-    assert same == rest
+    (tmp_path / "log.csv").unlink()
+    monkeypatch.setattr(train, "train_step", lambda *_: pytest.fail("a step"))
+    again = train_tiny(tmp_path, keeper, lambda *_: pytest.fail("a check"), train_steps=2, train_checks=1)
     assert read_log(tmp_path) == log
-    file = new_model(TINY)
-    file.load_weights(tmp_path / "model.weights.h5")
-    for one, other, third in zip(model.get_weights(), again.get_weights(), file.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-        np.testing.assert_array_equal(one, third)
-
-
-@pytest.mark.parametrize(
-    "settings, change",
-    [
-        ({"train_steps": 3}, "train_steps was 2, is 3"),
-        ({"train_seed": 1, "tta_views": 4}, "train_seed was 0, is 1; tta_views was 1, is 4|tta_views .*; train_seed"),
-        ({"tuning": draw_disc_set(1)}, "tuning was [0-9a-f]{16}, is [0-9a-f]{16}"),
-    ],
-)
-def test_checkpoints_of_other_settings_are_refused(tmp_path, eagerly, settings, change):
-    train_tiny(tmp_path, train_steps=2)
-    with pytest.raises(BadInput, match=rf"unfinished run with other settings \(({change})\).* delete it"):
-        train_tiny(tmp_path, **{"train_steps": 2, **settings})
+    assert_same_weights(model.get_weights(), again.get_weights())
 
 
 # ---- training that goes wrong ------------------------------------------------------------------
 
 
 def lose(monkeypatch, losses):
-    """Has the steps with these numbers, from 1 on, spoil the weights and say another loss."""
+    """Have the steps with these numbers, from 1 on, spoil the weights and say another loss."""
     original, calls = train.train_step, [0]
 
     def step(model, x, y, parts):
@@ -240,10 +258,10 @@ def lose(monkeypatch, losses):
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf, 0.7])
 @pytest.mark.parametrize("step", [2, 4])
-def test_a_lost_training_goes_back_and_on_at_half_the_rate(tmp_path, monkeypatch, eagerly, caplog, loss, step):
+def test_a_broken_training_goes_back_and_resumes_at_half_the_rate(tmp_path, monkeypatch, eagerly, caplog, loss, step):
     """A loss of 0.7 hides the spoilt weights until they would be saved, or the next loss shows them."""
     lose(monkeypatch, {step: loss})
-    model, _, _ = train_tiny(tmp_path, train_steps=4)
+    model = train_tiny(tmp_path, train_steps=4)
     (warning,) = [message for message in caplog.messages if "half the rate" in message]
     assert "back to the last good weights" in warning
     assert all(np.isfinite(one).all() for one in model.get_weights())
@@ -252,14 +270,14 @@ def test_a_lost_training_goes_back_and_on_at_half_the_rate(tmp_path, monkeypatch
         assert float(read_log(tmp_path)[-1]["learning_rate"]) == pytest.approx(full / 2, rel=0.01)
 
 
-def test_an_exploding_loss_counts_as_lost(tmp_path, monkeypatch, eagerly, caplog):
-    monkeypatch.setattr(training_log, "EPOCH", 2)
-    lose(monkeypatch, {3: train.EXPLODED + 1})
+def test_an_exploding_loss_counts_as_broken(tmp_path, monkeypatch, eagerly, caplog):
+    monkeypatch.setattr(training_log, "LOG_EVERY", 2)
+    lose(monkeypatch, {3: train.EXPLODED_LOSS + 1})
     train_tiny(tmp_path, train_steps=4)
     assert "the loss of step 3 was 6 at a learning rate of" in caplog.text
 
 
-def test_a_training_that_is_lost_too_often_ends_with_the_reason(tmp_path, monkeypatch, eagerly):
+def test_a_training_that_breaks_too_often_ends_with_the_reason(tmp_path, monkeypatch, eagerly):
     lose(monkeypatch, dict.fromkeys(range(1, 9), np.nan))
     with pytest.raises(BadInput, match=r"the loss of step 4 was nan .* did not help 3 times: lower train_rate"):
         train_tiny(tmp_path, train_steps=8)
@@ -273,37 +291,45 @@ FULL = [ResourceExhaustedError("OOM"), RuntimeError("RESOURCE_EXHAUSTED: 3 GB"),
 
 
 @pytest.mark.parametrize("error", FULL, ids=["tensorflow", "jax", "torch"])
-def test_out_of_memory_cuts_the_batch_and_keeps_the_step(tmp_path, monkeypatch, eagerly, caplog, error):
+def test_out_of_memory_cuts_the_batch_and_keeps_the_step(tmp_path, monkeypatch, eagerly, caplog, steps, error):
     """Two crops at once are too many: twice one crop, then, and as many steps of the optimiser as ever."""
-    original = parallel._train_part
+    original = train.train_step
 
-    def small_part(model, x, y):
-        if len(x) > 1:
+    def small_step(model, x, y, parts):
+        if len(x) // parts > 1:
             raise error
-        return original(model, x, y)
+        return original(model, x, y, parts)
 
-    monkeypatch.setattr(parallel, "_train_part", small_part)
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
-    model, _, _ = train_tiny(tmp_path, train_steps=3)
+    monkeypatch.setattr(train, "train_step", small_step)
+    keeper = MemoryKeeper()
+    train_tiny(tmp_path, keeper, train_steps=3)
     assert "2 times 1 crops" in caplog.text
-    assert int(model.optimizer.iterations) == 3
-    again, _, _ = train_tiny(tmp_path, train_steps=3)  # in parts from the start
-    assert model.optimizer.gradient_accumulation_steps == again.optimizer.gradient_accumulation_steps == 2
+    assert [parts for _, parts in steps] == [2, 2, 2]
+    optimizer = steps[-1][0].optimizer
+    assert int(optimizer.iterations) == 3
+    state, arrays = keeper.load("training")
+    keeper.save("training", state | {"done": 0.9}, arrays)
+    train_tiny(tmp_path, keeper, train_steps=4)  # resumed, a step is in parts from the start
+    assert len(steps) == 3 + 1 and steps[-1][1] == 2
+    assert optimizer.gradient_accumulation_steps == steps[-1][0].optimizer.gradient_accumulation_steps == 2
 
 
 def test_a_single_crop_that_does_not_fit_is_an_error(tmp_path, monkeypatch, eagerly):
     def fail(*_):
         raise FULL[0]
 
-    monkeypatch.setattr(parallel, "_train_part", fail)
+    monkeypatch.setattr(train, "train_step", fail)
     with pytest.raises(ResourceExhaustedError):
         train_tiny(tmp_path, train_steps=3)
 
 
 def test_another_error_is_raised(tmp_path, monkeypatch, eagerly):
-    def fail(*_):
-        raise RuntimeError("a bug")
+    error = RuntimeError("a bug")
+    assert not is_out_of_memory(error)
 
-    monkeypatch.setattr(parallel, "_train_part", fail)
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(train, "train_step", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         train_tiny(tmp_path, train_steps=3)

@@ -5,14 +5,15 @@ import logging
 
 import pytest
 
-from nuclei.training.training_log import EPOCH, Progress, TrainingLog
+from nuclei.training.schedule import TrainingState
+from nuclei.training.training_log import LOG_EVERY, TrainingLog
 
 
-def take_steps(path, at, last, scores=None, steps=200):
-    """Notes steps with their own number as the loss, up to number `last` of `steps`; scores is {step: score}."""
-    with TrainingLog(path, at) as training_log:
-        for step in range(at.step + 1, last + 1):
-            at.step, at.done, at.seconds = step, step / steps, 2.0 * step
+def take_steps(path, state, last, scores=None, steps=200):
+    """Note steps with their own number as the loss, up to number `last` of `steps`; scores is {step: score}."""
+    with TrainingLog(path, state) as training_log:
+        for step in range(state.step + 1, last + 1):
+            state.step, state.done, state.seconds = step, step / steps, 2.0 * step
             training_log.note(1e-3, float(step), (scores or {}).get(step))
 
 
@@ -21,10 +22,10 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
-def test_a_row_is_the_mean_of_an_epoch_and_the_last_one_of_what_is_left(tmp_path):
-    take_steps(tmp_path / "log.csv", Progress(), 200)
+def test_a_row_is_the_mean_of_its_steps_and_the_last_one_of_what_is_left(tmp_path):
+    take_steps(tmp_path / "log.csv", TrainingState(), 200)
     rows = read_rows(tmp_path / "log.csv")
-    ends = [EPOCH, 2 * EPOCH, 3 * EPOCH, 200]
+    ends = [LOG_EVERY, 2 * LOG_EVERY, 3 * LOG_EVERY, 200]
     assert [int(row["step"]) for row in rows] == ends
     for row, first, last in zip(rows, [1, *(end + 1 for end in ends)], ends, strict=False):
         assert float(row["loss"]) == pytest.approx((first + last) / 2)  # of the numbers first..last
@@ -33,35 +34,35 @@ def test_a_row_is_the_mean_of_an_epoch_and_the_last_one_of_what_is_left(tmp_path
         assert row["tuning_score"] == ""
 
 
-def test_a_score_ends_an_epoch_early(tmp_path):
-    take_steps(tmp_path / "log.csv", Progress(), 80, {10: 0.25})
+def test_a_score_writes_a_row_early(tmp_path):
+    take_steps(tmp_path / "log.csv", TrainingState(), 80, {10: 0.25})
     first, second = read_rows(tmp_path / "log.csv")
     assert (first["step"], first["loss"], first["tuning_score"]) == ("10", "5.5000", "0.2500")
-    assert (second["step"], second["tuning_score"]) == (str(10 + EPOCH), "")
+    assert (second["step"], second["tuning_score"]) == (str(10 + LOG_EVERY), "")
 
 
 def test_a_row_is_in_the_file_while_the_training_runs(tmp_path):
-    at = Progress()
-    with TrainingLog(tmp_path / "log.csv", at) as training_log:
-        at.step = 1
+    state = TrainingState()
+    with TrainingLog(tmp_path / "log.csv", state) as training_log:
+        state.step = 1
         training_log.note(1e-3, 0.5, 0.1)
         assert len(read_rows(tmp_path / "log.csv")) == 1
 
 
-def test_rows_after_the_checkpoint_are_written_over(tmp_path):
-    """Cut off after 150 steps, a training goes on from its checkpoint after 70: its log is that of an unbroken one."""
-    take_steps(tmp_path / "whole.csv", Progress(), 200)
-    at = Progress()
-    take_steps(tmp_path / "log.csv", at, 70)
-    losses, rows = list(at.losses), list(at.rows)
-    take_steps(tmp_path / "log.csv", at, 150)
-    take_steps(tmp_path / "log.csv", Progress(step=70, losses=losses, rows=rows), 200)
+def test_rows_after_the_state_that_a_training_resumes_from_are_overwritten(tmp_path):
+    """Cut off after 150 steps, a training resumes from its state after 70: its log is that of an unbroken one."""
+    take_steps(tmp_path / "whole.csv", TrainingState(), 200)
+    state = TrainingState()
+    take_steps(tmp_path / "log.csv", state, 70)
+    losses, rows = list(state.losses), list(state.rows)
+    take_steps(tmp_path / "log.csv", state, 150)
+    take_steps(tmp_path / "log.csv", TrainingState(step=70, losses=losses, rows=rows), 200)
     assert read_rows(tmp_path / "log.csv") == read_rows(tmp_path / "whole.csv")
 
 
-def test_elsewhere_than_in_a_terminal_an_epoch_is_a_line(tmp_path, caplog):
+def test_elsewhere_than_in_a_terminal_a_row_is_a_line(tmp_path, caplog):
     caplog.set_level(logging.INFO, "nuclei")
-    take_steps(tmp_path / "log.csv", Progress(), 200, {200: 0.5})
+    take_steps(tmp_path / "log.csv", TrainingState(), 200, {200: 0.5})
     assert len(caplog.messages) == 4
     assert caplog.messages[0] == "128 s, step 64, 32 %, loss 32.5000"
     assert caplog.messages[-1] == "400 s, step 200, 100 %, loss 196.5000, tuning score 0.5000"

@@ -1,8 +1,9 @@
-"""Views: inverses, the laws of the symmetries of a square, and averages computed by hand."""
+"""TTA: inverses, the laws of the symmetries of a square, and averages as inference takes them, by hand."""
 
 import numpy as np
 import pytest
 
+from nuclei.prediction.inference import predict_tiled
 from nuclei.prediction.tta import VIEWS, unview_probs, view_image
 
 # No two pixels alike, not square: nothing about it survives a wrong turn.
@@ -14,13 +15,6 @@ def find_view(image):
     """Which view of SQUARE `image` is."""
     (view,) = (v for v in VIEWS if np.array_equal(view_image(SQUARE, v), image))
     return view
-
-
-def positions(image):
-    """A prediction that looks at places, not pixels: how far down, and how far right, in 0..1."""
-    height, width, _ = image.shape
-    down, right = np.mgrid[:height, :width]
-    return np.stack([down / (height - 1), right / (width - 1)], axis=-1)
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -70,57 +64,71 @@ def test_the_first_views_are_closed(n):
     assert {find_view(image) for image in seconds} == set(VIEWS[:n])
 
 
-def average_views(image, predict, views):
-    """What averaging over views means, in one line; inference does it tile by tile."""
-    return np.mean([unview_probs(predict(view_image(image, view)), view) for view in views], axis=0)
+# ---- averages ----------------------------------------------------------------------------------
+
+
+def average_views(image, network, views):
+    """What inference makes of these views of an image of one tile."""
+    return predict_tiled(image, network, tile=len(image), overlap=0, batch=3, views=views)
+
+
+def positions(x):
+    """A network that goes by places, not pixels: how far down, and how far right, in 0..1."""
+    down, right = np.indices(x.shape[1:3]) / (x.shape[1] - 1)
+    return np.broadcast_to(np.stack([down, right], axis=-1), (len(x), *x.shape[1:3], 2))
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 8])
-def test_an_equivariant_prediction_is_its_own_average(n):
-    average = average_views(IMAGE, lambda image: image / np.float64(32), VIEWS[:n])
-    np.testing.assert_array_equal(average, IMAGE / 32)  # sums of n / 32 are exact
+def test_an_equivariant_network_is_its_own_average(n):
+    image = np.repeat(SQUARE, 3, axis=-1)
+    average = average_views(image, lambda x: x, VIEWS[:n])
+    np.testing.assert_allclose(average, image / 255, atol=1e-6)
+
+
+RISING, FALLING, FLAT = [0, 0.25, 0.5, 0.75, 1], [1, 0.75, 0.5, 0.25, 0], [0.5] * 5
 
 
 @pytest.mark.parametrize(
     ("views", "down", "right"),
     [
-        ([0], [0, 0.5, 1], [0, 0.25, 0.5, 0.75, 1]),
-        ([1], [0, 0.5, 1], [1, 0.75, 0.5, 0.25, 0]),
-        ([2], [1, 0.5, 0], [0, 0.25, 0.5, 0.75, 1]),
-        ([0, 1], [0, 0.5, 1], [0.5] * 5),
-        ([0, 2], [0.5] * 3, [0, 0.25, 0.5, 0.75, 1]),
-        (VIEWS[:4], [0.5] * 3, [0.5] * 5),
+        ([0], RISING, RISING),
+        ([1], RISING, FALLING),
+        ([2], FALLING, RISING),
+        ([3], FALLING, FALLING),
+        ([0, 1], RISING, FLAT),
+        ([0, 2], FLAT, RISING),
+        ([0, 3], FLAT, FLAT),
+        (VIEWS[:4], FLAT, FLAT),
+        (VIEWS, FLAT, FLAT),
     ],
 )
 def test_an_average_of_positions_by_hand(views, down, right):
-    average = average_views(IMAGE, positions, views)
-    np.testing.assert_array_equal(average[..., 0], np.repeat(np.array(down)[:, None], 5, axis=1))
-    np.testing.assert_array_equal(average[..., 1], np.repeat(np.array(right)[None], 3, axis=0))
+    average = average_views(np.zeros((5, 5, 3), np.uint8), positions, views)
+    np.testing.assert_allclose(average[..., 0], np.repeat(np.array(down)[:, None], 5, axis=1), atol=1e-6)
+    np.testing.assert_allclose(average[..., 1], np.repeat(np.array(right)[None], 5, axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("view", "by_hand"),
-    [
-        # `down` in the view's rows, seen on a 2 x 3 image (the view is 3 x 2).
-        (4, [[0, 0.5, 1], [0, 0.5, 1]]),
-        (5, [[1, 0.5, 0], [1, 0.5, 0]]),
-        (6, [[0, 0.5, 1], [0, 0.5, 1]]),
-        (7, [[1, 0.5, 0], [1, 0.5, 0]]),
-    ],
+    ("view", "down", "right"),
+    # What lies to the right in the image lies below in such a view, and the other way round.
+    [(4, RISING, RISING), (5, FALLING, RISING), (6, RISING, FALLING), (7, FALLING, FALLING)],
 )
-def test_positions_in_a_transposed_view_by_hand(view, by_hand):
-    average = average_views(np.zeros((2, 3, 3), np.uint8), positions, [view])
-    np.testing.assert_array_equal(average[..., 0], by_hand)
+def test_positions_in_a_transposed_view_by_hand(view, down, right):
+    average = average_views(np.zeros((5, 5, 3), np.uint8), positions, [view])
+    np.testing.assert_allclose(average[..., 0], np.repeat(np.array(down)[None], 5, axis=0), atol=1e-6)
+    np.testing.assert_allclose(average[..., 1], np.repeat(np.array(right)[:, None], 5, axis=1), atol=1e-6)
 
 
 def test_averaged_over_all_views_any_prediction_turns_with_the_image():
     rng = np.random.default_rng(0)
-    weights = rng.integers(0, 8, (4, 4, 1)) / 8  # as unlike a symmetric network as can be
+    image = rng.integers(0, 256, (6, 6, 3), np.uint8)
+    weights = rng.random((6, 6, 3), np.float32)  # as unlike a symmetric network as can be
 
-    def predict(image):
-        return image * weights
+    def network(x):
+        return x * weights
 
-    average = average_views(SQUARE, predict, VIEWS)
+    average = average_views(image, network, VIEWS)
+    assert np.abs(average - average_views(image, network, [0])).max() > 0.1
     for view in VIEWS:
-        turned = average_views(view_image(SQUARE, view), predict, VIEWS)
-        np.testing.assert_array_equal(turned, view_image(average, view))
+        turned = average_views(view_image(image, view), network, VIEWS)
+        np.testing.assert_allclose(turned, view_image(average, view), atol=1e-6)

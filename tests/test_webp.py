@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nuclei_kit.report.webp import HEAD, LONGEST, encode_images, encode_webp
+from nuclei_kit.report.webp import MAX_SIDE, WEBP_PREFIX, encode_images, encode_webp
 
 
 def noise(*shape):
@@ -14,14 +14,14 @@ def noise(*shape):
 
 
 def decode(address):
-    assert address.startswith(HEAD)
-    return cv2.imdecode(np.frombuffer(base64.b64decode(address.removeprefix(HEAD)), np.uint8), cv2.IMREAD_COLOR)
+    assert address.startswith(WEBP_PREFIX)
+    return cv2.imdecode(np.frombuffer(base64.b64decode(address.removeprefix(WEBP_PREFIX)), np.uint8), cv2.IMREAD_COLOR)
 
 
 def test_where_there_is_room_pictures_keep_their_pixels():
-    images = [noise(40, 60), noise(90, 30), noise(8, 2 * LONGEST)]
+    images = [noise(40, 60), noise(90, 30), noise(8, 2 * MAX_SIDE)]
     shapes = [decode(address).shape[:2] for address in encode_images(images, 10**7)]
-    assert shapes == [(40, 60), (90, 30), (4, LONGEST)]
+    assert shapes == [(40, 60), (90, 30), (4, MAX_SIDE)]
 
 
 @pytest.mark.parametrize("room", [3_000, 10_000, 30_000])

@@ -19,26 +19,26 @@ from nuclei.settings.config import BadInput, log
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import image_kind
 
-COMPETITION = "data-science-bowl-2018"  # in Kaggle's addresses and mounts
+COMPETITION = "data-science-bowl-2018"  # the slug in Kaggle's addresses and mounts
 TRAIN = "stage1_train"
-# What a stage's test set is called on Kaggle, unpacked or with ".zip" behind it.
+# Names of a stage's test set on Kaggle, unpacked or with ".zip" behind them.
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 FILE_NAME = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
 
 def holds_set(folder: Path, name: str) -> bool:
-    """Whether a folder holds a set of images, zipped or unpacked."""
+    """Tell whether a folder holds a set of images, zipped or unpacked."""
     return (Path(folder) / f"{name}.zip").is_file() or (Path(folder) / name).is_dir()
 
 
 def last_stage(folder: Path) -> int:
-    """2 where the test images of stage 2 are in the competition's folder, else 1."""
+    """Return 2 where the test images of stage 2 are in the competition's folder, else 1."""
     return 2 if any(holds_set(folder, name) for name in TEST_NAMES[2]) else 1
 
 
 def find_set(folder: Path, names: Sequence[str]) -> Path:
-    """The path of the first of `names` in `folder`, as an unpacked folder (it may hold mended masks) or as a zip.
+    """Find the first of `names` in `folder` -> its path: an unpacked folder (it may hold mended masks), else a zip.
 
     Raises:
         BadInput: the folder is missing, or holds none of the names.
@@ -56,14 +56,12 @@ def find_set(folder: Path, names: Sequence[str]) -> Path:
 
 def read_set(path: Path) -> ImageSet:
     """Read a zip or an unpacked folder of images, with masks or without, in many threads."""
-    if path.is_file():
-        archive = zipfile.ZipFile(path)
-        names, read = archive.namelist(), archive.read
-    else:
-        names, read = [str(name) for name in path.rglob("*") if name.is_file()], lambda name: Path(name).read_bytes()
+    archive = zipfile.ZipFile(path) if path.is_file() else None
+    names = archive.namelist() if archive else [str(file) for file in path.rglob("*") if file.is_file()]
 
     def decode(name, flags):
-        return cv2.imdecode(np.frombuffer(read(name), np.uint8), flags)
+        data = archive.read(name) if archive else Path(name).read_bytes()
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
     def read_one(files):
         image = decode(files["images"][0], cv2.IMREAD_COLOR_RGB)
@@ -104,7 +102,7 @@ def _paint_rles(rles, shape):
 
 
 def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """id -> {"images": [names], "masks": [names]}, all in order."""
+    """Group file names: id -> {"images": [names], "masks": [names]}, all in order."""
     groups: dict[str, dict[str, list[str]]] = {}
     for name in sorted(names):
         match = FILE_NAME.search(name)
@@ -115,7 +113,7 @@ def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def paint_labels(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Flat pixel indices of each mask -> labels int32 (H, W).
+    """Paint masks, each the flat indices of its pixels -> labels int32 (H, W).
 
     A shared pixel goes to the smaller mask, since a small nucleus loses more by it. Ids are 1..n in the order of
     `masks`.

@@ -16,7 +16,7 @@ SUBMISSION_HEADER = ["ImageId", "EncodedPixels"]
 
 
 def encode_labels(labels: np.ndarray) -> list[str]:
-    """The run lists of the nuclei of `labels` (H, W), by ascending label.
+    """Encode each nucleus of `labels` (H, W) as a run list, by ascending label.
 
     Labels may have gaps; an image without nuclei gives []. Every pixel carries one label, so the run lists cannot
     overlap, which Kaggle would refuse. A boolean mask counts as one nucleus.
@@ -36,7 +36,7 @@ def encode_labels(labels: np.ndarray) -> list[str]:
 
 
 def make_rows(image_id: str, labels: np.ndarray) -> list[tuple[str, str]]:
-    """labels int32 (H, W) -> [(ImageId, EncodedPixels)], one a nucleus; an empty image has one row with no runs."""
+    """Make an image's rows: labels int32 (H, W) -> [(ImageId, EncodedPixels)], one a nucleus, or one without runs."""
     return [(image_id, rle) for rle in encode_labels(labels) or [""]]
 
 

@@ -8,7 +8,7 @@ import keras
 
 
 def choose_precision() -> str:
-    """The Keras dtype policy that this machine trains fastest in, by name.
+    """Choose the Keras dtype policy, by name, that this machine trains fastest in.
 
     bfloat16 where the hardware multiplies it (CPUs with AVX512-BF16 or AMX, NVIDIA from compute capability 8.0 on),
     float16 on GPUs from 7.0 on (Kaggle's T4), else float32: a CPU without bfloat16 emulates it ten times slower.
@@ -20,19 +20,19 @@ def choose_precision() -> str:
 
 
 def list_gpus() -> list[str]:
-    """The names of the GPUs that Keras's backend sees; keras.distribution fails on JAX without one, and on torch."""
+    """List the GPUs that Keras's backend sees by name; keras.distribution fails on JAX without one, and on torch."""
     return [name for name, _ in _gpus()]
 
 
 def gpu_capability() -> float | None:
-    """The compute capability of the first GPU that Keras sees, or None where there is none."""
+    """Find the compute capability of the first GPU that Keras sees; None where there is none."""
     for _, (major, minor) in _gpus()[:1]:
         return int(major) + int(minor) / 10
     return None
 
 
 def _gpus():
-    """[(name, (major, minor) of the compute capability)]"""
+    """List the GPUs as [(name, (major, minor) of the compute capability)]."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -51,13 +51,13 @@ def _gpus():
 
 
 def _cpu_flags():
-    """The features that Linux lists for the CPU; empty elsewhere."""
+    """Read the features that Linux lists for the CPU; empty elsewhere."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return {flag for line in lines if line.startswith("flags") for flag in line.split()}
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held so far, in GB."""
+    """Tell the most memory that this process has held so far, in GB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)  # macOS counts bytes, Linux kilobytes

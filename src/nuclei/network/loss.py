@@ -14,7 +14,7 @@ LOG_EPSILON = 1e-6  # least probability in a logarithm, which stays finite
 
 
 def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """-(2 sum(t p) + s) / (sum(t) + sum(p) + s), per image and class, then the mean: a scalar in [-1, 0).
+    """Compute -(2 sum(t p) + s) / (sum(t) + sum(p) + s) per image and class, then the mean: a scalar in [-1, 0).
 
     y_true and y_pred (N, H, W, C). See Milletari et al. 2016, "V-Net", equation 2, without its squares.
     """
@@ -23,7 +23,7 @@ def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
 
 
 def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """-(2 sum(t p) + s) / (sum(t) + sum(p w) + s), per image and class, then the mean: a scalar in [-1, 0).
+    """Compute -(2 sum(t p) + s) / (sum(t) + sum(p w) + s) per image and class, then the mean: a scalar in [-1, 0).
 
     Predicting a nucleus where there is none costs as much as the pixel weighs, so the gap between two touching nuclei
     is costly. With weights of 1 it is `dice`.
@@ -35,7 +35,7 @@ def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
 
 
 def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """sum(w * bce(t, p)) / sum(w), per image and class, then the mean: a scalar, 0 or more.
+    """Compute sum(w * bce(t, p)) / sum(w) per image and class, then the mean: a scalar, 0 or more.
 
     bce(t, p) = -t log p - (1 - t) log(1 - p). y_true as in `weighted_dice`.
     """
@@ -46,7 +46,7 @@ def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTens
 
 
 def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-    """weighted_crossentropy + dice + 1: what most presets train with; 0 is perfect. y_true as in `weighted_dice`.
+    """Add up weighted_crossentropy + dice + 1, the default loss; 0 is perfect. y_true as in `weighted_dice`.
 
     Cross-entropy gives every pixel a gradient, Dice an overlap that does not care how empty the image is. The weights
     are in the cross-entropy alone: where they exceed denominator / numerator of the fraction in `weighted_dice`, that
@@ -65,7 +65,7 @@ LOSSES = {
 
 
 def _split_weights(y_true, y_pred):
-    """y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
+    """Split y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
     y_true = ops.cast(y_true, y_pred.dtype)
     return y_true[..., :-1], y_true[..., -1:]
 

@@ -14,7 +14,7 @@ UNET_WIDEST = 256  # most filters of a level
 
 
 def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) -> Model:
-    """The network that a configuration names: "unet" or "one_hundred_layers" (width is then the growth rate)."""
+    """Build the network of a name: "unet" or "one_hundred_layers" (width is then the growth rate)."""
     if name == "one_hundred_layers":
         return one_hundred_layers(width, outputs)
     return unet(width, depth, stem, outputs)
@@ -24,7 +24,7 @@ def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) 
 
 
 def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
-    """U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
+    """Build U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
 
     1 at the entrance + 38 in the dense blocks on the way down + 5 that close them (1x1) + 15 at the bottom + 5
     transposed + 38 on the way up + 1 at the exit. A block on the way up passes on only what it adds (Jegou et al.,
@@ -54,7 +54,7 @@ def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
 
 
 def _dense_block(x, count, growth):
-    """`count` layers, each reading all before it; returns what they added: (N, H, W, count * growth)."""
+    """Add `count` layers, each reading all before it -> what they add: (N, H, W, count * growth)."""
     added = []
     for _ in range(count):
         new = _dense_layer(x, growth, 3)
@@ -77,7 +77,7 @@ def _transition_down(x):
 
 
 def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Model:
-    """A U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
+    """Build a U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
 
     - `stem` 2 or 4: the first convolution works at that stride, the last one (transposed) undoes it, and no level
       runs at full resolution.

@@ -17,7 +17,7 @@ from nuclei.settings.config import log
 
 
 def share_gpus(*batches: int) -> AbstractContextManager:
-    """Context in which to make and compile a network, so that it lives on as many GPUs as divide all of `batches`.
+    """Open a context to make and compile a network in, so that it lives on as many GPUs as divide all of `batches`.
 
     Args:
         batches: the numbers of inputs that the network will be given at a time.
@@ -33,7 +33,7 @@ def share_gpus(*batches: int) -> AbstractContextManager:
 
 
 def shared_loss(loss: Callable) -> Callable:
-    """A loss to compile with in `share_gpus`: of each copy's part of the batch, its share of the whole batch's loss.
+    """Make a loss to compile with in `share_gpus`: each copy's share of the whole batch's loss, from its part of it.
 
     TensorFlow adds up the gradients of the copies, and Keras divides only such losses by their number as come one an
     image; ours are means already.
@@ -47,13 +47,13 @@ def shared_loss(loss: Callable) -> Callable:
 
 
 def count_copies(model: keras.Model) -> int:
-    """On how many GPUs a network lives; 1 without a GPU."""
+    """Count the GPUs on which a network lives; 1 without a GPU."""
     strategy = _strategy_of(model)
     return strategy.num_replicas_in_sync if strategy else 1
 
 
 def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> float:
-    """One step of training on a batch -> its loss, float.
+    """Take one step of training on a batch -> its loss, float.
 
     Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
     compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
@@ -75,7 +75,7 @@ def _train_part(model, x, y):
 
 
 def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """float32 (N, H, W, 3) -> what the network says of it, (N, H, W, C)."""
+    """Ask the network: float32 (N, H, W, 3) -> (N, H, W, C)."""
     strategy = _strategy_of(model)
     if strategy is None:
         return model.predict_on_batch(x)
@@ -84,13 +84,13 @@ def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 
 def _strategy_of(model):
-    """TensorFlow's strategy for a network on several GPUs, else None."""
+    """Find TensorFlow's strategy for a network on several GPUs, else None."""
     strategy = getattr(model, "distribute_strategy", None)
     return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
 
 
 def _share(batch, strategy):
-    """An array's equal parts, one for each copy of the network."""
+    """Cut an array into equal parts, one for each copy of the network."""
     parts = np.split(batch, strategy.num_replicas_in_sync)
     return strategy.experimental_distribute_values_from_function(
         lambda context: keras.ops.convert_to_tensor(parts[context.replica_id_in_sync_group])

@@ -26,7 +26,7 @@ def predict_probs(
     zoom: float = 1.0,
     lut: np.ndarray | None = None,
 ) -> np.ndarray:
-    """uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views.
+    """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views.
 
     Args:
         network: see the module.
@@ -51,7 +51,7 @@ def predict_probs(
 def predict_tiled(
     image: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
 ) -> np.ndarray:
-    """uint8 (H, W, 3), as the network sees it -> probs float32 (H, W, C): overlapping tiles, blended with soft seams.
+    """Predict tile by tile, uint8 (H, W, 3) as the network sees it -> probs float32 (H, W, C), blended with soft seams.
 
     Every view of every tile is one input of the network; what comes back is turned upright, weighted by a window that
     fades towards the tile's edge, and summed. An image smaller than the tile is mirrored out to it.
@@ -78,7 +78,7 @@ def predict_tiled(
 
 
 def _tile_starts(length, tile, overlap):
-    """Where tiles begin along one axis: evenly spread, the last one ending at `length`."""
+    """Spread the starts of tiles evenly along one axis, so that the last tile ends at `length`."""
     if length <= tile:
         return [0]
     count = int(np.ceil((length - overlap) / (tile - overlap)))
@@ -86,7 +86,7 @@ def _tile_starts(length, tile, overlap):
 
 
 def _blend_window(tile, overlap):
-    """float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
+    """Make float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
     ramp = (np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5) / max(overlap, 1)
     edge = np.minimum(ramp, 1).astype(np.float32)
     return (edge[:, None] * edge)[..., None]

@@ -13,7 +13,7 @@ IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
 
 
 def overlap_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """How many pixels each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
+    """Count the pixels that each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
 
     `truth` and `predicted` are label images (H, W); labels may have gaps. Nuclei come in ascending order of label. Row
     0 and column 0 are the background, so that sums along rows and columns are the areas of the nuclei.

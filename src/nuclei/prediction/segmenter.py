@@ -30,7 +30,7 @@ from nuclei.training_data.targets import INTERIOR
 
 @dataclass(frozen=True)
 class Segmenter:
-    """Finds nuclei in images.
+    """A trained network with what it takes to find nuclei in images.
 
     network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
     thresholds: by look (see LOOKS in kinds), what makes nuclei of probs;
@@ -43,7 +43,7 @@ class Segmenter:
 
     @classmethod
     def load(cls, run: str | Path | None = None) -> "Segmenter":
-        """The segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
+        """Load the segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
 
         Settings of the training alone may be another version's: they have had their effect.
 
@@ -73,23 +73,27 @@ class Segmenter:
         """
         zoom = self.fit_zoom(image)
         probs = self.predict(image, zoom, views)
-        labels = find_instances(probs, self.thresholds[LOOKS[image_kind(image)]], zoom)
+        labels = find_instances(probs, self.thresholds_for(image), zoom)
         return labels, find_confidences(probs, labels)
 
     def predict(
         self, image: np.ndarray, zoom: float, views: int | None = None, lut: np.ndarray | None = None
     ) -> np.ndarray:
-        """uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
+        """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
         c = self.config
         shown = VIEWS[: views or c.tta_views]
         return predict_probs(image, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom, lut)
 
+    def thresholds_for(self, image: np.ndarray) -> Thresholds:
+        """Tell what makes nuclei of an image, uint8 (H, W, 3), by how it looks."""
+        return self.thresholds[LOOKS[image_kind(image)]]
+
     def zoom_for(self, diameter: float) -> float:
-        """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide, as training did."""
+        """Choose the zoom for an image whose typical nucleus is `diameter` px wide: the one of training."""
         return network_zoom(diameter, self.config.model_diameter, self.config.model_zoom)
 
     def fit_zoom(self, image: np.ndarray) -> float:
-        """The zoom that fits the image's typical nucleus, found by running the network at several.
+        """Find the zoom that fits the image's typical nucleus by running the network at several.
 
         The network sees the image as it is and at half its size. At the wrong scale it sees the grains in a large
         nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the
@@ -100,7 +104,7 @@ class Segmenter:
         unsure = Thresholds(confidence=0.0)
 
         def look(zoom):
-            """How sure a look is (the pixels of its nuclei, less those that could be either), and what zoom fits."""
+            """Tell how sure a look is (its nuclei's pixels, less those that could be either), and what zoom fits."""
             probs = self.predict(image, zoom, views=1)
             labels = find_instances(probs, unsure, zoom)
             found = nucleus_diameter(labels)
@@ -120,7 +124,7 @@ class Segmenter:
 
 
 def set_up_device() -> None:
-    """Precision by device; OpenCV on one thread, since the crops' threads and the network share the cores."""
+    """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
 

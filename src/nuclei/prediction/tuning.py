@@ -1,8 +1,10 @@
 """Tuning: the score on images with labels, and the thresholds that suit a network."""
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -20,7 +22,7 @@ FULLNESS_CHOICES = {
     "confidence": (0.0, 0.6, 0.7, 0.8, 0.88),
     "grow": (0.0, 0.75, 1.5),
 }
-SEED_CHOICES = {"seed": (0.2, 0.3, 0.4, 0.6), "seed_area": (8.0, 16.0, 32.0), "area": (16.0, 32.0, 64.0)}
+SEED_CHOICES = {"seed": (0.2, 0.4, 0.6), "seed_area": (16.0, 32.0), "area": (32.0, 64.0)}
 SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
 
 
@@ -39,9 +41,13 @@ class Tuner:
         """The average precision of each image, float64 (N,)."""
         if thresholds not in self.scores:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                scores = pool.map(lambda case: _score_case(*case, thresholds), self.cases)
+                scores = pool.map(partial(_score_case, thresholds=thresholds), self.cases)
             self.scores[thresholds] = np.array(list(scores))
         return self.scores[thresholds]
+
+    def score_by_look(self, thresholds: Mapping[str, Thresholds]) -> np.ndarray:
+        """Score each image by the thresholds of its look, float64 (N,)."""
+        return np.array([self.score(thresholds[look])[i] for i, look in enumerate(self.looks)])
 
     def choose(self, those: np.ndarray) -> dict[str, Thresholds]:
         """The thresholds that score best on `those` images, bool (N,): of each look, shrunk towards all looks."""
@@ -55,5 +61,6 @@ class Tuner:
         return best
 
 
-def _score_case(truth, probs, zoom, thresholds):
+def _score_case(case, thresholds):
+    truth, probs, zoom = case
     return average_precision(truth, find_instances(probs, thresholds, zoom))

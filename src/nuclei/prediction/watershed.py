@@ -37,7 +37,7 @@ HANDS = {
 
 
 def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0) -> np.ndarray:
-    """probs float32 (H, W, 3 or 1) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
+    """Flood probs float32 (H, W, 3 or 1) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
 
     Seeds are the connected parts of core * (1 - border); they flood the interior by altitude, from the surest pixel
     outwards (scikit-image's watershed; OpenCV's goes by the difference of neighbours and loses pixels to lines). An
@@ -63,7 +63,7 @@ def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0)
 
 
 def _find_peaks(interior, apart):
-    """The peaks of the distance transform, at least `apart` px from each other -> (seeds, altitude)."""
+    """Find the peaks of the distance transform, at least `apart` px from each other -> (seeds, altitude)."""
     depth = cv2.distanceTransform(np.pad(interior, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     peaks = peak_local_max(cv2.GaussianBlur(depth, (0, 0), 1), min_distance=max(1, round(apart)), exclude_border=False)
     seeds = np.zeros(interior.shape, np.int32)
@@ -72,7 +72,7 @@ def _find_peaks(interior, apart):
 
 
 def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
+    """Tell how sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
 
     probs float32 (H, W, 3), labels int32 (H, W) with ids 1..n -> float64 (n,).
     """
@@ -82,7 +82,7 @@ def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _large_parts(mask, area):
-    """The connected parts of a mask that have at least `area` px -> int32 (H, W)."""
+    """Number the connected parts of a mask that have at least `area` px -> int32 (H, W)."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     keep = stats[:, cv2.CC_STAT_AREA] >= area
     keep[0] = False

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -44,15 +45,15 @@ from nuclei.settings.config import PRESETS, BadInput, Config, log
 from nuclei.settings.files import STAGES_FILE, SUBMISSION_FILE
 from nuclei.training.train import Keeper
 
-BUDGET_MINUTES = 690.0  # to train and to predict: of Kaggle's 12 hours all but half an hour to start and to read
+BUDGET_MINUTES = 690.0  # minutes to train and to predict: Kaggle's 12 hours, less half an hour to start and to read
 
 
 def run_kernel(environ: Mapping[str, str]) -> None:
-    """Settings, data, placeholder, run. Every error is raised: Kaggle calls a run complete that swallows one."""
+    """Read settings and data, and run. Every error is raised: Kaggle calls a run that swallows one complete."""
     start_log()
     log.info("sources %s; %s", globals().get("SOURCE_HASH", "not bundled"), list_versions())
     config = read_config(environ)
-    data = find_competition(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
+    data = find_mounted(Path(environ.get("NUCLEI_INPUT", "/kaggle/input")))
     stage = read_stage(environ, data)
     working = Path(environ.get("NUCLEI_WORKING", "/kaggle/working"))
     report_gpus()
@@ -73,13 +74,13 @@ def run_kernel(environ: Mapping[str, str]) -> None:
 
 
 def start_log() -> None:
-    """One line a record on stdout, flushed as it comes, whatever the libraries set up before."""
-    form = {"format": "%(asctime)s %(message)s", "datefmt": "%H:%M:%S"}
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, force=True, **form)
+    """Log to stdout, a line a record, flushed as it comes, whatever the libraries set up before."""
+    form, clock = "%(asctime)s %(message)s", "%H:%M:%S"
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format=form, datefmt=clock, force=True)
 
 
 def list_versions() -> str:
-    """The versions of what computes, in one line."""
+    """List the versions of what computes, in one line."""
     backend = keras.backend.backend()
     modules = (sys.modules[backend], keras, np, scipy, skimage, cv2)
     return f"python {sys.version.split()[0]}, " + ", ".join(f"{m.__name__} {m.__version__}" for m in modules)
@@ -95,11 +96,11 @@ def report_gpus() -> None:
 
 
 def read_config(environ: Mapping[str, str]) -> Config:
-    """The Config that NUCLEI_PRESET, _MINUTES, _STEPS and _SEED describe; BadInput names the variable that is wrong."""
+    """Make the Config that NUCLEI_PRESET, _MINUTES, _STEPS and _SEED describe; BadInput names a wrong variable."""
     preset = environ.get("NUCLEI_PRESET", "kaggle")
     if preset not in PRESETS:
         raise BadInput(f"NUCLEI_PRESET={preset} is not a preset: choose one of {', '.join(PRESETS)}")
-    changes = {}
+    changes: dict[str, Any] = {}
     for name, kind in (("minutes", float), ("steps", int), ("seed", int)):
         variable = f"NUCLEI_{name.upper()}"
         if variable in environ:
@@ -115,18 +116,18 @@ def read_config(environ: Mapping[str, str]) -> Config:
 
 
 def read_stage(environ: Mapping[str, str], data: Path) -> int:
-    """NUCLEI_STAGE, or else the last stage whose test images are in `data`."""
+    """Take NUCLEI_STAGE, or else the last stage whose test images are in `data`."""
     stage = environ.get("NUCLEI_STAGE", str(last_stage(data)))
     if stage not in map(str, TEST_NAMES):
         raise BadInput(f"NUCLEI_STAGE={stage} is not a stage: choose 1 or 2")
     return int(stage)
 
 
-def find_competition(mounted: Path) -> Path:
-    """The folder under `mounted` with the competition's files, which Kaggle has mounted in two places so far.
+def find_mounted(mounted: Path) -> Path:
+    """Find the folder under `mounted` with the competition's files, which Kaggle has mounted in two places so far.
 
     Raises:
-        BadInput: none has them; what there is stands in the log.
+        BadInput: there is none; the log lists what is there.
     """
     places = [mounted / COMPETITION, mounted / "competitions" / COMPETITION]
     for folder in [*places, mounted, *sorted(path for path in mounted.rglob("*") if path.is_dir())]:

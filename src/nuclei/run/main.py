@@ -28,7 +28,7 @@ def run_competition(
 ) -> Segmenter:
     """Train, predict the test images and write into `folder` on the way -> the Segmenter.
 
-    submission.csv is there as soon as the first check is, is replaced by better ones, and is whole at any moment.
+    Each check on the way leaves a submission.csv, which a better one replaces; it is whole at any moment.
 
     Args:
         train, tuning: images with labels, see `train_segmenter`.
@@ -51,10 +51,9 @@ def run_competition(
     with watch.stage("predict", len(test.ids)):
         late = _predict_test(predictions, segmenter, folder, keeper)
     if late:
-        minutes = config.tta_minutes
-        log.warning("the prediction's %g minutes are spent: %d images keep what was found earlier", minutes, late)
+        log.warning("time budget spent (tta_minutes %g): %d images keep earlier rows", config.tta_minutes, late)
     for image_id, why in test.unreadable.items():
-        log.warning("%s was left empty: %s", image_id, why)
+        log.warning("%s gets an empty row: %s", image_id, why)
     nuclei = sum(len(confidences) for _, confidences in predictions.found.values())
     log.info("%s: %d nuclei in %d images", SUBMISSION_FILE, nuclei, len(predictions.found))
     return segmenter
@@ -98,7 +97,7 @@ def train_segmenter(
 
 
 def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Stage 2 as competitors had it -> (the training images with half of those that were opened, the other half).
+    """Join stage 2's images as competitors had them -> (training images with half of the opened ones, the other half).
 
     The other half is to choose thresholds on, since it is the test's hand that drew its masks.
     """
@@ -117,7 +116,7 @@ def _choose_thresholds(tuning, segmenter, keeper):
 
 
 def _predict_test(predictions, segmenter, folder, keeper):
-    """The last prediction, which resumes where it was cut off -> how many images the time did not reach."""
+    """Predict every test image, or resume -> how many images the time did not reach."""
     found, _ = keeper.load("prediction") or ({}, {})
     if found:
         log.info("resuming after %d predicted images", len(found))

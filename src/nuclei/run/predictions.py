@@ -16,9 +16,7 @@ from nuclei.training_data.images import ImageSet
 
 
 class Predictions:
-    """What is found in every test image: nothing at first.
-
-    `found` is {image id: (rows, the confidence of each nucleus in them)}.
+    """What is found in every test image, nothing at first: {image id: (rows, the confidence of each nucleus)}.
 
     Args:
         test: an ImageSet; its unreadable images keep their empty rows.
@@ -53,7 +51,7 @@ class Predictions:
                 failed += 1
                 if failed == len(self.images):  # every image failed: the cause is elsewhere (network, memory)
                     raise
-                log.warning("%s keeps what was found in it earlier, if anything: %r", image_id, error)
+                log.warning("%s could not be predicted and keeps its earlier rows: %r", image_id, error)
             else:
                 if keep:
                     keep(image_id)
@@ -62,7 +60,7 @@ class Predictions:
         return done
 
     def take(self, found: dict) -> None:
-        """Take over what was found in images that need no prediction any more."""
+        """Take what an earlier run found; those images need no prediction any more."""
         self.found |= found
         self.order = [image_id for image_id in self.order if image_id not in found]
 

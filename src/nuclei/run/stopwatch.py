@@ -18,6 +18,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str, images: int = 0) -> Iterator[None]:
+        """Take the time of what runs in this context."""
         start = time.monotonic()
         yield
         self.stages[name] = (time.monotonic() - start, images, peak_memory())

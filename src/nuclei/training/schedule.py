@@ -23,7 +23,7 @@ class TrainingState:
 
 
 def learning_rate(done: float, peak: float, warmup: float) -> float:
-    """The rate at `done` (0..1) of the schedule: linear up to `peak` in its first `warmup`, then cosine to 0."""
+    """Compute the rate at `done` (0..1) of the schedule: linear to `peak` in the first `warmup`, then cosine to 0."""
     if done < warmup:
         return peak * (done + 1e-3) / (warmup + 1e-3)
     return peak * 0.5 * (1 + np.cos(np.pi * min((done - warmup) / (1 - warmup), 1.0)))

@@ -35,17 +35,16 @@ class Keeper:
     """What a run resumes from: nothing on Kaggle, where a dead session loses its files; at home, checkpoints."""
 
     def load(self, part: str) -> tuple[dict, dict] | None:
-        """What was last saved of a part of the run, as (state, arrays); None where there is nothing."""
+        """Return what was last saved of a part of the run as (state, arrays); None where there is nothing."""
 
     def save(self, part: str, state: dict, arrays: dict[str, list] | None = None) -> None:
         """Keep the state, a dict that JSON holds, and the arrays of a part of the run."""
 
 
 def new_model(config: Config) -> keras.Model:
-    """The network that a config describes, with fresh weights: three outputs, see targets."""
-    return build_model(
-        config.model_name, config.model_width, config.model_depth, config.model_stem, config.model_outputs
-    )
+    """Build the network that a config describes, with fresh weights."""
+    c = config
+    return build_model(c.model_name, c.model_width, c.model_depth, c.model_stem, c.model_outputs)
 
 
 def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.Model:
@@ -66,7 +65,7 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 
 
 def make_crops(config: Config, train: ImageSet) -> Crops:
-    """The random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
+    """Make the random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
     c = config
 
     def make_y(labels):
@@ -158,7 +157,7 @@ class _Training:
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def remember(self):
-        """The variables as they are become the last good state, and the keeper's."""
+        """Make the variables, as they are, the last good state, and the keeper's."""
         groups = self._variables().items()
         self.last_good = {name: [keras.ops.convert_to_numpy(one) for one in group] for name, group in groups}
         self.keeper.save("training", vars(self.state), self.last_good)
@@ -173,7 +172,7 @@ class _Training:
                 variable.assign(value)
 
     def learn(self, x, y, rate):
-        """One step of training -> its loss. A batch that is too large for the memory is cut in parts from then on."""
+        """Take one step of training -> its loss. A batch too large for the memory is cut into parts from then on."""
         while True:
             self.model.optimizer.learning_rate = rate
             try:
@@ -204,11 +203,11 @@ class _Training:
         self._restore()
 
     def _can_cut(self):
-        """Whether half of what is computed at once still has a crop for each copy of the network."""
+        """Tell whether half of what is computed at once still has a crop for each copy of the network."""
         return self.config.train_batch % (2 * self.state.parts * count_copies(self.model)) == 0
 
     def _cut_batches(self):
-        """Half as many crops at once, from the last good state on."""
+        """Compute half as many crops at once, from the last good state on."""
         self.state.parts *= 2
         crops = self.config.train_batch // self.state.parts
         if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
@@ -223,6 +222,6 @@ class _Training:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of any backend says that the device's memory is full."""
+    """Tell whether an exception of any backend says that the device's memory is full."""
     text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
     return "resourceexhausted" in text or "outofmemory" in text

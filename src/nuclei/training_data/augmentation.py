@@ -14,7 +14,7 @@ ANISOTROPY = 0.25  # octaves between the two axes, both ways
 def augment(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One random crop: uint8 (H, W, 3), int32 (H, W) -> uint8 (crop, crop, 3), int32 (crop, crop).
+    """Take one random crop: uint8 (H, W, 3), int32 (H, W) -> uint8 (crop, crop, 3), int32 (crop, crop).
 
     Args:
         rng: numpy Generator; the same state gives the same crop.
@@ -27,7 +27,7 @@ def augment(
 def warp(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Geometry alone: position, rotation, flip, anisotropy and elastic bending in one resampling of each array.
+    """Change geometry alone: position, rotation, flip, anisotropy and elastic bending in one resampling of each array.
 
     Beyond its frame the image is mirrored. Ids are dealt anew, 1..n: what the crop's frame cuts in two, or the mirror
     shows twice, are two nuclei.
@@ -64,14 +64,14 @@ def _source_grid(shape, rng, crop, zoom):
 
 
 def _source_span(places, length):
-    """What the grid looks at along one axis, as a slice, with a margin for blur: filtering more would cost time."""
+    """Find what the grid reads along one axis, a slice, with a margin for blur: filtering more would cost time."""
     first, last = int(places.min()) - 8, int(places.max()) + 8
     # One pixel at least, even where bending has pushed a small crop off the image.
     return slice(min(max(first, 0), length - 1), max(min(last, length), 1))
 
 
 def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
+    """Change light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
     if rng.random() < 0.15:  # grey: stained tissue seen without its hue
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < 0.15:
@@ -106,6 +106,6 @@ def _tone_curve(rng):
 
 
 def _add_noise(image, rng):
-    """Sensor noise, one field for all channels, as a grey image has it."""
+    """Add sensor noise, one field for all channels, as a grey image has it."""
     field = rng.standard_normal(image.shape[:2], np.float32) * rng.uniform(2, 14)
     return np.clip(image + field[..., None], 0, 255).astype(np.uint8)

@@ -49,7 +49,7 @@ class Crops:
         self.zooms = [zoom_for(float(diameter or typical)) for diameter in diameters]
 
     def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), as `make_y` gives it.
+        """Make batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), of `make_y`.
 
         An image that no crop can be made from is left out, with a warning, and another takes its place.
 
@@ -66,7 +66,7 @@ class Crops:
         return x / np.float32(255), y
 
     def _make_crop(self, i, rng):
-        """A crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
+        """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
             image, labels = augment(self.images[i], self.labels[i], rng, self.crop, zoom)
@@ -84,7 +84,7 @@ class Crops:
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
     def stream(self, start: int = 0, ahead: int = 4, workers: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
+        """Yield batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
 
         Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
         """
@@ -103,7 +103,7 @@ class Crops:
 
 
 def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
-    """The chance of each image to be drawn, float64 (N,), summing to 1.
+    """Compute the chance of each image to be drawn, float64 (N,), summing to 1.
 
     A kind with n images is drawn n^(1 - balance) as often as one with a single image: 0 draws images alike, 1 draws
     kinds alike.

@@ -28,7 +28,7 @@ class ImageSet:
         return ImageSet(*(getattr(self, name) + getattr(other, name) for name in fields))
 
     def subset(self, indices: Iterable[int]) -> "ImageSet":
-        """The images at `indices` alone; what was unreadable is left behind."""
+        """Take the images at `indices` alone; what was unreadable is left behind."""
         pick = [int(index) for index in indices]
         return ImageSet(
             [self.ids[i] for i in pick],

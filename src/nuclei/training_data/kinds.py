@@ -19,7 +19,7 @@ ZOOM_RANGE = (0.25, 3.0)  # least and greatest zoom of an image before the netwo
 
 
 def standardise(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB -> uint8 RGB as the network sees it: bright nuclei on a black background.
+    """Turn uint8 RGB into uint8 RGB as the network sees it: bright nuclei on a black background.
 
     A light image (median over 127) is inverted; then each channel loses its background (2nd percentile) and all three
     are stretched by one factor, so that the 99.8th percentile of the whole is white and hues survive. The factor is
@@ -29,7 +29,7 @@ def standardise(image: np.ndarray) -> np.ndarray:
 
 
 def standard_lut(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
+    """Compute uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
     sparse, levels = _sparse(image), np.arange(256)
     if np.median(sparse) > 127:
         sparse, levels = 255 - sparse, 255 - levels
@@ -40,13 +40,13 @@ def standard_lut(image: np.ndarray) -> np.ndarray:
 
 
 def _sparse(image):
-    """Every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
+    """Take every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
     step = max(1, min(image.shape[:2]) // 128)
     return image[::step, ::step]
 
 
 def image_kind(image: np.ndarray) -> str:
-    """uint8 RGB -> its kind, one of KINDS, from the picture alone.
+    """Tell the kind of an image, uint8 RGB -> one of KINDS, from the picture alone.
 
     Colour (mean spread of the channels over 4 levels) separates the stains, and among them the glass does: the median
     colour of the lighter half, in CIE Lab, is lilac (b* under -12), yellow-brown (b* over 8) or neither. Among grey
@@ -64,7 +64,7 @@ def image_kind(image: np.ndarray) -> str:
 
 
 def nucleus_width(image: np.ndarray) -> float:
-    """The typical width of what is bright in a dark image, in px: twice the inscribed radius of Otsu's components,
+    """Measure the typical width of what is bright in a dark image, px: twice the inscribed radius of Otsu's components,
     the median weighted by area (specks are many and weigh nothing; clumps keep the width of their parts)."""
     grey = cv2.GaussianBlur(standardise(image)[..., 0], (0, 0), 1.5)
     _, bright = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -80,7 +80,7 @@ def nucleus_width(image: np.ndarray) -> float:
 
 
 def nucleus_diameter(labels: np.ndarray) -> float:
-    """The typical diameter of the nuclei in labels, in px: that of a disc of equal area, the median weighted by area;
+    """Measure the typical diameter of nuclei in labels, px: that of a disc of equal area, the median weighted by area;
     0.0 where there are none."""
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 0]
@@ -89,7 +89,7 @@ def nucleus_diameter(labels: np.ndarray) -> float:
 
 
 def network_zoom(diameter: float, target: float, share: float) -> float:
-    """The zoom at which the network sees an image whose typical nucleus is `diameter` px wide: float in ZOOM_RANGE.
+    """Choose the zoom at which the network sees an image whose typical nucleus is `diameter` px wide, in ZOOM_RANGE.
 
     It goes `share` (0..1) of the way, in octaves, to where that nucleus would be `target` px wide. Zoomed all the way,
     large nuclei lose the detail of their outlines, and small ones cost time; not at all, the network would have to know

@@ -9,7 +9,7 @@ INTERIOR, BORDER, CORE = range(3)
 
 
 def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
-    """labels int32 (H, W) -> targets float32 (H, W, 3) of zeros and ones: interior, border, core.
+    """Turn labels int32 (H, W) into targets float32 (H, W, 3) of zeros and ones: interior, border, core.
 
     - interior: every pixel of a nucleus.
     - border: pixels that two nuclei come close to, and so only where nuclei touch; its thickness goes with the size
@@ -28,8 +28,10 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:
-    """labels (H, W) -> float32 (H, W), px from the edge of each pixel's own nucleus, 0 outside. The frame is
-    not an edge: a nucleus that it cuts continues beyond it."""
+    """Measure how deep each pixel is in its own nucleus: labels (H, W) -> float32 (H, W), px from its edge, 0 outside.
+
+    The frame is not an edge: a nucleus that it cuts continues beyond it.
+    """
     ids = labels.astype(np.float32)  # OpenCV's filters refuse int32
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     # At the frame OpenCV's default border never wins, neither in dilation nor in erosion.
@@ -42,7 +44,7 @@ def inner_distance(labels: np.ndarray) -> np.ndarray:
 
 
 def _border_mask(labels):
-    """bool (H, W): within a window as wide as a fifth of the typical nucleus, two different nuclei are seen."""
+    """Mark the pixels, bool (H, W), that see two nuclei in a window as wide as a fifth of the typical one."""
     areas = np.bincount(labels.ravel())[1:]
     if np.count_nonzero(areas) < 2:
         return np.zeros(labels.shape, bool)
@@ -56,7 +58,7 @@ def _border_mask(labels):
 
 
 def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float = 3.0) -> np.ndarray:
-    """The U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
+    """Compute the U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
 
     w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
     nearest nucleus (Ronneberger et al. 2015, section 3, equation 2; there border = 10 and sigma = 5 px). The class
@@ -78,7 +80,7 @@ def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float =
 
 
 def _two_nearest(labels, reach):
-    """Two float32 (H, W): px to the nearest and to the second nearest nucleus, inf where it is `reach` or more away."""
+    """Measure px to the nearest and the second nearest nucleus -> two float32 (H, W), inf from `reach` on."""
     nearest = np.full(labels.shape, np.inf, np.float32)
     second = nearest.copy()
     for index, box in enumerate(ndi.find_objects(labels), start=1):

@@ -1,4 +1,4 @@
-"""Advice: what to do next, from what is in the folder."""
+"""Advice: what to do next, judged by what is in the working folder."""
 
 import os
 import shlex
@@ -8,36 +8,35 @@ from pathlib import Path
 
 from nuclei.competition.data import TRAIN, holds_set
 from nuclei.settings.files import SUBMISSION_FILE, WEIGHTS_FILE
+from nuclei_kit.command.options import DATA_FOLDER, RUN_FOLDER, SAMPLE_FOLDER
 from nuclei_kit.files.folders import REPORT_FILE
 from nuclei_kit.kaggle.kernel import ROOT, SCRIPT
 
-SAMPLE, DOWNLOADED, RUN = Path("build/sample"), Path("dsb2018"), Path("submission")  # where the commands put them
+Steps = list[tuple[str, str]]  # (command, what it does)
 
 
-def next_steps(root=ROOT):
-    """What stands in the working folder -> (a sentence, [(command, what it does)]).
+def next_steps(root: Path = ROOT) -> tuple[str, Steps]:
+    """Say what is in the working folder, and what to do next -> (a sentence, steps).
 
     Args:
-        root: the clone whose kernel is looked at.
+        root: the clone whose kernel is checked.
     """
     data = find_competition()
     if data is None:
-        sentence, steps = (
-            "There is no competition here yet.",
-            [
-                (f"nuclei download {DOWNLOADED}", "get Kaggle's files"),
-                (f"nuclei sample {SAMPLE}", "or draw a small sample"),
-            ],
-        )
-    elif (RUN / SUBMISSION_FILE).is_file():
-        report = RUN / REPORT_FILE
+        sentence = "There is no competition here yet."
+        steps = [
+            (f"nuclei download {DATA_FOLDER}", "get Kaggle's files"),
+            (f"nuclei sample {SAMPLE_FOLDER}", "or draw a small sample"),
+        ]
+    elif (RUN_FOLDER / SUBMISSION_FILE).is_file():
+        report = RUN_FOLDER / REPORT_FILE
         seen = f", and {report} shows it: open it in a browser" if report.is_file() else ""
-        sentence, steps = f"A submission is in {RUN}{seen}.", _with_submission(data)
-    elif (RUN / WEIGHTS_FILE).is_file():
-        predict = f"nuclei predict --weights {RUN} --data {_quote(data)} --out {RUN}"
-        sentence, steps = f"A trained network is in {RUN}, and no submission yet.", [(predict, "find nuclei")]
+        sentence, steps = f"A submission is in {RUN_FOLDER}{seen}.", _with_submission(data)
+    elif (RUN_FOLDER / WEIGHTS_FILE).is_file():
+        predict = f"nuclei predict --weights {RUN_FOLDER} --data {_quote(data)} --out {RUN_FOLDER}"
+        sentence, steps = f"A trained network is in {RUN_FOLDER}, and no submission yet.", [(predict, "find nuclei")]
     else:
-        preset = "sample" if data == SAMPLE else "cpu"
+        preset = "sample" if data == SAMPLE_FOLDER else "cpu"
         run = f"nuclei run --data {_quote(data)} --preset {preset}"
         sentence, steps = f"The competition is in {data}, and no run yet.", [(run, "train and predict")]
     if is_stale(root):
@@ -46,24 +45,24 @@ def next_steps(root=ROOT):
 
 
 def _with_submission(data):
-    report = (
-        [] if (RUN / REPORT_FILE).is_file() else [(f"nuclei report {RUN} --data {_quote(data)}", "see what it found")]
-    )
-    check = (f"nuclei check {RUN} --data {_quote(data)}", "see whether Kaggle would take it")
-    if data == SAMPLE:
-        solution = f"nuclei score {RUN} --solution {SAMPLE / 'stage1_solution.csv'}"
-        return [*report, check, (solution, "see what it is worth")]
-    return [*report, check, ('nuclei submit -m "first"', "send it to Kaggle")]
+    steps = []
+    if not (RUN_FOLDER / REPORT_FILE).is_file():
+        steps.append((f"nuclei report {RUN_FOLDER} --data {_quote(data)}", "see what it found"))
+    steps.append((f"nuclei check {RUN_FOLDER} --data {_quote(data)}", "see whether Kaggle would accept it"))
+    if data == SAMPLE_FOLDER:
+        solution = SAMPLE_FOLDER / "stage1_solution.csv"
+        return [*steps, (f"nuclei score {RUN_FOLDER} --solution {solution}", "see how well it scores")]
+    return [*steps, ('nuclei submit -m "first"', "send it to Kaggle")]
 
 
-def find_competition():
-    """The folder of a competition's files that the commands would find, or None."""
+def find_competition() -> Path | None:
+    """Find a competition's files, in $NUCLEI_DATA or a default folder -> the folder, or None."""
     named = [Path(os.environ["NUCLEI_DATA"])] if os.environ.get("NUCLEI_DATA") else []
-    return next((path for path in (*named, DOWNLOADED, SAMPLE) if holds_set(path, TRAIN)), None)
+    return next((path for path in (*named, DATA_FOLDER, SAMPLE_FOLDER) if holds_set(path, TRAIN)), None)
 
 
-def is_stale(root):
-    """Whether a clone's kernel is not what its sources make."""
+def is_stale(root: Path) -> bool:
+    """Tell whether a clone's kernel differs from what its sources make."""
     builder = root / "build_kernel.py"
     if not builder.is_file():
         return False

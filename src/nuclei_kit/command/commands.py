@@ -1,4 +1,4 @@
-"""Commands: what each `nuclei COMMAND` does and says; takes the parsed arguments, returns an exit status or None.
+"""Commands: what each `nuclei COMMAND` takes, does and says.
 
 A command's modules are imported inside its function: those that need no Keras start in a fraction of a second.
 """
@@ -6,12 +6,17 @@ A command's modules are imported inside its function: those that need no Keras s
 import os
 import shlex
 import textwrap
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
 from nuclei.settings.config import PRESETS, BadInput, Config
-from nuclei.settings.files import SUBMISSION_FILE
-from nuclei_kit.command.terminal import BOLD, GREEN, RED, YELLOW, paint, plain, start_keras
+from nuclei.settings.files import CONFIG_FILE, SUBMISSION_FILE
+from nuclei_kit.command import options
+from nuclei_kit.command.keras_start import start_keras
+from nuclei_kit.command.options import command, either, natural, option, out_folder
+from nuclei_kit.command.terminal import BOLD, GREEN, RED, YELLOW, escape_control, paint
+from nuclei_kit.experiments.folds import FOLDS, TUNING_SHARE
 from nuclei_kit.files.folders import in_use, unfinished
 
 UPLOAD_PAGE = "https://www.kaggle.com/c/data-science-bowl-2018/submit"
@@ -19,8 +24,14 @@ UPLOAD_PAGE = "https://www.kaggle.com/c/data-science-bowl-2018/submit"
 # ---- train and predict -------------------------------------------------------------------------
 
 
-def run(args):
-    config, data = make_config(args), find_data(args)
+@command(
+    "train, predict the test images and write submission.csv",
+    "nuclei run --data dsb2018 --preset cpu --minutes 25",
+    options.TRAINING,
+    options.STAGE,
+)
+def run(args: Namespace) -> None:
+    config, data = make_config(args, args.fold), find_data(args)
     start_keras()
     from nuclei_kit.experiments.home_run import run_at_home
 
@@ -30,22 +41,45 @@ def run(args):
     report_on(args.out, data, args.stage)
 
 
-def train(args):
-    config, data = make_config(args), find_data(args)
+@command(
+    "train a network and leave its weights in a folder",
+    "nuclei train --data dsb2018 --preset cpu --minutes 25 --out runs/first",
+    options.TRAINING,
+    option(
+        "--from",
+        metavar="RUN",
+        type=Path,
+        dest="start",
+        help="begin with the weights of this run (the kit's own: src/nuclei/weights), at a quarter of the rate",
+    ),
+)
+def train(args: Namespace) -> None:
+    config, data = make_config(args, args.fold), find_data(args)
     start_keras()
     from nuclei_kit.experiments.home_run import train_at_home
     from nuclei_kit.files.runs import fine_tuning
 
-    start = None
+    weights = None
     if args.start:
-        config, start = fine_tuning(config, args.start)
+        config, weights = fine_tuning(config, args.start)
     with in_use(args.out), unfinished(args.out) as folder:
-        train_at_home(config, data, folder, start)
+        train_at_home(config, data, folder, weights)
     out = quote(args.out)
     print(f"\nThe run is in {args.out}. Next:\n  nuclei predict --weights {out} --data {quote(data)} --out {out}")
 
 
-def predict(args):
+@command(
+    "find nuclei with a trained network, in a competition or in your own images",
+    "nuclei predict --weights submission --out found one.png two.tif",
+    options.MEMBERS,
+    options.DATA,
+    options.STAGE,
+    option("images", metavar="IMAGE", nargs="*", type=Path, help="PNG or TIFF files, instead of --data"),
+    option("--out", metavar="DIR", type=Path, required=True, help="folder for what is found"),
+)
+def predict(args: Namespace) -> None:
+    args.weights, images = split_members(args.weights)
+    args.images = images + args.images
     if args.images and args.data:
         raise BadInput("give either image files or --data with a competition, not both")
     data = None if args.images else find_data(args)
@@ -53,13 +87,24 @@ def predict(args):
         start_keras()
         from nuclei_kit.own_images.prediction import predict_competition, predict_files
 
-        if args.images:
-            predict_files(args.weights, args.images, args.out)
-        else:
+        if data:
             print_next(predict_competition(args.weights, data, args.stage, args.out), data, args.stage)
+        else:
+            predict_files(args.weights, args.images, args.out)
 
 
-def picture(args):
+@command(
+    "draw truth and prediction side by side, an image of each kind",
+    "nuclei picture --weights submission --data dsb2018 --out docs/examples.png",
+    options.WEIGHTS,
+    options.DATA,
+    either(
+        option("--fold", metavar="K", type=natural, help="fold to show (default: the one held out)"),
+        option("--worst", metavar="N", type=natural, help="the N held-out images of the lowest score instead"),
+    ),
+    option("--out", metavar="FILE", type=Path, required=True, help="the picture, .png or .webp"),
+)
+def picture(args: Namespace) -> None:
     data = find_data(args)
     start_keras()
     from nuclei_kit.report.gallery import draw_gallery, draw_worst
@@ -74,13 +119,30 @@ def picture(args):
 
 # ---- experiments -------------------------------------------------------------------------------
 
+RECIPES_OUT = out_folder(Path("build/cv"), "folder that holds the recipes' runs")
+EXPERIMENTS = Path("build/experiments.csv")
+TABLE = f"the table (default {EXPERIMENTS}; the committed one is docs/experiments.csv)"
+SETTINGS = "settings of src/nuclei/settings/config.py that differ from the preset's"
 
-def cv(args):
+
+@command(
+    "train a recipe on several folds and score it, a row in the table",
+    "nuclei cv wide --data dsb2018 --folds 6 7 --steps 600 --set model_width=48",
+    option("recipe", metavar="RECIPE", help="a name for it"),
+    option("--folds", metavar="K", type=natural, nargs="+", required=True, help="folds to hold out"),
+    option("--set", metavar="NAME=VALUE", nargs="+", default=[], help=SETTINGS),
+    option("--table", metavar="CSV", type=Path, default=EXPERIMENTS, help=TABLE),
+    RECIPES_OUT,
+    options.DATA,
+    options.preset("cpu"),
+    options.BUDGET,
+)
+def cv(args: Namespace) -> None:
     data = find_data(args)
     start_keras()
     from nuclei_kit.experiments.experiments import append_row, change_settings, cross_validate
 
-    config = change_settings(make_config(args), args.set)
+    config = change_settings(make_config(args, fold=0), args.set)  # with a fold: some presets hold nothing out
     folder = args.out / args.recipe
     with in_use(folder):
         cross_validate(config, data, args.folds, folder)
@@ -89,7 +151,14 @@ def cv(args):
     print(f"\n{args.table} has this row. Next, another recipe on the same folds:\n  nuclei compare OTHER {args.recipe}")
 
 
-def compare(args):
+@command(
+    "say how much better one recipe is than another, on the same folds",
+    "nuclei compare wide base",
+    option("recipe", metavar="RECIPE", help="a recipe that nuclei cv trained"),
+    option("other", metavar="OTHER", help="another one"),
+    RECIPES_OUT,
+)
+def compare(args: Namespace) -> None:
     start_keras()
     from nuclei_kit.experiments.experiments import compare_recipes
 
@@ -100,7 +169,13 @@ def compare(args):
 # ---- without Keras -----------------------------------------------------------------------------
 
 
-def sample(args):
+@command(
+    "draw a small competition of synthetic nuclei",
+    "nuclei sample build/sample --seed 1",
+    option("folder", metavar="DIR", type=Path, help="folder to draw it into"),
+    option("--seed", metavar="S", type=natural, default=0, help="another seed, other images (default 0)"),
+)
+def sample(args: Namespace) -> None:
     from nuclei_kit.sample.sample import draw_sample
 
     draw_sample(args.folder, args.seed)
@@ -108,21 +183,33 @@ def sample(args):
     print(f"  nuclei run --data {quote(args.folder)} --preset sample")
 
 
-def info(args):
+@command(
+    "show what is in a competition's folder",
+    "nuclei info dsb2018",
+    option("folder", metavar="DIR", type=Path, help="folder with Kaggle's files"),
+)
+def info(args: Namespace) -> None:
     from nuclei_kit.files.cache import default_cache
     from nuclei_kit.sample.info import facts_table, find_sets, gather_facts
 
     errors = []
     for path in find_sets(args.folder):
         try:
-            print(plain(facts_table(gather_facts(path, default_cache()))), end="\n\n")
-        except BadInput as error:  # the other sets are still worth a look
+            print(escape_control(facts_table(gather_facts(path, default_cache()))), end="\n\n")
+        except BadInput as error:  # the other sets are still worth showing
             errors.append(error)
     if errors:
         raise errors[0]
 
 
-def check(args):
+@command(
+    "check a submission against the competition's rules",
+    "nuclei check submission --data dsb2018",
+    options.SUBMISSION,
+    options.CHECKED,
+    options.STAGE,
+)
+def check(args: Namespace) -> None:
     from nuclei_kit.experiments.scoring import check_file
 
     path = find_submission(args.submission)
@@ -132,7 +219,13 @@ def check(args):
         print("Without --data the image ids and the borders of the images went unchecked.")
 
 
-def score(args):
+@command(
+    "score a submission by the competition's metric",
+    "nuclei score submission --solution build/sample/stage1_solution.csv",
+    options.SUBMISSION,
+    option("--solution", metavar="CSV", type=Path, required=True, help="the solution, plain or zipped"),
+)
+def score(args: Namespace) -> None:
     from nuclei_kit.experiments.scoring import score_submission, threshold_table
 
     path = find_submission(args.submission)
@@ -141,7 +234,16 @@ def score(args):
     print(threshold_table(score_submission(path, args.solution)))
 
 
-def report(args):
+@command(
+    "write a page with a run's scores, training and images",
+    "nuclei report submission --data dsb2018",
+    options.RUN,
+    options.DATA,
+    options.STAGE,
+    option("--solution", metavar="CSV", type=Path, help="the true nuclei of the test images (default: the data's)"),
+    option("--against", metavar="RUN2", type=Path, help="another run, to compare with image by image"),
+)
+def report(args: Namespace) -> None:
     from nuclei_kit.experiments.scoring import find_solution
     from nuclei_kit.report.report import write_report
 
@@ -153,7 +255,15 @@ def report(args):
         print("Without --data it has no images.")
 
 
-def export(args):
+@command(
+    "write what a run found as label TIFFs, GeoJSON for QuPath and COCO JSON, its training for TensorBoard",
+    "nuclei export submission --data dsb2018 --out found",
+    options.RUN,
+    options.DATA,
+    options.STAGE,
+    option("--out", metavar="DIR", type=Path, required=True, help="folder for the files"),
+)
+def export(args: Namespace) -> None:
     from nuclei_kit.own_images.export import export_run
 
     count = export_run(args.run, find_data(args), args.out, args.stage)
@@ -162,18 +272,8 @@ def export(args):
         print(f"Its training: tensorboard --logdir {quote(args.out / 'tensorboard')}")
 
 
-def start(args):
-    """What `nuclei` alone shows."""
-    from nuclei_kit.command.advice import next_steps
-
-    sentence, steps = next_steps()
-    print(textwrap.fill(f"{sentence} Next:", 80, break_long_words=False, break_on_hyphens=False), end="\n\n")
-    for command, what in steps:
-        print(f"  {paint(command, BOLD)}\n      {what}")
-    print("\nnuclei --help lists the commands; nuclei doctor looks at this machine.")
-
-
-def doctor(args):
+@command("check this machine for what a run needs, and say what mends it (exit status 1 then)", "nuclei doctor")
+def doctor(args: Namespace) -> int:
     from nuclei_kit.command.doctor import examine
 
     lacking = False
@@ -189,115 +289,89 @@ def doctor(args):
     return 1 if lacking else 0
 
 
-# ---- the kernel, here and on Kaggle ------------------------------------------------------------
+def start(args: Namespace) -> None:
+    """Show what is in the working folder, and what to do next: `nuclei` alone."""
+    from nuclei_kit.command.advice import next_steps
+
+    sentence, steps = next_steps()
+    print(textwrap.fill(f"{sentence} Next:", 80, break_long_words=False, break_on_hyphens=False), end="\n\n")
+    for typed, what in steps:
+        print(f"  {paint(typed, BOLD)}\n      {what}")
+    print("\nnuclei --help lists the commands; nuclei doctor checks this machine.")
 
 
-def kernel_run(args):
-    from nuclei.competition.data import last_stage
-    from nuclei_kit.kaggle.kernel import build_kernel
-    from nuclei_kit.kaggle.twin import run_twin
+@command(
+    "choose a finished run's thresholds anew, on images with truth, and say what they gain",
+    "nuclei tune submission --data dsb2018",
+    options.RUN,
+    options.DATA,
+    option("--solution", metavar="CSV", type=Path, help="the truth of stage1_test's images (default: the data's)"),
+)
+def tune(args: Namespace) -> None:
+    data = find_data(args)
+    start_keras()
+    from nuclei_kit.experiments.tune import gain_table, tune_run
 
-    make_config(args)  # refuses at once what the kernel would refuse
-    data, names = find_data(args), ("preset", "minutes", "steps", "seed", "stage")
-    settings = {name.upper(): getattr(args, name) for name in names if getattr(args, name) is not None}
-    path = run_twin(build_kernel(), data, args.out, settings, args.limit, args.layout, args.python)
-    stage = args.stage or last_stage(data)
-    print_next(path, data, stage)
-    report_on(args.out, data, stage)
-
-
-def push(args):
-    push_here(args)
-
-
-def watch(args):
-    from nuclei_kit.kaggle.remote import find_push, watch_run
-
-    return 0 if watch_run(find_push(args.owner, args.slug), args.every) else 1
+    with in_use(args.run):
+        gain = tune_run(args.run, data, args.solution)
+    print(gain_table(gain))
+    if gain.after.mean() > gain.before.mean():
+        print(f"{args.run} has the new thresholds. Each score above is by thresholds that other images chose.")
+    else:
+        print(f"Nothing is gained: {args.run} keeps its thresholds.")
 
 
-def fetch(args):
-    from nuclei_kit.kaggle.remote import check_ended, fetch_output, find_push
-
-    shapes, pushed = find_shapes(args), find_push(args.owner, args.slug)
-    check_ended(pushed)
-    print(f"{fetch_output(pushed, args.out, shapes)} is what {pushed} left.")
-
-
-def submit(args):
-    from nuclei_kit.kaggle.competition import submit_file
-
-    print(submit_file(find_submission(args.submission), args.message))
-
-
-def ship(args):
-    from nuclei_kit.kaggle.competition import submit_file
-    from nuclei_kit.kaggle.remote import fetch_output, watch_run
-
-    shapes, pushed = find_shapes(args), push_here(args)
-    if not watch_run(pushed, args.every):
-        return 1
-    path = fetch_output(pushed, args.out, shapes)
-    print(f"{path} is what {pushed} left.", flush=True)
-    print(submit_file(path, args.message))
-
-
-def push_here(args):
-    from nuclei_kit.kaggle.remote import KERNEL, push_kernel
-
-    pushed = push_kernel(args.kernel or KERNEL, args.owner, args.slug)
-    print(f"Kaggle runs {pushed}: {pushed.url}", flush=True)
-    return pushed
-
-
-def download(args):
-    from nuclei_kit.kaggle.competition import download_data
-
-    came, there = download_data(args.folder)
-    print(f"{args.folder} is complete: {len(came)} files came, {len(there)} were there.")
-
+# In the order in which --help lists them.
+COMMANDS = (run, train, tune, predict, score, report, check, info, picture, sample, export, doctor, cv, compare)
 
 # ---- what the commands share -------------------------------------------------------------------
 
 
-def make_config(args):
-    """The preset with what the options change: --fold makes a preset hold images out that does not by itself."""
-    config = PRESETS[args.preset]
-    changes = {"train_seed": args.seed}
+def make_config(args: Namespace, fold: int | None = None) -> Config:
+    """Change the preset as the options say; a fold makes a preset hold images out that does not by itself."""
+    config = replace(PRESETS[args.preset], train_seed=args.seed)
     if args.minutes is not None:
-        changes |= {"train_minutes": args.minutes}
+        config = replace(config, train_minutes=args.minutes)
     if args.steps is not None:
-        changes |= {"train_steps": args.steps, "train_minutes": 0.0}
-    if args.fold is not None:
-        changes |= {"data_fold": args.fold, "data_folds": config.data_folds or Config.data_folds}
-    return replace(config, **changes)
+        config = replace(config, train_steps=args.steps, train_minutes=0.0)
+    if fold is not None:
+        config = replace(config, data_fold=fold, data_folds=config.data_folds or FOLDS, data_tuning=TUNING_SHARE)
+    return config
 
 
-def find_data(args):
-    """The competition's folder: --data, else $NUCLEI_DATA."""
+def split_members(values: list[Path] | None) -> tuple[list[Path] | None, list[Path]]:
+    """Tell runs from images that follow them on the command line: the first is a run, and what looks like one."""
+    if not values:
+        return values, []
+    rest = [path for path in values[1:] if not ((path / CONFIG_FILE).is_file() or path.name.endswith(".weights.h5"))]
+    return [path for path in values if path not in rest], rest
+
+
+def find_data(args: Namespace) -> Path:
+    """Find the competition's folder: --data, else $NUCLEI_DATA."""
     data = args.data or os.environ.get("NUCLEI_DATA")
     if not data:
         raise BadInput("name the competition's folder with --data DIR, or set NUCLEI_DATA")
     return Path(data)
 
 
-def find_shapes(args):
-    """The shapes of the test images of --data; None without it."""
+def find_shapes(args: Namespace) -> dict[str, tuple[int, int] | None] | None:
+    """Read the shapes of the test images of --data; None without it."""
     from nuclei_kit.experiments.scoring import image_shapes
 
     return image_shapes(args.data, args.stage) if args.data else None
 
 
-def find_submission(path):
-    """The CSV that a file or a run's folder stands for."""
+def find_submission(path: Path) -> Path:
+    """Find the CSV that a file or a run's folder stands for."""
     file = path / SUBMISSION_FILE if path.is_dir() else path
     if not file.is_file():
         raise BadInput(f"{file} is missing: name a submission, or the folder of a run, as nuclei run leaves it")
     return file
 
 
-def report_on(run, data, stage):
-    """Writes the report of a run that has just ended."""
+def report_on(run: Path, data: Path, stage: int) -> None:
+    """Write the report of a run that has just ended."""
     from nuclei_kit.experiments.scoring import find_solution
     from nuclei_kit.report.report import write_report
 
@@ -305,17 +379,19 @@ def report_on(run, data, stage):
     print(f"\nThe report is {path}: open it in a browser.")
 
 
-def print_next(path, data, stage):
+def print_next(path: Path, data: Path, stage: int) -> None:
+    """Say what can be done with a submission."""
     from nuclei_kit.experiments.scoring import find_solution
 
-    option = f" --stage {stage}" if stage != 1 else ""
+    stage_option = f" --stage {stage}" if stage != 1 else ""
     solution = find_solution(data, stage)
     named = quote(solution) if solution else "CSV   (if you have a solution file)"
     print(f"\nThe submission is {path}. Next:")
-    print(f"  nuclei check {quote(path)} --data {quote(data)}{option}")
+    print(f"  nuclei check {quote(path)} --data {quote(data)}{stage_option}")
     print(f"  nuclei score {quote(path)} --solution {named}")
     print(f"  or upload it: {UPLOAD_PAGE}")
 
 
-def quote(path):
-    return plain(shlex.quote(str(path)))
+def quote(path: Path) -> str:
+    """Quote a path for a shell, with control characters escaped for the terminal."""
+    return escape_control(shlex.quote(str(path)))

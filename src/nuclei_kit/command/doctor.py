@@ -1,8 +1,9 @@
-"""Doctor: whether this machine has what the kit needs, and the line that mends what it lacks."""
+"""Doctor: whether this machine has what the kit needs, and the command that mends what it lacks."""
 
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,19 +12,19 @@ from packaging.requirements import Requirement
 
 from nuclei.competition.data import TEST_NAMES, TRAIN, last_stage
 from nuclei.settings.config import BadInput
-from nuclei_kit.command.advice import DOWNLOADED, find_competition
-from nuclei_kit.command.terminal import start_keras
+from nuclei_kit.command.advice import DATA_FOLDER, find_competition
+from nuclei_kit.command.keras_start import start_keras
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, list_ids
 from nuclei_kit.kaggle.client import sign_in
 
 OLDEST_PYTHON = (3, 11)
-ROOM = 2.0  # GB: the decoded images of stage 1 take 0.7, a run's folder 0.2
+MIN_FREE = 2.0  # GB on the disk: the decoded images of stage 1 take 0.7, a run's folder 0.2
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: `mend` is "" where all is well; `needed` tells whether a run needs it."""
+    """What one check found: `mend` is "" where all is well; `needed` tells whether a run needs it."""
 
     name: str
     fact: str
@@ -31,8 +32,8 @@ class Finding:
     needed: bool = True
 
 
-def examine():
-    """-> a Finding for each thing that was looked at, one after another."""
+def examine() -> Iterator[Finding]:
+    """Check one thing after another -> a Finding each."""
     yield check_python()
     yield check_libraries()
     yield check_gpu()
@@ -41,13 +42,14 @@ def examine():
     yield check_credentials()
 
 
-def check_python():
+def check_python() -> Finding:
+    """Compare Python's version with the oldest that the kit runs on."""
     version = sys.version.split()[0]
     return Finding("Python", version, "" if sys.version_info >= OLDEST_PYTHON else "make run PYTHON=python3.12")
 
 
-def check_libraries():
-    """The versions that are installed, against what pyproject.toml asks for."""
+def check_libraries() -> Finding:
+    """Compare the installed versions with what pyproject.toml asks for."""
     try:
         needed = [Requirement(line) for line in metadata.requires("nuclei-kit") or ()]
     except metadata.PackageNotFoundError:
@@ -67,8 +69,8 @@ def check_libraries():
     return Finding("libraries", "; ".join(wrong) or f"all {count} are there", "pip install -e ." if wrong else "")
 
 
-def check_gpu():
-    """What the driver lists, and whether Keras finds it; a run goes without, only slower."""
+def check_gpu() -> Finding:
+    """Compare what the driver lists with what Keras finds; a run does without, but slower."""
     driver = shutil.which("nvidia-smi")
     listed = subprocess.run([driver, "-L"], capture_output=True, text=True).stdout.splitlines() if driver else []
     if not listed:
@@ -83,26 +85,27 @@ def check_gpu():
     return Finding("GPU", fact, "" if found else 'pip install -e ".[gpu]"', needed=False)
 
 
-def check_disk():
-    """The room where decoded images are kept, and where runs are."""
+def check_disk() -> Finding:
+    """Measure the free space for decoded images, and for runs."""
     cache = default_cache().absolute()
     folders = {path: _free(path) for path in (cache, Path.cwd())}
-    tight = [path for path, free in folders.items() if free < ROOM]
+    tight = [path for path, free in folders.items() if free < MIN_FREE]
     fact = ", ".join(f"{free:.0f} GB free for {path}" for path, free in folders.items())
     mend = "export NUCLEI_CACHE=/a/folder/with/room" if cache in tight else "cd /a/folder/with/room" if tight else ""
     return Finding("disk", fact, mend)
 
 
 def _free(path):
-    """GB that are free where a path is, or would be."""
+    """Measure the GB that are free where a path is, or would be."""
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     return shutil.disk_usage(there).free / 1e9
 
 
-def check_data():
+def check_data() -> Finding:
+    """Look for a competition, and count its images."""
     data = find_competition()
     if data is None:
-        return Finding("data", "no competition here, nor in $NUCLEI_DATA", f"nuclei download {DOWNLOADED}")
+        return Finding("data", "no competition here, nor in $NUCLEI_DATA", f"nuclei download {DATA_FOLDER}")
     try:
         sets = [find_whole_set(data, names) for names in ((TRAIN,), TEST_NAMES[last_stage(data)])]
         return Finding("data", ", ".join(f"{len(list_ids(path))} images in {path}" for path in sets))
@@ -110,8 +113,8 @@ def check_data():
         return Finding("data", str(error), f"nuclei download {data}")
 
 
-def check_credentials():
-    """Whether Kaggle's client can sign in; only what goes to Kaggle needs it."""
+def check_credentials() -> Finding:
+    """Let Kaggle's client sign in; only what goes to Kaggle needs it."""
     try:
         sign_in()
     except BadInput as error:

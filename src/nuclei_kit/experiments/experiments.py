@@ -1,41 +1,42 @@
 """Experiments: a recipe trained and scored on several folds, its row in the table, and two recipes in pairs."""
 
-import csv
 import datetime
-import io
 import json
 import os
 import subprocess
 from ast import literal_eval
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 
+import nuclei
 from nuclei.network.device import choose_precision, list_gpus
 from nuclei.settings.config import BadInput, Config
-from nuclei.settings.files import CONFIG_FILE, LOG_FILE, write_whole
+from nuclei.settings.files import CONFIG_FILE, LOG_FILE, write_csv
 from nuclei.training_data.kinds import KINDS
 from nuclei_kit.experiments.home_run import train_at_home
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.folders import HELD_OUT_FILE, in_use, unfinished
+from nuclei_kit.files.limits import check_settings
 from nuclei_kit.files.tables import read_table
 
 COLUMNS = ("date", "commit", "recipe", "command", "minutes", "device", "mean", "spread", *KINDS)
 
 
-def change_settings(config, changes):
-    """A Config with the changes, each "name=value" as a Python literal or a plain word.
+def change_settings(config: Config, changes: Iterable[str]) -> Config:
+    """Change a Config's settings, each "name=value", the value a Python literal or a plain word.
 
     Raises:
-        BadInput: no such setting, or a value of another type.
+        BadInput: there is no such setting, or the value has another type.
     """
     known = {field.name: type(getattr(config, field.name)) for field in fields(Config)}
     values = {}
     for change in changes:
         name, _, text = change.partition("=")
         if name not in known:
-            raise BadInput(f"--set {change}: no setting {name}; see src/nuclei/settings/config.py")
+            raise BadInput(f"--set {change}: there is no setting {name}; see src/nuclei/settings/config.py")
         try:
             value = literal_eval(text)
         except (ValueError, SyntaxError):
@@ -43,16 +44,19 @@ def change_settings(config, changes):
         if known[name] is float and isinstance(value, int):
             value = float(value)
         if type(value) is not known[name]:
-            raise BadInput(f"--set {change}: {name} takes a {known[name].__name__}, as {getattr(config, name)!r}")
+            raise BadInput(
+                f"--set {change}: {name} must be of type {known[name].__name__}, as {getattr(config, name)!r}"
+            )
         values[name] = value
+    check_settings(values)
     return replace(config, **values)
 
 
-def cross_validate(config, data, folds, folder):
-    """Trains a recipe once a fold, in `folder`/fold-K; folds that an earlier call finished stand.
+def cross_validate(config: Config, data: Path, folds: Sequence[int], folder: Path) -> None:
+    """Train a recipe once a fold, in `folder`/fold-K; folds that an earlier call finished stay as they are.
 
     Raises:
-        BadInput: about the data, or a fold stands there that was trained with other settings.
+        BadInput: about the data, or a fold there was trained with other settings.
     """
     for fold in folds:
         out, recipe = folder / f"fold-{fold}", replace(config, data_fold=fold)
@@ -63,34 +67,34 @@ def cross_validate(config, data, folds, folder):
             raise BadInput(f"{out} holds a training with other settings: give this recipe another name")
 
 
-def read_scores(run):
-    """A run's held_out.csv -> {image id: (kind, score)}."""
+def read_scores(run: Path) -> dict[str, tuple[str, float]]:
+    """Read a run's held_out.csv -> {image id: (kind, score)}."""
     rows = read_table(run / HELD_OUT_FILE, ("ImageId", "kind", "score"))
     return {row["ImageId"]: (row["kind"], float(row["score"])) for row in rows}
 
 
-def summarise(scores):
-    """{fold: scores} -> (mean over folds, standard deviation over folds or nan, {kind: mean over its images})."""
+def summarise(scores: Mapping[int, dict[str, tuple[str, float]]]) -> tuple[float, float, dict[str, float]]:
+    """Sum up {fold: scores} -> (mean over folds, their standard deviation or NaN, {kind: mean over its images})."""
     means = [np.mean([score for _, score in fold.values()]) for fold in scores.values()]
     spread = np.std(means, ddof=1) if len(means) > 1 else np.nan
     pairs = [pair for fold in scores.values() for pair in fold.values()]
-    kinds = {kind: np.mean(here) for kind in KINDS if (here := [score for of, score in pairs if of == kind])}
+    kinds = {kind: float(np.mean(here)) for kind in KINDS if (here := [score for of, score in pairs if of == kind])}
     return float(np.mean(means)), float(spread), kinds
 
 
-def append_row(table, command, folder, folds):
-    """Adds a recipe's row to the table of experiments, which is made where there is none -> its row, a dict.
+def append_row(table: Path, command: str, folder: Path, folds: Iterable[int]) -> dict[str, str]:
+    """Add a recipe's row to the table of experiments, which is made where there is none -> the row.
 
     Args:
-        table: Path of the CSV.
+        table: the CSV.
         command: what was typed, to be typed again.
-        folder: Path of the recipe, as `cross_validate` leaves it; its name is the recipe's.
+        folder: of the recipe, as `cross_validate` leaves it; its name is the recipe's.
         folds: which of its folds count.
     """
     runs = {fold: folder / f"fold-{fold}" for fold in folds}
     mean, spread, kinds = summarise({fold: read_scores(run) for fold, run in runs.items()})
     seconds = [float(read_table(run / LOG_FILE, ["seconds"])[-1]["seconds"]) for run in runs.values()]
-    row = {
+    row = dict.fromkeys(COLUMNS, "") | {
         "date": datetime.date.today().isoformat(),
         "commit": current_commit(),
         "recipe": folder.name,
@@ -102,32 +106,29 @@ def append_row(table, command, folder, folds):
         **{kind: f"{score:.3f}" for kind, score in kinds.items()},
     }
     with in_use(table.parent, wait=True):  # two recipes that end at once must not lose a row
-        rows = read_table(table, COLUMNS) if table.is_file() else []
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*rows, row])
-        write_whole(table, text.getvalue())
+        rows = [*(read_table(table, COLUMNS) if table.is_file() else []), row]
+        columns = list(rows[0])  # a table may have more of its own
+        write_csv(table, columns, [[one.get(column, "") for column in columns] for one in rows])
     return row
 
 
-def describe_device():
-    """What this machine trains on, in a few words."""
+def describe_device() -> str:
+    """Say in a few words what this machine trains on."""
     gpus = len(list_gpus())
     where = f"{gpus} GPU" if gpus else f"{os.cpu_count()} cores"
     return f"{where}, {choose_precision()}"
 
 
-def current_commit():
-    """The short hash of the sources' commit, with + where they were changed since; "" outside a clone."""
-    git = ["git", "-C", Path(__file__).parent]
+def current_commit() -> str:
+    """Return the short hash of the sources' commit, with + where they were changed since; "" outside a clone."""
+    git = ["git", "-C", str(Path(nuclei.__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    changed = subprocess.run([*git, "status", "--porcelain", "--", "../nuclei"], capture_output=True, text=True)
+    changed = subprocess.run([*git, "status", "--porcelain", "--", "."], capture_output=True, text=True)
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def compare_recipes(one, other):
-    """Two recipes' folders, scored on the same images -> (images, mean difference one - other, low, high).
+def compare_recipes(one: Path, other: Path) -> tuple[int, float, float, float]:
+    """Compare two recipes' folders on the same images -> (how many, mean difference one - other, low, high).
 
     low and high bound the mean difference with 95 % confidence, by bootstrap over the images; how much a second
     training of the same recipe would differ is not in it.

@@ -7,11 +7,13 @@ from nuclei.settings.config import BadInput
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS, standardise
 
+FOLDS = 8  # of stage1_train, one of them held out for measuring
+TUNING_SHARE = 0.1  # of the other images, to choose thresholds on
 NEAR_DUPLICATE = 0.9  # correlation of two images' thumbnails
 
 
 def near_duplicates(images: list[np.ndarray]) -> np.ndarray:
-    """Images -> int (N,): one number for all images that are copies of each other up to noise, crop jitter and light.
+    """Group images -> int (N,): one number for all that are copies of each other up to noise, crop jitter and light.
 
     Two images are copies when their 32x32 thumbnails, blurred and standardised, correlate above NEAR_DUPLICATE;
     copies of copies count. Blank images, which have no pattern to compare, stand alone.
@@ -24,7 +26,7 @@ def near_duplicates(images: list[np.ndarray]) -> np.ndarray:
 
 
 def _thumbnail(image):
-    """float32 (1024,) of zero mean and unit length."""
+    """Make float32 (1024,) of zero mean and unit length."""
     small = standardise(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)).max(axis=2)
     flat = cv2.GaussianBlur(small, (0, 0), 0.7).astype(np.float32).ravel()
     flat -= flat.mean()

@@ -1,5 +1,6 @@
-"""Home run: a competition on one's own machine: read with care, resumed after a kill, its held-out images scored."""
+"""Home run: a competition on one's own machine, read with care, resumed after a kill, its held-out images scored."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,27 @@ from nuclei.competition.submission import make_rows, write_submission
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
 from nuclei.prediction.segmenter import Segmenter
-from nuclei.run.main import run_competition, train_segmenter
+from nuclei.prediction.watershed import Thresholds, find_instances
+from nuclei.run.main import add_truth, run_competition, train_segmenter
 from nuclei.run.stopwatch import Stopwatch
 from nuclei.settings.config import BadInput, Config, log
-from nuclei.settings.files import STAGES_FILE, write_csv
+from nuclei.settings.files import LOG_FILE, STAGES_FILE, write_csv
 from nuclei.training_data.images import ImageSet
-from nuclei.training_data.kinds import KINDS
+from nuclei.training_data.kinds import KINDS, nucleus_diameter
+from nuclei_kit.experiments.folds import split_data
+from nuclei_kit.experiments.scoring import read_truth
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.checkpoint import Checkpoints, run_identity
 from nuclei_kit.files.folders import HELD_OUT_FILE, HELD_OUT_NUCLEI_FILE
 from nuclei_kit.files.reading import find_whole_set, read_images
 
+SCORE_DROP = 0.05  # drop of the tuning score below the best so far that is worth a warning
+
 
 def run_at_home(config: Config, data: Path, folder: Path, stage: int = 1) -> None:
     """Train on the competition in `data`, predict its test images, score what was held out; see `run_competition`.
+
+    In stage 2 the images of stage1_test whose truth is open join in, see `add_truth`; in stage 1 never.
 
     Cut off, the same call resumes from its last checkpoint. The checkpoints stay until the caller removes them, when
     the run's files are where they belong.
@@ -38,20 +46,24 @@ def run_at_home(config: Config, data: Path, folder: Path, stage: int = 1) -> Non
     watch = Stopwatch()
     with watch.stage("read test"):  # first: a broken zip must not cost a training
         test = read_images(find_whole_set(data, TEST_NAMES[stage]), default_cache())
-    train = _read_train(data, watch)
-    keeper = Checkpoints(folder, run_identity(config, train, test, None))
-    segmenter, held_out = run_competition(config, train, test, folder, keeper, watch)
+    everything = _read_train(data, watch)
+    train, tuning, held_out = split_data(everything, config.data_folds, config.data_fold, config.data_tuning)
+    if stage == 2:
+        train, tuning = add_truth(train, read_truth(data))
+    keeper = Checkpoints(folder, run_identity(config, everything, test, None) | {"stage": stage})
+    segmenter = run_competition(config, train, tuning, test, folder, keeper, watch)
     score_held_out(segmenter, held_out, folder, watch)
     watch.report(folder / STAGES_FILE)
 
 
 def train_at_home(config: Config, data: Path, folder: Path, start: list[np.ndarray] | None = None) -> None:
-    """As `run_at_home`, without the test images. `start`: the weights to begin with, see `train_model`."""
+    """Train as `run_at_home` does, without the test images. `start`: the weights to begin with, see `train_model`."""
     watch = Stopwatch()
-    train = _read_train(data, watch)
-    keeper = Checkpoints(folder, run_identity(config, train, None, start))
+    everything = _read_train(data, watch)
+    train, tuning, held_out = split_data(everything, config.data_folds, config.data_fold, config.data_tuning)
+    keeper = Checkpoints(folder, run_identity(config, everything, None, start))
     with watch.stage("train"):
-        segmenter, held_out = train_segmenter(config, train, folder, keeper, lambda segmenter: None, start)
+        segmenter = train_segmenter(config, train, tuning, folder, keeper, scoring_check(tuning), start)
     score_held_out(segmenter, held_out, folder, watch)
     watch.report(folder / STAGES_FILE)
 
@@ -62,6 +74,33 @@ def _read_train(data, watch):
     if not images.labels:
         raise BadInput(f"{data}: {TRAIN} has no masks to learn from: unpack all of {TRAIN}.zip")
     return images
+
+
+def scoring_check(tuning: ImageSet) -> Callable[[Segmenter, bool], float | None]:
+    """Make a check for `train_segmenter` that scores the tuning images, if any, and warns where the score falls."""
+    best = -1.0
+
+    def check(segmenter, is_last):
+        nonlocal best
+        if not tuning.ids:
+            return None
+        score = score_set(tuning, segmenter)
+        if score < best - SCORE_DROP:
+            log.warning("the tuning score fell from %.3f to %.3f: look at the losses in %s", best, score, LOG_FILE)
+        best = max(best, score)
+        return score
+
+    return check
+
+
+def score_set(images: ImageSet, segmenter: Segmenter) -> float:
+    """Score images with labels by the mean average precision, quickly: one view, at the zoom that the labels tell."""
+    scores = []
+    for image, truth in progress(list(zip(images.images, images.labels, strict=True)), "check"):
+        zoom = segmenter.zoom_for(nucleus_diameter(truth))
+        found = find_instances(segmenter.predict(image, zoom, views=1), Thresholds(), zoom)
+        scores.append(average_precision(truth, found))
+    return float(np.mean(scores))
 
 
 def score_held_out(segmenter: Segmenter, held_out: ImageSet, folder: Path, watch: Stopwatch) -> None:
@@ -79,8 +118,8 @@ def score_held_out(segmenter: Segmenter, held_out: ImageSet, folder: Path, watch
     log.info("score on held-out images, fold %d of %d\n%s", fold, folds, score_table(held_out.kinds, scores))
 
 
-def score_table(kinds: list[str], scores: np.ndarray) -> str:
-    """The mean score by kind and over all, as lines of text."""
+def score_table(kinds: Sequence[str], scores: np.ndarray) -> str:
+    """Lay out the mean score by kind and over all, as lines of text."""
     lines = [f"{'kind':<20} {'images':>6} {'score':>6}"]
     for kind in KINDS:
         here = scores[[one == kind for one in kinds]]

@@ -20,12 +20,12 @@ CACHE_FORMAT = 3  # raise it when decoding, kinds or the file's layout change
 
 
 def default_cache() -> Path:
-    """Where decoded sets are kept: $NUCLEI_CACHE, else ~/.cache/nuclei."""
+    """Choose the folder for decoded sets: $NUCLEI_CACHE, else ~/.cache/nuclei."""
     return Path(os.environ["NUCLEI_CACHE"]) if "NUCLEI_CACHE" in os.environ else Path.home() / ".cache" / "nuclei"
 
 
 def content_key(checksums: Iterable[tuple[str, int]]) -> str:
-    """A hash of every file's name and checksum, both as in `checksums`, pairs (str, int)."""
+    """Hash every file's name and checksum, the pairs of `checksums` -> hexadecimal digits."""
     digest = hashlib.blake2b(f"nuclei cache {CACHE_FORMAT}".encode(), digest_size=16)
     for name, crc in checksums:
         digest.update(f"{name}:{crc:08x}\n".encode())
@@ -33,7 +33,7 @@ def content_key(checksums: Iterable[tuple[str, int]]) -> str:
 
 
 def store_cached(entry: Path, decoded: ImageSet) -> None:
-    """Write an ImageSet as a folder that appears whole or not at all; one that cannot be written costs a warning."""
+    """Write an ImageSet into a folder that appears whole or not at all; a failure to write costs a warning."""
     index = {
         "ids": decoded.ids,
         "kinds": decoded.kinds,
@@ -43,7 +43,7 @@ def store_cached(entry: Path, decoded: ImageSet) -> None:
     temporary = None
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        for left in entry.parent.glob("*.tmp"):  # by a run that was killed while it wrote
+        for left in entry.parent.glob("*.tmp"):  # of a run that was killed while it wrote
             if time.time() - left.stat().st_mtime > 86400:
                 shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=entry.parent, suffix=".tmp"))
@@ -56,7 +56,7 @@ def store_cached(entry: Path, decoded: ImageSet) -> None:
         os.rename(temporary, entry)
     except OSError as error:
         if not os.path.exists(entry):  # else another run has just stored the same
-            log.warning("the cache %s cannot be written (%s): going on without it", entry.parent, error)
+            log.warning("the cache %s cannot be written (%s): this run does without it", entry.parent, error)
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -67,13 +67,13 @@ def _save_flat(path, arrays, kind):
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for array in arrays:
-            file.write(np.ascontiguousarray(array, kind))
+            file.write(np.ascontiguousarray(array, kind).data)
 
 
-def load_cached(entry: Path) -> dict | None:
-    """What an ImageSet is made of, by field, from a cache folder; None where there is none, or it is torn or damaged.
+def load_cached(entry: Path) -> ImageSet | None:
+    """Read an ImageSet from a cache folder; None where the folder is missing, torn or damaged.
 
-    The arrays are mapped: the system may drop what is not looked at. Writing to them changes no file.
+    The arrays are memory maps: the system may drop pages that are not in use. Writing to them does not change a file.
     """
     try:
         checksum, text = (entry / "index.json").read_text().split("\n", 1)
@@ -92,11 +92,10 @@ def load_cached(entry: Path) -> dict | None:
     labels = [flat[p].reshape(shape) for p, shape in zip(parts, shapes, strict=True)] if len(flat) else []
     if _checksum_pixels(images, labels) != index["checksums"]:
         return None
-    fields = {name: index[name] for name in ("ids", "kinds", "overlapping")}
-    return fields | {"images": images, "labels": labels}
+    return ImageSet(index["ids"], images, labels, index["kinds"], overlapping=index["overlapping"])
 
 
 def _checksum_pixels(images, labels):
-    """A checksum of each image and of each image's labels, list of int."""
+    """Compute a checksum of each image and of each image's labels -> list of int."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(zlib.crc32, [*images, *labels]))

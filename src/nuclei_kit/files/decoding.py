@@ -1,6 +1,7 @@
-"""Decoding: the bytes of an image or a mask from anywhere to pixels, with an eye on what their header states."""
+"""Decoding: the bytes of an image or a mask -> pixels, once the size in their header is known to be within bounds."""
 
 import math
+import mmap
 import struct
 from pathlib import Path
 
@@ -10,25 +11,26 @@ import numpy as np
 from nuclei.settings.config import BadInput
 from nuclei_kit.files.limits import MAX_PIXELS
 
-MAX_SORTED = 2**24  # numbers, to find percentiles: of a larger image every n-th row and column
+MAX_SORTED = 2**24  # numbers that are sorted for percentiles: of a larger image every n-th row and column
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # a TIFF's codes for the kinds of number that hold a size
+_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # a TIFF's codes for the types of number that hold a size
 
 
-def decode_image(data: bytes, name: object, most: int = MAX_PIXELS, path: Path | None = None) -> np.ndarray:
-    """The bytes of a PNG or TIFF -> uint8 (H, W, 3) RGB.
+def decode_image(data: bytes | mmap.mmap, name: object, most: int = MAX_PIXELS, path: Path | None = None) -> np.ndarray:
+    """Decode the bytes of a PNG or TIFF -> uint8 (H, W, 3) RGB.
 
-    Grey, palette, RGB and RGBA are taken (alpha is dropped). uint8 passes as it is; every other depth is stretched
-    so that its 0.1st and 99.9th percentile become 0 and 255: microscopes store 10, 12 or 14 bits in 16, and floats
-    on any scale, so the type's own range says nothing. NaN becomes black; infinities become black and white.
+    Grey, palette, RGB and RGBA are accepted (alpha is dropped). uint8 passes as it is; other depths are stretched so
+    that the 0.1st and the 99.9th percentile become 0 and 255: microscopes store 10, 12 or 14 bits in 16, and floats on
+    any scale, so the type's own range says nothing. NaN becomes black; infinities become black and white.
 
     Args:
-        path: a file that holds the same bytes. OpenCV then reads it itself, and `data`, a memory map of it, serves to
-            look at the header: decoding takes a third less memory.
+        most: the most pixels that are accepted.
+        path: a file that holds the same bytes. OpenCV then reads it itself, and `data`, a memory map of it, serves for
+            the header alone: decoding takes a third less memory.
 
     Raises:
-        BadInput: the bytes are no PNG or TIFF that OpenCV can decode, or state more than `most` pixels.
+        BadInput: OpenCV cannot decode the bytes as a PNG or TIFF, or they state more than `most` pixels.
     """
     pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most, path)
     if pixels is None:
@@ -41,7 +43,7 @@ def decode_image(data: bytes, name: object, most: int = MAX_PIXELS, path: Path |
 
 
 def _stretch_depth(pixels):
-    """Pixels of any type -> uint8 of the same shape, as `decode_image` says."""
+    """Stretch pixels of any type -> uint8 of the same shape, see `decode_image`."""
     step = math.ceil(math.sqrt(pixels.size / MAX_SORTED))
     sparse = pixels[::step, ::step]
     finite = sparse[np.isfinite(sparse)]
@@ -54,27 +56,25 @@ def _stretch_depth(pixels):
 
 
 def _decode_bytes(data, flags, name, most, path=None):
-    """The bytes of a PNG or TIFF -> what OpenCV makes of them; None where it makes nothing, or they are something else.
+    """Decode the bytes of a PNG or TIFF as OpenCV does -> pixels, or None where they are broken or something else.
 
     Raises:
-        BadInput: the header states more than `most` pixels. OpenCV alone would take the memory for up to 2^30.
+        BadInput: the header states more than `most` pixels. OpenCV alone would allocate memory for up to 2^30.
     """
     try:
         height, width = _stated_shape(data)
         if height * width > most:
-            raise BadInput(
-                f"{name} states {height} x {width} pixels, over the {most:,} that are taken: cut it into parts"
-            )
+            raise BadInput(f"{name} states {height} x {width} pixels, over the limit of {most:,}: cut it into parts")
         return cv2.imread(str(path), flags) if path else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, struct.error, KeyError):
         return None
 
 
 def _stated_shape(data):
-    """The height and the width that the header of a PNG, or of a TIFF's first picture, states.
+    """Read the height and the width that the header of a PNG, or of a TIFF's first picture, states.
 
     Raises:
-        KeyError, struct.error: there is no such header.
+        KeyError, struct.error: the header is missing or broken.
     """
     if data[: len(_PNG_START)] == _PNG_START:
         width, height = struct.unpack_from(">II", data, len(_PNG_START) + 8)
@@ -85,17 +85,22 @@ def _stated_shape(data):
     (directory,) = struct.unpack_from(order + number, data, start)
     count_format = order + ("Q" if big else "H")
     (count,) = struct.unpack_from(count_format, data, directory)
-    first, sizes = directory + struct.calcsize(count_format), {}
+    first = directory + struct.calcsize(count_format)
+    sizes: dict[int, int] = {}
     for place in range(first, min(first + count * entry, len(data)), entry):
         tag, kind = struct.unpack_from(f"{order}HH", data, place)
-        if tag in (256, 257):  # the width, the height; of a tag that comes twice the larger counts
+        if tag in (256, 257):  # width, height; of a repeated tag the larger counts
             (size,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, place + value)
             sizes[tag] = max(size, sizes.get(tag, 0))
     return sizes[257], sizes[256]
 
 
 def decode_mask(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The bytes of one mask -> int (n,), the flat indices of its pixels: a nucleus fills a thousandth of its image."""
+    """Decode the bytes of one mask -> int (n,), the flat indices of its pixels, about a thousandth of the image.
+
+    Raises:
+        BadInput: the bytes cannot be decoded, have another shape than the image, or hold no pixel of a nucleus.
+    """
     # Any depth: brought down to 8 bits, a 16-bit mask of zeros and ones would be empty.
     grey = _decode_bytes(data, cv2.IMREAD_ANYDEPTH, name, MAX_PIXELS)
     if grey is None:

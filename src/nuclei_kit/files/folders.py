@@ -1,4 +1,4 @@
-"""Folders: what a run writes stays out of sight until the run is done, and is there to go on from until then."""
+"""Folders: a run's folder holds a finished run at any moment; the next one is written into a folder inside it."""
 
 import contextlib
 import fcntl
@@ -26,21 +26,20 @@ RUN_FILES = {
     KERNEL_LOG_FILE,
     REPORT_FILE,
 }
-CHECKPOINTS = "checkpoints"  # the folder in a run's folder; deleted once the run's files are in place
+CHECKPOINTS_FOLDER = "checkpoints"  # in a run's folder; deleted once the run's files are in place
 
 
 @contextlib.contextmanager
 def in_use(out: Path, wait: bool = False) -> Iterator[None]:
-    """Keeps the folder `out`, which is made where there is none, for this process as long as the context lasts.
+    """Keep the folder `out` for this process while the context lasts; it is made where it is missing.
 
-    The lock is the kernel's, on the folder itself: nothing is written, and nothing is left when the process is killed.
+    The operating system holds the lock, on the folder itself: nothing is written, and a killed process leaves nothing.
 
     Args:
-        out: Path of the folder.
-        wait: whether to wait where another process has it.
+        wait: whether to wait while another process has it.
 
     Raises:
-        BadInput: another process has it, and there is no waiting.
+        BadInput: another process has it, and `wait` is false.
     """
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
@@ -56,17 +55,17 @@ def in_use(out: Path, wait: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unfinished(out: Path) -> Iterator[Path]:
-    """Gives a run the folder `out`/unfinished to write into; when it is done, moves its files to `out`.
+    """Give a run the folder `out`/unfinished to write into; when the run is done, move its files to `out`.
 
-    What an earlier run left in `out` stays whole until then. It stays after an error, too, and so does what the run
-    wrote so far: where that holds checkpoints, the next run resumes from them, else it is removed. When the run is
-    done, files of an earlier run that this run did not write are deleted, since they belong to other weights.
+    Until then an earlier run's files in `out` stay whole. After an error they stay, too, and so does what this run
+    wrote: where that includes checkpoints, the next run resumes from them, else it starts afresh. When the run is done,
+    files of an earlier run that this run did not write are deleted, since they belong to other weights.
 
     Args:
-        out: Path of the run's folder, which may not exist yet.
+        out: the run's folder, which may not exist yet.
     """
     folder = out / "unfinished"
-    checkpoints = folder / CHECKPOINTS
+    checkpoints = folder / CHECKPOINTS_FOLDER
     if not checkpoints.is_dir():
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +74,7 @@ def unfinished(out: Path) -> Iterator[Path]:
             path.unlink()  # half a file, of a run that was killed while it wrote
     try:
         yield folder
-    except BaseException:  # Ctrl-C and SIGTERM, too; it goes on after the tidying
+    except BaseException:  # Ctrl-C and SIGTERM, too
         if checkpoints.is_dir():
             _tell_what_stands(folder)
         for empty in (folder, out):
@@ -87,7 +86,7 @@ def unfinished(out: Path) -> Iterator[Path]:
         os.replace(folder / name, out / name)
     for name in RUN_FILES - written:
         (out / name).unlink(missing_ok=True)
-    shutil.rmtree(folder)  # the checkpoints last: until here a run that is cut off could go on
+    shutil.rmtree(folder)  # the checkpoints last: a run that is killed before this line can still be resumed
 
 
 def _tell_what_stands(folder):

@@ -1,4 +1,4 @@
-"""Reading: the careful reader of a competition: it bounds what it takes, names what is wrong, and caches."""
+"""Reading: the careful reader of a competition, which bounds what it accepts, names what is wrong, and caches."""
 
 import os
 import zipfile
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.competition.data import COMPETITION, FILE_NAME, find_set, group_files, paint_labels
+from nuclei.competition.data import COMPETITION, find_set, group_files, paint_labels
 from nuclei.settings.config import BadInput
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import image_kind
@@ -18,11 +18,11 @@ from nuclei_kit.files.decoding import decode_image, decode_mask
 from nuclei_kit.files.limits import MAX_PIXEL_BYTES, MAX_PIXELS, MAX_SET_PIXELS, check_bytes
 from nuclei_kit.files.zips import BROKEN_ZIP, unpack
 
-MAX_OVERLAP = 0.01  # of the masks' pixels: more is an error, less goes to the smaller mask
+MAX_OVERLAP = 0.01  # share of the masks' pixels that two masks claim: more is an error, less goes to the smaller mask
 
 
 class _FolderSource:
-    """The files of an unpacked set, read by name, with their checksums."""
+    """Files of an unpacked set, read by name, with their checksums."""
 
     def __init__(self, path):
         self.path = path
@@ -45,7 +45,7 @@ class _FolderSource:
 
 
 class _ZipSource:
-    """The files of a zip, read by name, with the checksums that its directory holds."""
+    """Files of a zip, read by name, with the checksums that its directory holds."""
 
     def __init__(self, path):
         self.path = path
@@ -69,10 +69,10 @@ def _open_set(path):
 
 
 def _group(source):
-    """As `group_files`.
+    """Group a source's files as `group_files` does.
 
     Raises:
-        BadInput: a name that no CSV and no terminal can show: it has line breaks, control characters or stray bytes.
+        BadInput: a name has line breaks, control characters or stray bytes, which no CSV and no terminal can show.
     """
     groups = group_files(source.names)
     for files in groups.values():
@@ -83,7 +83,7 @@ def _group(source):
 
 
 def find_whole_set(folder: Path, names: Sequence[str]) -> Path:
-    """As `find_set`: where an unpacked folder and a zip both stand, the folder must hold all of the zip's images.
+    """Find a set as `find_set` does; where a folder and a zip both stand, the folder must hold all of the zip's images.
 
     Raises:
         BadInput: the folder is missing, or holds none of the names, or an unpacked set is incomplete.
@@ -100,22 +100,22 @@ def find_whole_set(folder: Path, names: Sequence[str]) -> Path:
 
 
 def list_ids(path: Path) -> list[str]:
-    """The image ids of a set that `find_whole_set` returned, in order; decodes nothing."""
+    """List the image ids of a set that `find_whole_set` returned, in order, without decoding anything."""
     return list(_group(_open_set(path)))
 
 
 def read_images(path: Path, cache: Path | None = None) -> ImageSet:
     """Read a zip or an unpacked folder of images, with masks or without.
 
-    A set with masks is for training: any fault in it is raised. In a set without masks a fault costs its image alone
-    and is kept in `unreadable`.
+    A set with masks is for training: an image that cannot be read raises. In a set without masks it is left out, and
+    `unreadable` says why.
 
     Args:
         path: what `find_whole_set` returned.
         cache: folder for the decoded arrays, or None to decode each time.
 
     Raises:
-        BadInput: see above; also a set that holds no image, or masks for some images alone.
+        BadInput: see above; also where a set holds no image, or masks for some images only.
     """
     source = _open_set(path)
     groups = _group(source)
@@ -123,23 +123,23 @@ def read_images(path: Path, cache: Path | None = None) -> ImageSet:
         raise BadInput(f"{path} holds no <id>/images/<file>.png: download it again from the competition {COMPETITION}")
     entry = Path(cache) / _content_key(source, groups) if cache else None
     cached = load_cached(entry) if entry else None
-    if cached is not None:
-        return ImageSet(**cached)
-    training = any(files["masks"] for files in groups.values())
-    decoded = _decode_all(source, groups, training)
-    if training and any(one is None for one in decoded.labels):
-        lacking = [i for i, one in zip(decoded.ids, decoded.labels, strict=True) if one is None]
-        raise BadInput(
-            f"{path}: {len(lacking)} images have no masks, {lacking[0]} first: add them, or remove the images"
-        )
+    if cached:
+        return cached
+    decoded = _decode_all(source, groups)
     if entry and not decoded.unreadable:
         store_cached(entry, decoded)
-        cached = load_cached(entry)
-    return ImageSet(**cached) if cached else decoded
+        return load_cached(entry) or decoded
+    return decoded
 
 
-def _decode_all(source, groups, training):
-    """All images of a set -> ImageSet, whose labels may still be None where an image has no masks."""
+def _decode_all(source, groups):
+    """Decode all images of a set -> ImageSet."""
+    training = any(files["masks"] for files in groups.values())
+    lacking = [image_id for image_id, files in groups.items() if not files["masks"]]
+    if training and lacking:
+        raise BadInput(
+            f"{source.path}: {len(lacking)} images have no masks, {lacking[0]} first: add them, or remove the images"
+        )
 
     def read(item):
         try:
@@ -164,7 +164,7 @@ def _decode_all(source, groups, training):
 
 
 def _read_one(source, image_id, files):
-    """One id's (image, labels or None, whether masks overlap)."""
+    """Read one id's files -> (image, labels or None, whether masks overlap)."""
     if len(files["images"]) != 1:
         count = len(files["images"])
         what = "has no image" if count == 0 else f"is a duplicate id, with {count} images"
@@ -178,18 +178,18 @@ def _read_one(source, image_id, files):
     except BROKEN_ZIP as error:
         raise BadInput(f"{source.path}: {image_id} cannot be read: get the file again ({error})") from None
     labels = paint_labels(masks, shape)
-    masked = np.count_nonzero(labels)
-    shared = (sum(mask.size for mask in masks) - masked) / max(masked, 1)
+    masked = int(np.count_nonzero(labels))
+    shared = (sum(mask.size for mask in masks) - masked) / masked
     if shared > MAX_OVERLAP:
         raise BadInput(
             f"{source.path}: the masks of {image_id} overlap in {shared:.1%} of their pixels "
-            f"(at most {MAX_OVERLAP:.0%} is taken): redraw {image_id}/masks"
+            f"(the limit is {MAX_OVERLAP:.0%}): redraw {image_id}/masks"
         )
     return image, labels, shared > 0
 
 
 def _content_key(source, groups):
-    """The same for a zip and for its unpacked folder."""
+    """Hash a set's files: the same for a zip and for its unpacked folder."""
     names = [name for files in groups.values() for name in files["images"] + files["masks"]]
-    plain = (FILE_NAME.search(name)[0].lstrip("/") for name in names)
-    return content_key(zip(plain, source.checksums(names), strict=True))
+    inner = ("/".join(name.split("/")[-3:]) for name in names)  # <id>/images/<file>
+    return content_key(zip(inner, source.checksums(names), strict=True))

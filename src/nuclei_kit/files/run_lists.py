@@ -10,16 +10,18 @@ from nuclei.competition.submission import SUBMISSION_HEADER
 from nuclei.settings.config import BadInput
 from nuclei_kit.files.tables import read_table
 
-# Python's int() takes more than Kaggle may: underscores, plus signs, digits of other scripts.
+# Python's int() accepts more than Kaggle may: underscores, plus signs, digits of other scripts.
 _RUN_LIST = re.compile(r"\s*(-?[0-9]{1,20}(\s+|\Z))*", re.ASCII)
 
 
 def parse_runs(rle: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the runs of `rle` as `starts` and `lengths`, int64 (runs,) each, in pixels.
+    """Parse a run list -> `starts` and `lengths`, int64 (runs,) each, in pixels.
 
-    Starts are indices into the column-major image: they count from 0, unlike those in `rle`. "" is
-    the empty run list. Raises BadInput where the competition's rules are broken: the runs of a
-    nucleus ascend, don't overlap and stay inside the image.
+    Starts are indices into the column-major image: they count from 0, unlike those in `rle`. "" is the empty run list.
+
+    Raises:
+        BadInput: a rule of the competition is broken: the runs of a nucleus ascend, do not overlap and stay inside the
+            image.
     """
     if not _RUN_LIST.fullmatch(rle):
         raise BadInput(f"run list {rle[:60]!r} holds something that is not a whole number")
@@ -47,9 +49,10 @@ def parse_runs(rle: str, height: int, width: int) -> tuple[np.ndarray, np.ndarra
 
 
 def decode_rles(rles: Sequence[str], height: int, width: int) -> np.ndarray:
-    """Return `labels` int32 (height, width) in which the k-th run list, from 1, has label k.
+    """Paint run lists -> labels int32 (height, width), in which the k-th run list, from 1, has label k.
 
-    Raises BadInput for a run list that `parse_runs` refuses, and for two that share a pixel.
+    Raises:
+        BadInput: `parse_runs` refuses a run list, or two share a pixel.
     """
     flat = np.zeros(height * width, np.int32)
     for label, rle in enumerate(rles, start=1):
@@ -72,14 +75,15 @@ def check_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -
         BadInput: names the first rule that is broken, and the row (the header is row 1).
     """
     rows = read_table(path, SUBMISSION_HEADER)
-    rles, owners = {}, {}
+    rles: dict[str, list[str]] = {}
+    owners: dict[str, list[int]] = {}
     for number, row in enumerate(rows, start=2):
         image_id, rle = row["ImageId"], row["EncodedPixels"]
         where = f"{path}, row {number}"
         if None in row or rle is None:
             raise BadInput(f"{where}: expected 2 fields: ImageId and EncodedPixels")
         if image_id not in shapes:
-            raise BadInput(f"{where}: {image_id!r} is no image of this test set")
+            raise BadInput(f"{where}: {image_id!r} is not an image of this test set")
         if image_id in rles and (not rle or rles[image_id][0] == ""):
             raise BadInput(f"{where}: {image_id} has an empty row beside another row: an empty row must stand alone")
         rles.setdefault(image_id, []).append(rle)
@@ -95,7 +99,7 @@ def check_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -
 
 
 def _check_image(path, image_id, rles, numbers, shape):
-    """The rules of one image's rows: every run list is well formed, and no two claim a pixel."""
+    """Check the rows of one image: every run list is well formed, and no two share a pixel."""
     height, width = shape or (2**31, 1)
     claimed = []
     for number, rle in zip(numbers, rles, strict=True):
@@ -111,6 +115,4 @@ def _check_image(path, image_id, rles, numbers, shape):
     clash = np.flatnonzero(runs[1:, 0] < runs[:-1, 1])
     if clash.size:
         first, second = sorted((runs[clash[0], 2], runs[clash[0] + 1, 2]))
-        raise BadInput(
-            f"{path}, row {second}: {image_id} has a pixel that row {first} claims too: masks may not overlap"
-        )
+        raise BadInput(f"{path}, row {second}: {image_id} has a pixel that row {first} has, too: masks may not overlap")

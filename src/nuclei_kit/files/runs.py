@@ -1,8 +1,8 @@
-"""Runs: a finished run's folder, read with care: to predict with, to train on, to ship."""
+"""Runs: a finished run's folder, read with care, to predict with and to train on."""
 
 import hashlib
-import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -11,20 +11,23 @@ import h5py
 import numpy as np
 
 from nuclei.prediction.segmenter import Segmenter
+from nuclei.prediction.watershed import Thresholds
 from nuclei.settings.config import BadInput, Config
-from nuclei.settings.files import CONFIG_FILE, WEIGHTS_FILE, write_whole
+from nuclei.settings.files import CONFIG_FILE, WEIGHTS_FILE
 from nuclei.training.train import new_model
-from nuclei_kit.files.limits import check_settings
+from nuclei.training_data.kinds import LOOKS
+from nuclei_kit.files.limits import MAX_WEIGHTS, check_settings
 
-FINE_TUNING_RATE = 0.25  # of the preset's peak rate, for weights that have learnt already
-MAX_WEIGHTS = 2**28  # numbers in a weights file: 1 GB
+# What members of an average must have in common, since they see the same tiles.
+SHARED_SETTINGS = ("model_outputs", "model_diameter", "model_zoom", "tile_size", "tile_overlap", "tile_batch")
+FINE_TUNING_RATE = 0.25  # share of the preset's peak rate, for weights that are trained already
 
 
 def load_run(run: Path | None = None) -> Segmenter:
-    """As `Segmenter.load`, with a look at what the files claim before anything is made of them.
+    """Load a run as `Segmenter.load` does, after its files were examined: they may come from anywhere.
 
     Raises:
-        BadInput: a file is missing, is broken, or the weights belong to another configuration.
+        BadInput: a file is missing or broken, or the weights belong to another configuration.
     """
     weights, settings = find_run(run)
     for needed in (weights, settings):
@@ -32,12 +35,15 @@ def load_run(run: Path | None = None) -> Segmenter:
             raise BadInput(
                 f"{needed} is missing: name the folder of a finished run, as nuclei run or nuclei train leaves it"
             )
-    if not weights.name.endswith(".weights.h5"):  # Keras would take formats that hold more than numbers
+    if not weights.name.endswith(".weights.h5"):  # Keras would open formats that hold more than numbers
         raise BadInput(f"{weights} is not a .weights.h5 file: name the folder of a finished run")
     try:
-        _check_saved(json.loads(settings.read_text(encoding="utf-8"))["config"])
+        _check_saved(json.loads(settings.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{settings} is not a settings file of this version of nuclei: train again ({error})") from None
+        raise BadInput(
+            f"{settings} is not a settings file of this version of nuclei ({error}): train again, or use the version "
+            "that wrote it"
+        ) from None
     try:
         _check_weights(weights)
         return Segmenter.load(weights)
@@ -47,30 +53,45 @@ def load_run(run: Path | None = None) -> Segmenter:
         ) from None
 
 
+def load_runs(runs: Sequence[Path] | None) -> Segmenter:
+    """Load several runs as one Segmenter, whose probabilities are their mean; thresholds and settings are the first's.
+
+    Args:
+        runs: as for `load_run`; None stands for the network that ships.
+
+    Raises:
+        BadInput: see `load_run`; also a run that sees images at another scale or in other tiles than the first.
+    """
+    if not runs:
+        return load_run()
+    members = [load_run(run) for run in runs]
+    first = members[0]
+    for run, member in zip(runs, members, strict=True):
+        for name in SHARED_SETTINGS:
+            if getattr(member.config, name) != getattr(first.config, name):
+                raise BadInput(f"{run} does not go together with the run before it: its {name} is another")
+    if len(members) == 1:
+        return first
+    return replace(first, network=lambda x: np.mean([np.asarray(one.network(x)) for one in members], axis=0))
+
+
 def find_run(run: Path | None = None) -> tuple[Path, Path]:
-    """The weights and the settings of what `load_run` takes, there or not."""
+    """Locate a run's weights and settings, whether they exist or not; `run` as for `load_run`."""
     path = Path(str(resources.files("nuclei"))) / "weights" if run is None else Path(run)
     weights = path / WEIGHTS_FILE if path.is_dir() else path
     return weights, weights.with_name(CONFIG_FILE)
 
 
-def _check_saved(saved):
-    """What a run saved of its settings must say how to use the network: a default in place of a missing one, or an
-    unknown one left out, would be wrong without a word. Those of its training have had their effect.
-
-    Raises:
-        ValueError, TypeError, AttributeError: not such a dict, or one that lacks a setting or has an unknown one.
-    """
-    known = {one.name for one in fields(Config) if not one.name.startswith(("data_", "train_"))}
-    if missing := known - saved.keys():
-        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    check_settings(saved)
+def digest_runs(runs: Sequence[Path] | None) -> str:
+    """Hash everything that the predictions of runs come from -> 16 hex digits; `runs` as for `load_runs`."""
+    files = [file for run in runs or () for file in find_run(run)] or find_run()
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def fine_tuning(config: Config, run: Path) -> tuple[Config, list[np.ndarray]]:
-    """Ready another training for the weights of a run -> (Config, its weights).
+    """Ready another training to begin with the weights of a run -> (Config, the weights).
 
-    The network and its targets are the run's, all else is `config`'s, and the rate is FINE_TUNING_RATE of its own.
+    The network and its targets are the run's, everything else is `config`'s, and the rate is FINE_TUNING_RATE of its.
 
     Raises:
         BadInput: see `load_run`.
@@ -82,37 +103,31 @@ def fine_tuning(config: Config, run: Path) -> tuple[Config, list[np.ndarray]]:
     return replace(config, **same, train_rate=config.train_rate * FINE_TUNING_RATE), model.get_weights()
 
 
-def ship_run(run: Path, folder: Path) -> int:
-    """Copy a run's weights, kernels as float16, and its settings into `folder` -> bytes of the weights.
+def _check_saved(content):
+    """Refuse a config.json that does not say all of how to use the network: a default in place of a missing setting,
+    or an unknown one left out, would be wrong without a word. Settings of the training have had their effect.
 
     Raises:
-        BadInput: see `load_run`.
+        ValueError, TypeError, KeyError, AttributeError: says what is wrong with it.
     """
-    load_run(run)  # refuses what nobody could load
-    buffer = io.BytesIO()
-    with h5py.File(run / WEIGHTS_FILE, "r") as whole, h5py.File(buffer, "w") as half:
-
-        def copy(name, item):
-            if isinstance(item, h5py.Dataset):
-                # Kernels alone: a variance of normalisation may be more than float16 holds.
-                half.create_dataset(name, data=item[()].astype("float16" if item.ndim > 1 else item.dtype))
-
-        whole.visititems(copy)
-    write_whole(folder / WEIGHTS_FILE, buffer.getvalue())
-    write_whole(folder / CONFIG_FILE, (run / CONFIG_FILE).read_bytes())
-    return len(buffer.getvalue())
-
-
-def digest_run(run: Path | None = None) -> str:
-    """16 hex digits that change with anything that a run's predictions come from. `run`: as for `load_run`."""
-    return hashlib.sha256(b"".join(file.read_bytes() for file in find_run(run))).hexdigest()[:16]
+    saved, names = content["config"], {one.name for one in fields(Config)}
+    used = {name for name in names | saved.keys() if not name.startswith(("data_", "train_"))}
+    if missing := used - saved.keys():
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    if unknown := used - names:
+        raise ValueError(f"it has {', '.join(sorted(unknown))}, which this version does not know")
+    check_settings(saved)
+    Config(**{name: value for name, value in saved.items() if name in names})
+    thresholds = {look: Thresholds(**values) for look, values in content["thresholds"].items()}
+    if thresholds.keys() != set(LOOKS.values()):
+        raise ValueError(f"its thresholds are for {', '.join(sorted(thresholds)) or 'nothing'}")
 
 
 def _check_weights(path):
-    """Look at a weights file without reading its numbers: a small file may promise any amount of them.
+    """Examine a weights file without reading its numbers: a small file may promise any amount of them.
 
     Raises:
-        ValueError: it holds something else than MAX_WEIGHTS numbers, at most, in itself.
+        ValueError: it holds something else than numbers in the file itself, or more than MAX_WEIGHTS.
         OSError, RuntimeError: not an HDF5 file.
     """
     with h5py.File(path, "r") as file:
@@ -133,4 +148,4 @@ def _check_weights(path):
                     raise ValueError(f"{item.name} is not an array of numbers in the file itself")
                 numbers += item.size
         if numbers > MAX_WEIGHTS:
-            raise ValueError(f"it states {numbers:,} numbers, over the {MAX_WEIGHTS:,} that are taken")
+            raise ValueError(f"it states {numbers:,} numbers, over the limit of {MAX_WEIGHTS:,}")

@@ -16,7 +16,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV, plain or zipped -> list of dicts with at least `columns`, in the file's order.
 
     Raises:
-        BadInput: no such file, no CSV, one that is too large, or a column missing.
+        BadInput: the file is missing, is not a CSV or too large, or lacks a column.
     """
     path = Path(path)
     csv.field_size_limit(MAX_TABLE_BYTES)  # Python's own, 128 kB, is less than the run list of a large nucleus
@@ -37,7 +37,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     except (*BROKEN_ZIP, csv.Error) as error:
         raise BadInput(f"{path} cannot be read as a CSV, plain or zipped: {error}") from None
     if len(rows) > MAX_TABLE_ROWS:
-        raise BadInput(f"{path} holds over {MAX_TABLE_ROWS:,} rows, more than are taken: write one for each nucleus")
+        raise BadInput(f"{path} holds over {MAX_TABLE_ROWS:,} rows, the limit: write one for each nucleus")
     if len(set(found)) < len(found):
         raise BadInput(f"{path} has two columns of one name: keep one of them")
     missing = [column for column in columns if column not in found]

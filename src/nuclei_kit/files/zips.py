@@ -7,7 +7,7 @@ import zlib
 from nuclei.settings.config import BadInput
 from nuclei_kit.files.limits import check_bytes
 
-# All that Python's zipfile raises on a zip that is broken, on purpose or not.
+# Everything that Python's zipfile raises on a broken zip, whether broken on purpose or not.
 BROKEN_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
@@ -21,10 +21,10 @@ BROKEN_ZIP = (
 
 
 def unpack(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    """The bytes of one file in a ZipFile; what it unpacks to is bounded, whatever the zip claims.
+    """Unpack one file of a ZipFile -> its bytes, of which there are `most` at most, whatever the zip claims.
 
     Raises:
-        BadInput: it has over `most` bytes, or is packed by another method than zip's usual one.
+        BadInput: it has more bytes, or is packed by another method than zip's usual ones.
         BROKEN_ZIP: it cannot be unpacked.
     """
     entry = archive.getinfo(name)
@@ -32,4 +32,4 @@ def unpack(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
         raise BadInput(f"{archive.filename}: {name} is packed by an unusual method: zip it again with deflate")
     check_bytes(entry.file_size, most, f"{archive.filename}: {name}")
     with archive.open(name) as file:
-        return file.read(entry.file_size + 1)  # the one byte more makes zipfile look at the checksum
+        return file.read(entry.file_size + 1)  # one byte more makes zipfile verify the checksum

@@ -1,7 +1,7 @@
-"""Client: Kaggle's own client, signed in, and what goes wrong with it as a sentence.
+"""Client: Kaggle's own client, signed in, and its failures as sentences.
 
-It prints where others raise, calls some failures successes, and keeps the server's words to itself. So the replies are
-looked at, and what it prints is dropped: there may be an address in it that is as good as a password.
+The client prints where others raise, calls some failures successes, and drops the server's words. So its replies are
+checked here, and what it prints is dropped: there may be an address in it that is as good as a password.
 """
 
 import contextlib
@@ -9,35 +9,42 @@ import io
 import json
 import textwrap
 import time
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nuclei.settings.config import BadInput
 
+if TYPE_CHECKING:
+    import requests
+
 SIGN_IN = (
-    "Kaggle must know who you are, and the client found nobody it could sign in: make a token at "
+    "Kaggle must know who you are, and the client found no credentials that work: make a token at "
     "https://www.kaggle.com/settings/api, and give it as KAGGLE_API_TOKEN or in ~/.kaggle/access_token; or give "
     "KAGGLE_USERNAME and KAGGLE_KEY, or ~/.kaggle/kaggle.json; or run kaggle auth login"
 )
-PASSING = frozenset({0, 429, 500, 502, 503, 504})  # what may be over in a minute; 0 is no answer at all
-TRIES = 8
-LONGEST_WAIT = 300  # seconds
+TRANSIENT_CODES = frozenset({0, 429, 500, 502, 503, 504})  # HTTP statuses worth a retry; 0 stands for no answer
+MAX_TRIES = 8
+MAX_WAIT = 300  # seconds between two tries
+
+T = TypeVar("T")
 
 
 class Refusal(BadInput):
-    """What Kaggle answered instead of what it was asked for."""
+    """Kaggle answered with an error, or not at all."""
 
-    def __init__(self, sentence, code=0, wait=0.0):
+    def __init__(self, sentence: str, code: int = 0, wait: float = 0.0):
         super().__init__(sentence)
         self.code = code  # HTTP status, 0 where there was no answer
         self.wait = wait  # seconds that Kaggle asks for
 
 
-def sign_in():
-    """-> Kaggle's client, a KaggleApi that is signed in in its own way.
+def sign_in() -> Any:
+    """Sign in -> Kaggle's client, a KaggleApi.
 
     Raises:
-        BadInput: it is not installed, or has no credentials, or none that hold.
+        BadInput: the client is not installed, or finds no credentials that work.
     """
-    with asking("signing in to Kaggle"):
+    with client_errors("signing in to Kaggle"):
         try:
             import kaggle  # signs in by itself, and prints a page where it cannot
         except ImportError as error:
@@ -51,12 +58,12 @@ def sign_in():
 
 
 @contextlib.contextmanager
-def asking(what):
-    """Wraps calls of the client: whatever they raise turns into a BadInput about `what`, and what they print vanishes.
+def client_errors(what: str) -> Iterator[None]:
+    """Turn what the client raises in this context into a BadInput about `what`, and drop what it prints.
 
     Raises:
-        Refusal: no connection, or Kaggle said no; it has Kaggle's own words.
-        BadInput: the client said no, or does not understand the answer.
+        Refusal: no connection, or Kaggle answered with an error, whose words it keeps.
+        BadInput: the client refused the request, or cannot read the answer.
     """
     import requests  # not on top: it takes a while, and comes with the client
 
@@ -65,25 +72,25 @@ def asking(what):
             yield
     except BadInput:
         raise
-    except requests.HTTPError as error:
+    except (json.JSONDecodeError, KeyError) as error:  # KeyError: a value that the client does not know
+        raise BadInput(f"{what}: the client cannot read Kaggle's answer ({type(error).__name__})") from None
+    except requests.RequestException as error:  # its text may hold a signed address
+        if error.response is None:
+            raise Refusal(f"{what}: Kaggle is out of reach ({type(error).__name__}): check the network") from None
         code, words = read_refusal(error.response)
         hint = f". {SIGN_IN}" if code == 401 else ""
         raise Refusal(f"{what}: Kaggle answered {code}, {words}{hint}", code, retry_after(error.response)) from None
-    except (json.JSONDecodeError, KeyError) as error:  # KeyError: a word that the client does not know
-        raise BadInput(f"{what}: the client cannot read Kaggle's answer ({type(error).__name__})") from None
-    except requests.RequestException as error:  # its text may hold a signed address
-        raise Refusal(f"{what}: Kaggle is out of reach ({type(error).__name__}): check the network") from None
     except ValueError as error:  # the client's own checks
         raise BadInput(f"{what}: {error}") from None
 
 
-def read_refusal(response):
-    """HTTP status and Kaggle's words: of these the client shows one or neither."""
-    code, words = response.status_code, ""
+def read_refusal(response: "requests.Response") -> tuple[int, str]:
+    """An error's HTTP status and Kaggle's words: of these the client shows one or neither."""
+    code, words = response.status_code, None
     try:
         body = response.json()
     except ValueError:
-        if not is_page(response.content):
+        if not is_web_page(response.content):
             words = response.text
     else:
         if isinstance(body, dict):
@@ -92,27 +99,32 @@ def read_refusal(response):
     return code, textwrap.shorten(str(words or response.reason), 400).rstrip(".")
 
 
-def is_page(content):
+def is_web_page(content: bytes) -> bool:
     """Whether bytes are HTML or XML, as pages of errors are."""
     return content.lstrip().startswith(b"<")
 
 
-def retry_after(response):
+def retry_after(response: "requests.Response") -> float:
+    """The seconds that Kaggle asks to wait; 0 where it does not say."""
     try:
         return float(response.headers.get("Retry-After", 0))
     except ValueError:  # a date: our own pace will do
         return 0.0
 
 
-def ask_patiently(call, pause, passing=PASSING):
-    """call() -> what it returns; a Refusal in `passing` is waited out, longer each time, until TRIES are used up."""
-    for number in range(1, TRIES):
+def retry(call: Callable[[], T], pause: float, codes: Collection[int] = TRANSIENT_CODES) -> T:
+    """call() -> what it returns; after a Refusal with one of `codes` it is called again, MAX_TRIES times at most.
+
+    Args:
+        pause: seconds before the second try; each wait is twice the one before, and at least what Kaggle asks for.
+    """
+    for number in range(1, MAX_TRIES):
         try:
             return call()
         except Refusal as error:
-            if error.code not in passing:
+            if error.code not in codes:
                 raise
-            wait = min(max(pause * 2 ** (number - 1), error.wait), LONGEST_WAIT)
-            print(f"{error}; try {number + 1} of {TRIES} in {wait:.0f} s", flush=True)
+            wait = min(max(pause * 2 ** (number - 1), error.wait), MAX_WAIT)
+            print(f"{error}; try {number + 1} of {MAX_TRIES} in {wait:.0f} s", flush=True)
             time.sleep(wait)
     return call()

@@ -11,11 +11,11 @@ SCRIPT = Path("kernel/nuclei_kernel.py")  # from the root, as METADATA
 METADATA = Path("kernel/kernel-metadata.json")
 
 
-def build_kernel(root=ROOT):
-    """Brings kernel/nuclei_kernel.py up to date with src/nuclei -> its path.
+def build_kernel(root: Path = ROOT) -> Path:
+    """Bring kernel/nuclei_kernel.py up to date with src/nuclei -> its path.
 
     Raises:
-        BadInput: what build_kernel.py refused, or this is no clone of the repository.
+        BadInput: what build_kernel.py refused, or this is not a clone of the repository.
     """
     builder = root / "build_kernel.py"
     if not builder.is_file():

@@ -1,4 +1,4 @@
-"""Twin: runs the built kernel here as Kaggle would, and takes over its submission if the run ends well."""
+"""Twin: run the built kernel here as Kaggle would, and publish its submission if the run ends well."""
 
 import contextlib
 import os
@@ -11,39 +11,48 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nuclei.competition.data import COMPETITION, TEST_NAMES, TRAIN, last_stage
 from nuclei.settings.config import BadInput, log
 from nuclei.settings.files import SUBMISSION_FILE
-from nuclei_kit.command.terminal import Failed, plain
+from nuclei_kit.command.terminal import Failed, escape_control
 from nuclei_kit.experiments.scoring import check_file
-from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.folders import KERNEL_LOG_FILE, in_use, unfinished
 from nuclei_kit.files.reading import find_whole_set, list_ids
 
 LAUNCHER = Path(__file__).resolve().with_name("launcher.py")
-SESSION_MINUTES = 720.0  # what Kaggle gives a session
-# Where Kaggle mounts a competition's files: one way or the other.
+SESSION_MINUTES = 720.0  # minutes that Kaggle gives a session
+# The places where Kaggle has mounted a competition's files, by name.
 LAYOUTS = {"competitions": f"competitions/{COMPETITION}", "plain": COMPETITION}
-# All that a kernel sees of its caller's environment: what finds and chooses the devices.
+# The variables that a kernel sees of its caller's environment: what finds and chooses the devices.
 KEPT = ("PATH", "KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
-LAST_LINES = 5  # of a failed kernel's log, shown again
-# What TensorFlow's C++ says of itself at the start, whatever TF_CPP_MIN_LOG_LEVEL is: in kernel.log, but not shown.
+TAIL_LINES = 5  # lines of a failed kernel's log that its error repeats
+# Lines of TensorFlow's C++ about itself, whatever TF_CPP_MIN_LOG_LEVEL is: kept in kernel.log, but not shown.
 START_UP = re.compile(r"WARNING: All log messages before absl|I\d{4} \d\d:\d\d:\d\d")
 
 
-def run_twin(kernel, data, out, settings, limit=SESSION_MINUTES, layout="competitions", python=sys.executable):
-    """Runs a kernel on a competition -> the path of `out`/submission.csv.
+def run_twin(
+    kernel: Path,
+    data: Path,
+    out: Path,
+    settings: Mapping[str, Any],
+    limit: float = SESSION_MINUTES,
+    layout: str = "competitions",
+    python: str = sys.executable,
+) -> Path:
+    """Run a kernel on a competition -> the path of `out`/submission.csv.
 
     `out` changes only when the run has ended well: until then, and for good after a failure, its files are in
     `out`/unfinished. Nothing of the run outlives this call, nor this process.
 
     Args:
-        kernel: Path of the script.
+        kernel: the script.
         data: folder with Kaggle's files.
-        out: Path of the run's folder.
-        settings: {"PRESET": ..., "STEPS": ...}, of the kernel's NUCLEI_* variables; those left out are as on Kaggle.
+        out: the run's folder.
+        settings: {"PRESET": ..., "STEPS": ...}, the kernel's NUCLEI_* variables; those left out are as on Kaggle.
         limit: minutes until it is killed without notice.
         layout: one of LAYOUTS.
         python: the interpreter, a path or a command.
@@ -65,17 +74,17 @@ def run_twin(kernel, data, out, settings, limit=SESSION_MINUTES, layout="competi
     return out / SUBMISSION_FILE
 
 
-def find_python(python):
-    """The absolute path of an interpreter; a link stays one, since a virtual environment's python is."""
+def find_python(python: str) -> str:
+    """Find an interpreter -> its absolute path; a link stays one, since a virtual environment's python is."""
     found = shutil.which(python)
     if not found:
-        raise BadInput(f"{python} is no interpreter: name one, as build/stacks/kaggle/bin/python of make kaggle-env")
+        raise BadInput(f"{python} is not a program: name a Python, such as build/stacks/kaggle/bin/python")
     return os.path.abspath(found)
 
 
 @contextlib.contextmanager
 def _mounted(kernel, data, layout, working):
-    """Kaggle's folders in a temporary one -> (the script, alone in a read-only folder; home; the environment)."""
+    """Make Kaggle's folders in a temporary one -> (the script, alone in a read-only folder; home; the environment)."""
     with tempfile.TemporaryDirectory(prefix="nuclei-twin-") as root:
         home, kaggle = Path(root, "home"), Path(root, "kaggle")
         script, mount = kaggle / "src/script.py", kaggle / "input" / LAYOUTS[layout]
@@ -91,29 +100,26 @@ def _mounted(kernel, data, layout, working):
         environ["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
         environ["TF_ENABLE_ONEDNN_OPTS"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")  # as in start_keras
         environ |= {"NUCLEI_INPUT": str(kaggle / "input"), "NUCLEI_WORKING": str(kaggle / "working")}
-        # The images were decoded for other runs, too: the cache goes by content.
-        environ["NUCLEI_CACHE"] = os.path.abspath(default_cache())
         yield script, home, environ
 
 
 def _run_process(command, cwd, environ, log_file, limit):
-    """Passes on what a command says, line by line, and keeps it -> its exit status, None if the limit killed it."""
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    text = {"text": True, "encoding": "utf-8", "errors": "replace"}
+    """Show what a command prints, line by line, and keep it -> its exit status, None if the limit killed it."""
+    streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    streams |= {"text": True, "encoding": "utf-8", "errors": "replace"}
     start = time.monotonic()
     # Its stdin stays open as long as this process lives, and the launcher watches it.
     with (
-        _failing_at_sigterm(),
         open(log_file, "w", encoding="utf-8", buffering=1) as kept,
-        subprocess.Popen(command, cwd=cwd, env=environ, start_new_session=True, **streams, **text) as process,
+        subprocess.Popen(command, cwd=cwd, env=environ, start_new_session=True, **streams) as process,
     ):
         timer = threading.Timer(60 * limit, _kill_group, [process])
         timer.start()
         try:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 kept.write(line)
                 if not START_UP.match(line):
-                    print(plain(line), end="", flush=True)
+                    print(escape_control(line), end="", flush=True)
             status = process.wait()
         finally:
             timer.cancel()
@@ -127,22 +133,8 @@ def _kill_group(process):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-@contextlib.contextmanager
-def _failing_at_sigterm():
-    """SIGTERM raises Failed in this context, so that what it opened is closed."""
-
-    def fail(*_):
-        raise Failed("stopped by SIGTERM; what earlier runs wrote still stands")
-
-    before = signal.signal(signal.SIGTERM, fail)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _judge(status, working, ids, limit):
-    """Raises Failed unless the kernel ended well and its submission is worth taking over."""
+    """Raise Failed unless the kernel ended well and its submission is worth publishing."""
     path = working / SUBMISSION_FILE
     if status is None:
         raise Failed(
@@ -152,7 +144,7 @@ def _judge(status, working, ids, limit):
     if status:
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         with open(working / KERNEL_LOG_FILE, encoding="utf-8") as lines:
-            last = "".join(deque(lines, LAST_LINES))
+            last = "".join(deque(lines, TAIL_LINES))
         raise Failed(f"the kernel {how}; {working / KERNEL_LOG_FILE} ends with\n{last}")
     try:
         nuclei, _, _ = check_file(path, ids)
@@ -162,8 +154,8 @@ def _judge(status, working, ids, limit):
         raise Failed(f"the kernel ended well, but {describe_submission(path, ids)}")
 
 
-def describe_submission(path, ids):
-    """What a run that was cut off left, in half a sentence."""
+def describe_submission(path: Path, ids: Mapping[str, None]) -> str:
+    """Say in half a sentence what a run that was cut off left."""
     try:
         nuclei, images, _ = check_file(path, ids)
     except BadInput as error:

@@ -1,10 +1,11 @@
 """Blocks: an image of any size, segmented block by block, in memory that does not grow with it, and stitched.
 
-The network sees each block with a halo around it. A nucleus belongs to the block that holds its middle, and is taken
+The network sees each block with a halo around it. A nucleus belongs to the block that holds its centre, and is taken
 from there whole: no seam cuts one. The zoom and the standard look are found once, for the whole image.
 """
 
 import time
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import cv2
@@ -13,29 +14,34 @@ from scipy import ndimage as ndi
 from tqdm import tqdm
 
 from nuclei.competition.submission import encode_labels
+from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.watershed import find_instances
 from nuclei.settings.config import log
 from nuclei.training_data.kinds import standard_lut
 from nuclei_kit.files.run_lists import decode_rles
+from nuclei_kit.own_images.journal import Journal
 
 # In pixels of the scale at which the network works, where most nuclei are 20 to 40 wide:
-BLOCK = 2048  # the side of a block at most: what a kill costs, and what memory it takes
-HALO = 128  # seen around a block: half of the widest nucleus that is seen whole
-MARGIN = 8  # by which a centre may lie outside its block: two blocks segment one nucleus slightly differently
+BLOCK = 2048  # side of a block, at most: what a kill costs, and what memory a block takes
+HALO = 128  # width of what is seen around a block: half of the widest nucleus that is seen whole
+MARGIN = 8  # distance by which a centre may lie outside its block: two blocks segment one nucleus slightly differently
 
-WINDOWS = 4  # down and across, from which the zoom is found
-WINDOW = 512  # px, the side of each at most
+WINDOWS = 4  # windows down and across, from which the zoom is found
+WINDOW = 512  # px, side of a window, at most
+
+Block = tuple[slice, slice]  # rows and columns
 
 
-def segment_blocks(image, segmenter, journal, name):
-    """As `Segmenter.segment`, by blocks: uint8 (H, W, 3) -> (labels int32 (H, W), the seconds of all blocks).
+def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, name: str) -> tuple[np.ndarray, float]:
+    """Segment an image by blocks, uint8 (H, W, 3) -> (labels int32 (H, W), the seconds of all blocks).
 
     Args:
-        journal: a Journal of this image alone. What is in it is not done again.
-        name: the image's, for the live bar.
+        journal: of this image alone. What is in it is not done again.
+        name: the image's, for the progress bar.
     """
     shape = image.shape[:2]
-    zoom = journal.once("zoom", lambda: segmenter.fit_zoom(gather_windows(image)))
+    windows = gather_windows(image)
+    zoom, thresholds = journal.once("zoom", lambda: segmenter.fit_zoom(windows)), segmenter.thresholds_for(windows)
     lut, halo = standard_lut(image), round(HALO / zoom)
     side = BLOCK / max(1, zoom)  # px of the image; where the network sees it reduced, the probabilities fill memory
     blocks = split(shape, [int(np.ceil(length / side)) for length in shape])
@@ -43,17 +49,15 @@ def segment_blocks(image, segmenter, journal, name):
     def find_nuclei(block):
         start, part = time.monotonic(), image[widen(block, halo, shape)]
         probs = segmenter.predict(part, zoom, lut=lut)
-        rles = encode_labels(find_instances(probs, segmenter.thresholds, zoom))
+        rles = encode_labels(find_instances(probs, thresholds, zoom))
         return {"rles": rles, "seconds": time.monotonic() - start}
 
     places = [f"{rows.start} {columns.start}" for rows, columns in blocks]
     pixels = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in blocks]
-    before = sum(count for place, count in zip(places, pixels, strict=True) if place in journal.done)
+    before = [count for place, count in zip(places, pixels, strict=True) if place in journal.done]
     if before:
-        log.info(
-            "%s: resuming after %d of %d blocks", name, sum(place in journal.done for place in places), len(blocks)
-        )
-    in_px = {"total": sum(pixels), "initial": before, "unit": "px", "unit_scale": True}
+        log.info("%s: resuming after %d of %d blocks", name, len(before), len(blocks))
+    in_px = {"total": sum(pixels), "initial": sum(before), "unit": "px", "unit_scale": True}
     with tqdm(desc=name, **in_px, disable=None, leave=False) as bar:
         for block, place, count in zip(blocks, places, pixels, strict=True):
             if place not in journal.done:
@@ -64,24 +68,25 @@ def segment_blocks(image, segmenter, journal, name):
     return labels, sum(one["seconds"] for one in found)
 
 
-def split(shape, counts):
-    """An image's shape (H, W) -> counts[0] * counts[1] blocks, as alike as can be: [(rows, columns)], both slices."""
+def split(shape: Sequence[int], counts: Sequence[int]) -> list[Block]:
+    """Split an image of a shape (H, W) into counts[0] * counts[1] blocks, as alike as can be."""
     ends = [np.linspace(0, length, count + 1).round().astype(int) for length, count in zip(shape, counts, strict=True)]
     rows, columns = ([slice(*map(int, pair)) for pair in pairwise(along)] for along in ends)
     return [(down, across) for down in rows for across in columns]
 
 
-def widen(block, by, shape):
-    """The block with `by` px more on every side, where the image has as many."""
-    return tuple(
+def widen(block: Block, by: int, shape: Sequence[int]) -> Block:
+    """Widen a block by `by` px on every side, where the image has as many."""
+    rows, columns = (
         slice(max(side.start - by, 0), min(side.stop + by, length)) for side, length in zip(block, shape, strict=True)
     )
+    return rows, columns
 
 
-def gather_windows(image):
-    """A small image that stands for a large one: WINDOWS * WINDOWS pieces of it, each from another part.
+def gather_windows(image: np.ndarray) -> np.ndarray:
+    """Make a small image that stands for a large one: WINDOWS * WINDOWS pieces of it, each from another part.
 
-    Of each part it is the piece in which most is bright in the standard look, since nuclei may be few and far between.
+    From each part it takes the brightest piece in the standard look, since nuclei may be few and far between.
     """
     step = 8
     bright = cv2.LUT(np.ascontiguousarray(image[::step, ::step]), standard_lut(image)).max(axis=2)
@@ -102,18 +107,19 @@ def gather_windows(image):
     return np.concatenate(lines)
 
 
-def stitch(shape, blocks, halo, margin, found):
-    """The nuclei of all blocks -> labels int32 (H, W), ids 1..n.
+def stitch(
+    shape: tuple[int, int], blocks: Sequence[Block], halo: int, margin: int, found: Iterable[Sequence[str]]
+) -> np.ndarray:
+    """Stitch the nuclei of all blocks -> labels int32 (H, W), ids 1..n.
 
-    A nucleus that an earlier block has seen, too, is not taken twice: of one that is claimed for the most part nothing
-    is taken, of another what is free. One so wide that its block sees a part of it is joined to the part that an
-    earlier block saw.
+    A nucleus that an earlier block saw, too, counts once: where most of it is claimed already, it is dropped, else it
+    keeps its free pixels. One that is wider than its block's view is joined to what an earlier block saw of it.
 
     Args:
         shape: (H, W) of the image.
         blocks: of `split`.
         halo: px around each block that it was segmented with.
-        margin: px around each block in which a nucleus's middle counts as inside.
+        margin: px around each block in which a nucleus's centre counts as inside.
         found: for each block the run lists of the nuclei in it and its halo.
     """
     labels, count = np.zeros(shape, np.int32), 0
@@ -139,7 +145,7 @@ def stitch(shape, blocks, halo, margin, found):
 
 
 def _is_cut(where, region, shape):
-    """Whether a box reaches an edge of the region that is no edge of the image."""
+    """Whether a box reaches an edge of the region that is not an edge of the image."""
     return any(
         w.start == r.start > 0 or w.stop == r.stop < length for w, r, length in zip(where, region, shape, strict=True)
     )

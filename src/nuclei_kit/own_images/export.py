@@ -1,6 +1,9 @@
 """Export: what a run found and how it trained, in the formats that other tools open."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,18 +15,18 @@ from nuclei.settings.config import BadInput
 from nuclei.settings.files import LOG_FILE, write_whole
 from nuclei_kit.files.run_lists import parse_runs
 from nuclei_kit.report.cases import gather_cases
-from nuclei_kit.report.logs import read_log, write_events
+from nuclei_kit.report.logs import read_training_log, write_events
 
 
-def export_run(run, data, out, stage=1):
-    """Writes all that a run found as label TIFFs (ImageJ), GeoJSON (QuPath) and one COCO JSON -> how many images.
+def export_run(run: Path, data: Path, out: Path, stage: int = 1) -> int:
+    """Write all that a run found as label TIFFs (ImageJ), GeoJSON (QuPath) and one COCO JSON -> how many images.
 
-    Its training goes into an event file (TensorBoard), where it has left a log.
+    Its training goes into an event file (TensorBoard), if it has left a log.
 
     Args:
-        run: Path of a finished run's folder.
+        run: a finished run's folder.
         data: the competition's folder.
-        out: Path of the folder that gets labels/<id>.tif, qupath/<id>.geojson, coco.json and tensorboard/.
+        out: the folder that gets labels/<id>.tif, qupath/<id>.geojson, coco.json and tensorboard/.
         stage: 1 or 2, whose test images the run's submission is for.
 
     Raises:
@@ -37,11 +40,11 @@ def export_run(run, data, out, stage=1):
         write_whole(out / "qupath" / f"{image_id}.geojson", json.dumps(make_geojson(labels)))
     write_whole(out / "coco.json", json.dumps(make_coco(found)))
     if (run / LOG_FILE).is_file():
-        write_events(read_log(run / LOG_FILE), out / "tensorboard")
+        write_events(read_training_log(run / LOG_FILE), out / "tensorboard")
     return len(found)
 
 
-def encode_tiff(labels, image_id):
+def encode_tiff(labels: np.ndarray, image_id: str) -> bytes:
     """labels int32 (H, W) -> the bytes of a 16-bit TIFF, packed as even plain readers can unpack."""
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         raise BadInput(f"{image_id} holds {labels.max()} nuclei, too many for a 16-bit TIFF: leave it out")
@@ -49,7 +52,7 @@ def encode_tiff(labels, image_id):
     return cv2.imencode(".tif", labels.astype(np.uint16), packing)[1].tobytes()
 
 
-def make_geojson(labels):
+def make_geojson(labels: np.ndarray) -> dict[str, Any]:
     """labels int32 (H, W) -> a FeatureCollection with a detection, as QuPath calls it, for each nucleus.
 
     Corners are in px from the image's upper left one; an outline runs half way between pixels inside and outside.
@@ -58,7 +61,7 @@ def make_geojson(labels):
     for label, box in enumerate(ndi.find_objects(labels), start=1):
         if box is None:
             continue
-        corner = np.array([side.start for side in box]) - 0.5  # of the padded mask, and pixels' middles lie at 0.5
+        corner = np.array([side.start for side in box]) - 0.5  # of the padded mask, and pixels' centres lie at 0.5
         rings = find_contours(np.pad(labels[box] == label, 1).astype(float), 0.5)
         outline = max(rings, key=len) + corner
         polygon = {"type": "Polygon", "coordinates": [outline[:, ::-1].tolist()]}
@@ -66,9 +69,10 @@ def make_geojson(labels):
     return {"type": "FeatureCollection", "features": features}
 
 
-def make_coco(found):
+def make_coco(found: Mapping[str, np.ndarray]) -> dict[str, list]:
     """{image id: labels int32 (H, W)} -> a COCO data set of one category, its masks exact run lists."""
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for number, (image_id, labels) in enumerate(found.items(), start=1):
         height, width = labels.shape
         images.append({"id": number, "file_name": f"{image_id}.png", "height": height, "width": width})

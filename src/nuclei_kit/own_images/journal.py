@@ -1,4 +1,4 @@
-"""Journal: what a long prediction has done so far, so that the same command goes on after a kill.
+"""Journal: what a long prediction has done so far, so that the same command resumes after a kill.
 
 A file of lines that only grows: the thousandth finished image costs what the first one did. A kill costs the line that
 was being written, and no more: each carries its checksum.
@@ -8,12 +8,14 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nuclei.settings.config import BadInput, log
 
-UNFINISHED = "unfinished-prediction"  # the folder in --out, as long as the prediction is not done
+UNFINISHED = "unfinished-prediction"  # folder in --out, until the prediction is done
 
 
 class Journal:
@@ -23,8 +25,9 @@ class Journal:
         path: the file, which may not exist yet. It is read up to the first line that is torn, and cut off there.
     """
 
-    def __init__(self, path):
-        self.path, self.done = Path(path), {}
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.done: dict[str, Any] = {}
         content = self.path.read_bytes() if self.path.exists() else b""
         whole = 0
         for line in content.splitlines(keepends=True):
@@ -36,8 +39,8 @@ class Journal:
             self.done[key] = value
             whole += len(line)
 
-    def add(self, key, value):
-        """Keeps what is done.
+    def add(self, key: str, value: Any) -> None:
+        """Keep what is done.
 
         Raises:
             OSError: the disk is full or fails; names the file.
@@ -51,18 +54,18 @@ class Journal:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
         self.done[key] = value
 
-    def once(self, key, work):
-        """What `work()` gives, done once: later calls, and those after a kill, read it."""
+    def once(self, key: str, work: Callable[[], Any]) -> Any:
+        """Return what `work()` gives; it is done once: later calls, and those after a kill, read it."""
         if key not in self.done:
             self.add(key, work())
         return self.done[key]
 
 
 @contextmanager
-def unfinished_prediction(out, digest):
-    """The Journal of a prediction into the folder `out`, with what the same command did before it was cut off.
+def unfinished_prediction(out: Path, digest: str) -> Iterator[Journal]:
+    """Open the Journal of a prediction into the folder `out`, with what the same command did before it was cut off.
 
-    It goes with its folder when the prediction is done. Until then the context may keep other journals beside it.
+    It is deleted with its folder when the prediction is done. Until then other journals may stand beside it.
 
     Args:
         digest: `digest_run` of the weights.
@@ -75,13 +78,13 @@ def unfinished_prediction(out, digest):
     if journal.once("weights", lambda: digest) != digest:
         raise BadInput(
             f"{folder} holds an unfinished prediction by other weights: name another folder with --out, "
-            "go on with those weights, or delete it to start afresh"
+            "resume with those weights, or delete it to start afresh"
         )
     if len(journal.done) > 1:
-        log.info("going on after %d predicted images", len(journal.done) - 1)
+        log.info("resuming after %d predicted images", len(journal.done) - 1)
     try:
         yield journal
     except BaseException:  # Ctrl-C and SIGTERM, too
-        log.warning("%s keeps what is done: the same command goes on from there", folder)
+        log.warning("%s keeps what is done: the same command resumes it", folder)
         raise
     shutil.rmtree(folder)

@@ -1,10 +1,12 @@
-"""Prediction: what a trained run finds, in a competition's test images or in anybody's own."""
+"""Prediction: what a trained run finds in a competition's test images, or in anybody's own."""
 
 import hashlib
 import math
 import mmap
 import time
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,39 +15,44 @@ from tqdm import tqdm
 from nuclei.competition.data import TEST_NAMES
 from nuclei.network.device import peak_memory
 from nuclei.prediction.progress import progress
+from nuclei.prediction.segmenter import Segmenter
 from nuclei.run.predictions import Predictions
 from nuclei.settings.config import BadInput, log
 from nuclei.settings.files import SUBMISSION_FILE, write_whole
-from nuclei_kit.command.terminal import plain
+from nuclei_kit.command.terminal import escape_control
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.decoding import decode_image
 from nuclei_kit.files.limits import MAX_PIXEL_BYTES, check_bytes
 from nuclei_kit.files.reading import find_whole_set, read_images
-from nuclei_kit.files.runs import digest_run, load_run
+from nuclei_kit.files.runs import digest_runs, load_runs
 from nuclei_kit.own_images.blocks import segment_blocks
 from nuclei_kit.own_images.journal import Journal, unfinished_prediction
 from nuclei_kit.report.pictures import overlay, write_png
 
-MAX_OWN_PIXELS = 2**29  # of one's own image: 20,000 x 20,000 and more
-MAX_WHOLE_PIXELS = 2**22  # of an image that is segmented at once; a larger one is segmented by blocks
-MAX_OVERLAY_PIXELS = 2**24  # a larger image's overlay is reduced to fewer
+MAX_OWN_PIXELS = 2**29  # pixels of one's own image: 20,000 x 20,000 and more
+MAX_WHOLE_PIXELS = 2**22  # pixels of an image that is segmented at once; a larger one is segmented by blocks
+MAX_OVERLAY_PIXELS = 2**24  # pixels of an overlay; a larger image's is reduced
 
 
-def predict_competition(weights, data, stage, out):
-    """Writes `out`/submission.csv for the test images of a stage -> its path.
+def predict_competition(weights: Sequence[Path] | None, data: Path, stage: int, out: Path) -> Path:
+    """Write `out`/submission.csv for the test images of a stage -> its path.
 
-    An image that cannot be read gets its empty row, and a warning. Cut off, the same call goes on after the last image
+    An image that cannot be read gets its empty row, and a warning. Cut off, the same call resumes after the last image
     that was done.
+
+    Args:
+        weights: as for `load_run`.
+        data: the competition's folder.
 
     Raises:
         BadInput: about the weights or the competition, or `out` holds an unfinished prediction by other weights.
     """
     path = find_whole_set(data, TEST_NAMES[stage])
-    segmenter = load_run(weights)
+    segmenter = load_runs(weights)
     test = read_images(path, default_cache())
     predictions = Predictions(test)
-    keys = {i: f"{i} {zlib.crc32(image):08x}" for i, image in predictions.images.items()}
-    with unfinished_prediction(out, digest_run(weights)) as journal:
+    keys = {i: f"{i} {zlib.crc32(image.data):08x}" for i, image in predictions.images.items()}
+    with unfinished_prediction(out, digest_runs(weights)) as journal:
         earlier = {i: journal.done[key] for i, key in keys.items() if key in journal.done}
         predictions.take(earlier)
         pixels = sum(predictions.images[i].size // 3 for i in predictions.order)
@@ -58,46 +65,50 @@ def predict_competition(weights, data, stage, out):
     return out / SUBMISSION_FILE
 
 
-def predict_files(weights, paths, out):
-    """Writes <stem>.labels.png (uint16, 0 is background) and <stem>.overlay.png into `out` for each image file.
+def predict_files(weights: Sequence[Path] | None, paths: Sequence[Path], out: Path) -> None:
+    """Write <stem>.labels.png (uint16, 0 is background) and <stem>.overlay.png into `out` for each image file.
 
     Labels of 65,536 nuclei and more are <stem>.labels.tif, int32. An image of over MAX_WHOLE_PIXELS is segmented by
     blocks; the overlay of one over MAX_OVERLAY_PIXELS is smaller than it.
 
-    An image that cannot be used gets a warning at the end, and the others go on. Cut off, the same call goes on after
-    the last image, or block of a large one, that was done.
+    An image that cannot be used gets a warning at the end, and the others are predicted. Cut off, the same call resumes
+    after the last image, or block of a large one, that was done.
+
+    Args:
+        weights: as for `load_run`.
 
     Raises:
         BadInput: about the weights, the names, or where no image could be used, or `out` holds an unfinished
             prediction by other weights.
     """
     outputs = name_outputs(paths, out)
-    segmenter = load_run(weights)
-    faults = []
-    with unfinished_prediction(out, digest_run(weights)) as journal:
+    segmenter = load_runs(weights)
+    unusable: list[str] = []
+    with unfinished_prediction(out, digest_runs(weights)) as journal:
         done = []
         for path in progress(paths, "predict"):
             try:
-                done.append(_predict_file(path, segmenter, *outputs[path], journal))
+                done.append(_predict_file(path, segmenter, outputs[path], journal))
             except BadInput as error:
-                faults.append(str(error))
+                unusable.append(str(error))
         _print_cost(len(done), sum(one["pixels"] for one in done), sum(one["seconds"] for one in done))
         if done:
             print(f"{out} holds the labels of each, and an overlay to look at.")
-    if len(faults) == len(paths):
-        raise BadInput(faults[0] if len(faults) == 1 else f"none of {len(faults)} images could be used: {faults[0]}")
-    for fault in faults:
-        log.warning("%s", fault)
+    if len(unusable) == len(paths):
+        first = unusable[0]
+        raise BadInput(first if len(paths) == 1 else f"none of {len(paths)} images could be used: {first}")
+    for why in unusable:
+        log.warning("%s", why)
 
 
-def name_outputs(paths, out):
-    """{image file: (label file, overlay file)}.
+def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, tuple[Path, Path]]:
+    """Name what is written -> {image file: (label file, overlay file)}.
 
     Raises:
         BadInput: two images would share an output, or an output would replace an image.
     """
     outputs = {path: (out / f"{path.stem}.labels.png", out / f"{path.stem}.overlay.png") for path in paths}
-    owners = {}
+    owners: dict[Path, Path] = {}
     for path in paths:
         for written in outputs[path]:
             if written in owners:
@@ -110,33 +121,34 @@ def name_outputs(paths, out):
     return outputs
 
 
-def _predict_file(path, segmenter, labels_path, overlay_path, journal):
-    """Finds an image's nuclei and writes them, unless the journal has it -> {"pixels", "seconds"} that it cost."""
+def _predict_file(path: Path, segmenter: Segmenter, outputs: tuple[Path, Path], journal: Journal) -> dict[str, float]:
+    """Find an image's nuclei and write them, unless the journal has it -> {"pixels", "seconds"} that it cost."""
     digest = _digest_file(path)
     key = f"{path} {digest}"
     if key in journal.done:
         return journal.done[key]
     image = _load_image(path)
-    cost = {"pixels": image.shape[0] * image.shape[1]}
+    cost: dict[str, float] = {"pixels": image.shape[0] * image.shape[1]}
     blocks = Journal(journal.path.with_name(f"{digest[:16]}.journal"))
     if cost["pixels"] > MAX_WHOLE_PIXELS:
-        labels, cost["seconds"] = segment_blocks(image, segmenter, blocks, plain(path.name))
+        labels, cost["seconds"] = segment_blocks(image, segmenter, blocks, escape_control(path.name))
     else:
         start = time.monotonic()
         labels, _ = segmenter.segment(image)
         cost["seconds"] = time.monotonic() - start
+    labels_path, overlay_path = outputs
     _write_labels(labels_path, labels)
     step = math.ceil(math.sqrt(cost["pixels"] / MAX_OVERLAY_PIXELS))
     write_png(overlay_path, overlay(*(np.ascontiguousarray(one[::step, ::step]) for one in (image, labels))))
     said = f"{path}: {labels.max(initial=0)} nuclei ({_describe_cost(**cost)})"
-    tqdm.write(plain(said))  # to stdout, above the bar
+    tqdm.write(escape_control(said))  # to stdout, above the bar
     journal.add(key, cost)
     blocks.path.unlink(missing_ok=True)
     return cost
 
 
 def _write_labels(path, labels):
-    """Writes labels as a PNG, or as a TIFF where there are too many for 16 bits."""
+    """Write labels as a PNG, or as a TIFF where there are too many for 16 bits."""
     if labels.max(initial=0) <= np.iinfo(np.uint16).max:
         write_png(path, labels.astype(np.uint16))
     else:  # PNG has no 32 bits
@@ -145,7 +157,7 @@ def _write_labels(path, labels):
 
 def _digest_file(path):
     if path.exists() and not path.is_file():  # a folder, a pipe, a device without an end
-        raise BadInput(f"{path} is no file: name images")
+        raise BadInput(f"{path} is not a file: name images")
     if any("\udc80" <= letter <= "\udcff" for letter in str(path)):  # as Python reads such bytes; OpenCV would crash
         raise BadInput(f"{path} has a name that is not UTF-8: rename it")
     try:
@@ -157,7 +169,7 @@ def _digest_file(path):
 
 
 def _load_image(path):
-    """As `decode_image`. The file's bytes are not read into memory, where those of a large image would be gigabytes."""
+    """Decode a file, mapped into memory: the bytes of a large image would be gigabytes."""
     with open(path, "rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
         return decode_image(data, path, MAX_OWN_PIXELS, path)

@@ -1,6 +1,8 @@
 """Cases: the images that a run left rows for, with what it found in them and, where it is known, the truth."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from nuclei.competition.submission import SUBMISSION_HEADER
 from nuclei.prediction.metric import precision_at_thresholds
 from nuclei.settings.config import BadInput
 from nuclei.settings.files import CONFIDENCE_FILE, SUBMISSION_FILE
+from nuclei.training_data.images import ImageSet
 from nuclei_kit.experiments.scoring import read_solution
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.folders import HELD_OUT_NUCLEI_FILE
@@ -17,14 +20,17 @@ from nuclei_kit.files.run_lists import check_submission, decode_rles
 from nuclei_kit.files.tables import read_table
 from nuclei_kit.report.logs import read_number
 
-TEST, LEFT_OUT = "test", "held-out"  # which part of the data an image is from
+HELD_OUT_PART = "held-out"  # of the data
+TEST_PART = "test"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image: `truth` int32 (H, W) or None, `found` int32 (H, W), `precision` float64 (10,) or None.
+    """One image with what was found in it.
 
-    `confidences` are a float in 0..1 for each nucleus found, or None where the run has kept none.
+    part: HELD_OUT_PART or TEST_PART; image: uint8 (H, W, 3) RGB; truth, found: int32 (H, W);
+    precision: float64 (10,), see `precision_at_thresholds`; confidences: 0..1, of each nucleus found.
+    None stands for what is not known.
     """
 
     image_id: str
@@ -37,30 +43,37 @@ class Case:
     confidences: list[float] | None = None
 
     @property
-    def score(self):
+    def score(self) -> float | None:
+        """The competition's score of the image."""
         return None if self.precision is None else float(self.precision.mean())
 
 
-def gather_cases(run, data, stage=1, solution=None):
-    """The images that a run left rows for -> list of Case: those held out, then the test images.
+def gather_cases(run: Path, data: Path, stage: int = 1, solution: Path | None = None) -> list[Case]:
+    """Gather the images that a run left rows for: those held out, then the test images.
+
+    Args:
+        run: a finished run's folder.
+        data: the competition's folder.
+        stage: 1 or 2, whose test images the run's submission is for.
+        solution: CSV with the test images' true nuclei.
 
     Raises:
         BadInput: rows that break a rule, or rows of images that `data` does not hold.
     """
-    cases = []
+    cases: list[Case] = []
     if (run / HELD_OUT_NUCLEI_FILE).is_file():
         images = _pick_images(find_whole_set(data, (TRAIN,)), run / HELD_OUT_NUCLEI_FILE)
         truths = dict(zip(images.ids, images.labels, strict=True)) if images.labels else {}
-        cases += _read_cases(run / HELD_OUT_NUCLEI_FILE, images, LEFT_OUT, truths)
+        cases += _read_cases(run / HELD_OUT_NUCLEI_FILE, images, HELD_OUT_PART, truths)
     if (run / SUBMISSION_FILE).is_file():
         images = read_images(find_whole_set(data, TEST_NAMES[stage]), default_cache())
-        cases += _read_cases(run / SUBMISSION_FILE, images, TEST, read_solution(solution) if solution else {})
+        cases += _read_cases(run / SUBMISSION_FILE, images, TEST_PART, read_solution(solution) if solution else {})
         if (run / CONFIDENCE_FILE).is_file():
             cases = _add_confidences(cases, run / CONFIDENCE_FILE)
     return cases
 
 
-def _pick_images(path, rows):
+def _pick_images(path: Path, rows: Path) -> ImageSet:
     """The images of a set that a file has rows for."""
     wanted = {row["ImageId"] for row in read_table(rows, SUBMISSION_HEADER)}
     strange = wanted - set(list_ids(path))
@@ -70,7 +83,8 @@ def _pick_images(path, rows):
     return images.subset([i for i, image_id in enumerate(images.ids) if image_id in wanted])
 
 
-def _read_cases(path, images, part, truths):
+def _read_cases(path: Path, images: ImageSet, part: str, truths: Mapping[str, np.ndarray]) -> Iterator[Case]:
+    """Read the rows of all images of a set."""
     shapes = {image_id: image.shape[:2] for image_id, image in zip(images.ids, images.images, strict=True)}
     rles = check_submission(path, shapes | dict.fromkeys(images.unreadable))
     for image_id, image, kind in zip(images.ids, images.images, images.kinds, strict=True):
@@ -83,14 +97,14 @@ def _read_cases(path, images, part, truths):
         yield Case(image_id, part, kind, image, truth, found, precision)
 
 
-def _add_confidences(cases, path):
-    """The test images' Cases with the confidence of each nucleus."""
-    confidences = {case.image_id: [] for case in cases}
+def _add_confidences(cases: list[Case], path: Path) -> list[Case]:
+    """Add the confidence of each nucleus to the test images' Cases."""
+    confidences: dict[str, list[float]] = {case.image_id: [] for case in cases}
     for row in read_table(path, ("ImageId", "confidence")):
         confidences.setdefault(row["ImageId"], []).append(read_number(path, row, "confidence"))
     for case in cases:
-        if case.part == TEST and len(confidences[case.image_id]) != case.found.max(initial=0):
+        if case.part == TEST_PART and len(confidences[case.image_id]) != case.found.max(initial=0):
             raise BadInput(
                 f"{path} is about other nuclei in {case.image_id} than {SUBMISSION_FILE} beside it: delete it"
             )
-    return [replace(case, confidences=confidences[case.image_id]) if case.part == TEST else case for case in cases]
+    return [replace(case, confidences=confidences[case.image_id]) if case.part == TEST_PART else case for case in cases]

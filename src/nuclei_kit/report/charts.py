@@ -1,14 +1,16 @@
 """Charts: lines over axes as inline SVG, coloured by the page's style sheet."""
 
+import math
+from collections.abc import Sequence
 from html import escape
 
-WIDTH, HEIGHT = 360, 200
+WIDTH, HEIGHT = 360, 200  # px of a chart
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 34, 40  # px around the plot
-STEPS = (1, 2, 2.5, 5, 10)
+TICK_STEPS = (1, 2, 2.5, 5, 10)  # times a power of ten: what ticks may lie apart
 
 
-def line_chart(points, title, x_name, y_name, dots=False):
-    """[(x, y), ...] -> an SVG element as text; its horizontal axis begins at 0.
+def line_chart(points: Sequence[tuple[float, float]], title: str, x_name: str, y_name: str, dots: bool = False) -> str:
+    """Draw a line through points (x, y) -> an SVG element as text; its horizontal axis begins at 0.
 
     Args:
         points: at least one, in order of x.
@@ -41,14 +43,10 @@ def line_chart(points, title, x_name, y_name, dots=False):
     return "".join([*parts, "</svg>"])
 
 
-def nice_ticks(low, high, about):
-    """Round numbers, evenly apart, that enclose low..high, `about` as many as asked; two at least."""
+def nice_ticks(low: float, high: float, about: int) -> list[float]:
+    """Choose round numbers, evenly apart, that enclose low..high: `about` as many as that, two at least."""
     span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** _floor_log(span / about)
-    step = next(power * nice for nice in STEPS if power * nice * about >= span * 0.999)
+    power = 10.0 ** math.floor(math.log10(span / about))
+    step = next(power * nice for nice in TICK_STEPS if power * nice * about >= span * 0.999)
     first, last = int(low // step), int(-(-high // step))
     return [round(step * i, 10) for i in range(first, max(last, first + 1) + 1)]
-
-
-def _floor_log(value):
-    return int(f"{value:e}".split("e")[1])

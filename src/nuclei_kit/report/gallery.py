@@ -1,29 +1,30 @@
 """Gallery: one picture of what a run gets right and wrong, of an image of each kind or of its worst images."""
 
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from nuclei.competition.data import TRAIN
 from nuclei.prediction.progress import progress
 from nuclei.settings.config import BadInput, Config, log
-from nuclei.training_data.folds import split_data
+from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS
+from nuclei_kit.experiments.folds import FOLDS, split_data
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.folders import HELD_OUT_NUCLEI_FILE
 from nuclei_kit.files.reading import find_whole_set, read_images
 from nuclei_kit.files.runs import load_run
-from nuclei_kit.report.cases import LEFT_OUT, gather_cases
-from nuclei_kit.report.pictures import PANEL, compare, contact_sheet, crop_middle
+from nuclei_kit.report.cases import HELD_OUT_PART, gather_cases
+from nuclei_kit.report.pictures import PANEL, comparison_strip, contact_sheet, crop_middle
 
 
-def draw_gallery(weights, data, fold=None):
-    """A contact sheet -> uint8 RGB: of each kind of image, the one with the median number of nuclei, cropped to PANEL.
+def draw_gallery(weights: Path | None, data: Path, fold: int | None = None) -> np.ndarray:
+    """Draw a contact sheet, uint8 RGB: of each kind of image, the one with the median number of nuclei.
 
-    They are held-out images of stage1_train; where the run held none out, its tuning images.
+    They are held-out images of stage1_train, cropped to PANEL; where the run held none out, its tuning images.
 
     Args:
-        weights: a run's folder, or its weights file.
+        weights: a run's folder, or its weights file; None for the network that ships.
         data: the competition's folder.
         fold: the fold to show; None for the one that the run held out.
 
@@ -37,15 +38,15 @@ def draw_gallery(weights, data, fold=None):
     for i in progress(_typical_of_kinds(images), "draw"):
         image, truth = images.images[i], images.labels[i]
         predicted, _ = segmenter.segment(image)
-        strips.append(compare(*(crop_middle(one, PANEL) for one in (image, truth, predicted)), images.kinds[i]))
+        strips.append(_middle_strip(image, truth, predicted, images.kinds[i]))
     return contact_sheet(strips)
 
 
-def draw_worst(run, data, count):
-    """A contact sheet -> uint8 RGB: the `count` held-out images of a run that score lowest, the lowest first.
+def draw_worst(run: Path, data: Path, count: int) -> np.ndarray:
+    """Draw a contact sheet, uint8 RGB: the `count` held-out images of a run that score lowest, the lowest first.
 
     Args:
-        run: Path of the folder of a run that held images out.
+        run: the folder of a run that held images out.
         data: the competition's folder.
 
     Raises:
@@ -53,34 +54,36 @@ def draw_worst(run, data, count):
     """
     if not (run / HELD_OUT_NUCLEI_FILE).is_file():
         raise BadInput(f"{run / HELD_OUT_NUCLEI_FILE} is missing: name the folder of a run that held images out")
-    cases = sorted((case for case in gather_cases(run, data) if case.part == LEFT_OUT), key=lambda case: case.score)
+    cases = [case for case in gather_cases(run, data) if case.part == HELD_OUT_PART and case.truth is not None]
+    cases.sort(key=lambda case: case.score or 0.0)
     return contact_sheet(
         [
-            compare(*(crop_middle(one, PANEL) for one in (case.image, case.truth, case.found)), name)
+            _middle_strip(case.image, case.truth, case.found, f"{number}. {case.kind} {case.image_id[:8]}")
             for number, case in enumerate(cases[:count], start=1)
-            for name in [f"{number}. {case.kind} {case.image_id[:8]}"]
         ]
     )
 
 
-def _choose_images(everything, config, fold):
+def _middle_strip(image, truth, predicted, name):
+    image, truth, predicted = (crop_middle(one, PANEL) for one in (image, truth, predicted))
+    return comparison_strip(image, truth, predicted, name)
+
+
+def _choose_images(everything: ImageSet, config: Config, fold: int | None) -> ImageSet:
+    """The images of a fold: the one that the run held out, unless another is asked for."""
     if not everything.labels:
         raise BadInput(f"{TRAIN} has no masks to compare with: unpack all of {TRAIN}.zip")
-    if fold is not None:
-        if not config.data_folds or fold != config.data_fold:
-            log.warning("the run has learnt from the images of fold %d: they flatter it", fold)
-        config = replace(config, data_fold=fold, data_folds=config.data_folds or Config.data_folds)
-    _, tuning, held_out = split_data(everything, config.data_folds, config.data_fold, config.data_tuning)
-    if held_out.ids:
-        return held_out
-    log.warning("the run held no images out: these are those that its thresholds were chosen on")
-    return tuning
+    shown = config.data_fold if fold is None else fold
+    if not config.data_folds or shown != config.data_fold:
+        log.warning("the run was trained on the images of fold %d: unseen images would score lower", shown)
+    return split_data(everything, config.data_folds or FOLDS, shown, config.data_tuning)[2]
 
 
-def _typical_of_kinds(images):
+def _typical_of_kinds(images: ImageSet) -> list[int]:
     """The index of one image of each kind, in the order of KINDS."""
-    counts = np.array([labels.max() for labels in images.labels])
+    counts, typical = np.array([labels.max() for labels in images.labels]), []
     for kind in KINDS:
         here = np.flatnonzero(np.array(images.kinds) == kind)
         if here.size:
-            yield here[np.argsort(counts[here], kind="stable")[here.size // 2]]
+            typical.append(int(here[np.argsort(counts[here], kind="stable")[here.size // 2]]))
+    return typical

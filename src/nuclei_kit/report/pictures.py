@@ -3,18 +3,38 @@
 The colours are Okabe and Ito's, which people with any colour vision tell apart (https://jfly.uni-koeln.de/color/).
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import cv2
 import numpy as np
 
 from nuclei.prediction.metric import IOU_THRESHOLDS, average_precision, iou_matrix
 from nuclei.settings.files import write_whole
 
-ORANGE, SKY, GREEN, YELLOW = (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)
-BLUE, VERMILLION, PURPLE = (0, 114, 178), (213, 94, 0), (204, 121, 167)
-
-OUTLINES = (YELLOW, SKY, ORANGE, GREEN, PURPLE, VERMILLION)  # the first is used unless nuclei touch
-MATCHED, APART, MISSED, INVENTED = BLUE, SKY, VERMILLION, YELLOW
-LEGEND = ((MATCHED, "matched"), (APART, "matched, but pixels apart"), (MISSED, "missed"), (INVENTED, "invented"))
+OKABE_ITO = {
+    "orange": (230, 159, 0),
+    "sky blue": (86, 180, 233),
+    "bluish green": (0, 158, 115),
+    "yellow": (240, 228, 66),
+    "blue": (0, 114, 178),
+    "vermillion": (213, 94, 0),
+    "reddish purple": (204, 121, 167),
+}
+# Of outlines; the first is used unless nuclei touch.
+OUTLINES = tuple(
+    OKABE_ITO[name] for name in ("yellow", "sky blue", "orange", "bluish green", "reddish purple", "vermillion")
+)
+TP_COLOUR = OKABE_ITO["blue"]
+TP_EDGE_COLOUR = OKABE_ITO["sky blue"]
+FN_COLOUR = OKABE_ITO["vermillion"]
+FP_COLOUR = OKABE_ITO["yellow"]
+LEGEND = (
+    (TP_COLOUR, "matched"),
+    (TP_EDGE_COLOUR, "matched, but pixels apart"),
+    (FN_COLOUR, "missed"),
+    (FP_COLOUR, "invented"),
+)
 
 PANEL = 256  # px: smaller images are enlarged up to this, by a whole factor
 CAPTION = 24  # px, height of the line above a panel
@@ -22,7 +42,7 @@ GAP = 8  # px between panels
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
-def brighten(image):
+def brighten(image: np.ndarray) -> np.ndarray:
     """uint8 RGB -> uint8 RGB for the eye: a dark image is stretched, its hues kept; a light one stays as it is.
 
     Unlike `standardise` it never inverts. The factor is at most 12, which keeps the noise of an empty field dim.
@@ -34,8 +54,8 @@ def brighten(image):
     return cv2.LUT(image, np.clip(ramp, 0, 255).round().astype(np.uint8))
 
 
-def overlay(image, labels):
-    """Draws the outline of every nucleus, one pixel thick and inside it, on the brightened image.
+def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Draw the outline of every nucleus, one pixel thick and inside it, on the brightened image.
 
     Nuclei that touch get different colours.
 
@@ -52,7 +72,7 @@ def overlay(image, labels):
     return drawn
 
 
-def inner_edge(labels):
+def inner_edge(labels: np.ndarray) -> np.ndarray:
     """bool (H, W): pixels of a nucleus with a neighbour, diagonals included, outside it. The frame cuts no edge."""
     padded = np.pad(labels, 1, mode="edge")
     height, width = labels.shape
@@ -62,11 +82,11 @@ def inner_edge(labels):
 
 def _outline_colours(labels):
     """uint8 (n + 1, 3): a colour for each label, the first of OUTLINES that no neighbour has yet."""
-    neighbours = {label: set() for label in range(labels.max(initial=0) + 1)}
+    neighbours: dict[int, set[int]] = {label: set() for label in range(labels.max(initial=0) + 1)}
     for a, b in _touching_pairs(labels):
         neighbours[a].add(b)
         neighbours[b].add(a)
-    chosen = {}
+    chosen: dict[int, int] = {}
     for label, others in neighbours.items():
         taken = {chosen.get(other) for other in others}
         free = [index for index in range(len(OUTLINES)) if index not in taken]
@@ -75,7 +95,7 @@ def _outline_colours(labels):
 
 
 def _touching_pairs(labels):
-    """Pairs of labels that are neighbours, or that one pixel parts: [[a, b], ...]."""
+    """Pairs of labels that are neighbours, or one pixel apart: [[a, b], ...]."""
     pairs = []
     for apart in (1, 2):
         for a, b in ((labels[apart:], labels[:-apart]), (labels[:, apart:], labels[:, :-apart])):
@@ -84,30 +104,30 @@ def _touching_pairs(labels):
     return np.unique(np.concatenate(pairs), axis=0).tolist()
 
 
-def differences(truth, predicted):
-    """Where two label images differ -> uint8 (H, W, 3) RGB, in the colours of LEGEND on black.
+def differences(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Draw where two label images differ -> uint8 (H, W, 3) RGB, in the colours of LEGEND on black.
 
-    A true nucleus and a predicted one match where their IoU is above 0.5. Where a missed nucleus lies under an invented
-    one (two nuclei taken for one, say), the missed one shows, with the outline of the invented one across it.
+    A true nucleus and a predicted one match where their IoU is above 0.5. Where a false negative lies under a false
+    positive (two nuclei taken for one, say), it shows, with the outline of the false positive across it.
     """
     hits = iou_matrix(truth, predicted) > IOU_THRESHOLDS[0]
-    partner = np.zeros(truth.max(initial=0) + 1, np.int64)  # of each true nucleus, 0 where it was missed
+    partner = np.zeros(truth.max(initial=0) + 1, np.int64)  # of each true nucleus, 0 for a false negative
     true_ids, predicted_ids = (np.unique(labels[labels > 0]) for labels in (truth, predicted))
     rows, columns = np.nonzero(hits)
     partner[true_ids[rows]] = predicted_ids[columns]
-    missed = (truth > 0) & (partner[truth] == 0)
-    invented = (predicted > 0) & ~np.isin(predicted, partner[partner > 0])
+    fn = (truth > 0) & (partner[truth] == 0)
+    fp = (predicted > 0) & ~np.isin(predicted, partner[partner > 0])
     picture = np.zeros((*truth.shape, 3), np.uint8)
-    picture[(truth > 0) | (predicted > 0)] = APART
-    picture[(truth > 0) & (partner[truth] == predicted)] = MATCHED
-    picture[invented] = INVENTED
-    picture[missed] = MISSED
-    picture[invented & inner_edge(predicted)] = INVENTED
+    picture[(truth > 0) | (predicted > 0)] = TP_EDGE_COLOUR
+    picture[(truth > 0) & (partner[truth] == predicted)] = TP_COLOUR
+    picture[fp] = FP_COLOUR
+    picture[fn] = FN_COLOUR
+    picture[fp & inner_edge(predicted)] = FP_COLOUR
     return picture
 
 
-def compare(image, truth, predicted, name="image"):
-    """A strip of four panels with captions: image, truth, prediction, and where the two differ.
+def comparison_strip(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, name: str = "image") -> np.ndarray:
+    """Draw four panels with captions in a row: image, truth, prediction, and where the two differ.
 
     Args:
         image: uint8 (H, W, 3) RGB.
@@ -128,28 +148,28 @@ def compare(image, truth, predicted, name="image"):
     return _beside([_caption(panel, text) for text, panel in panels])
 
 
-def contact_sheet(strips):
-    """Strips from `compare`, one below the other, and the legend of their last panels -> uint8 RGB."""
+def contact_sheet(strips: Sequence[np.ndarray]) -> np.ndarray:
+    """Put comparison strips one below the other, and the legend of their last panels -> uint8 RGB."""
     rows = [*strips, _draw_legend()]
     width = max(row.shape[1] for row in rows)
     rows = [_extend(row, row.shape[0] + GAP, width) for row in rows]
     return cv2.copyMakeBorder(np.concatenate(rows), GAP, 0, GAP, GAP, cv2.BORDER_CONSTANT, value=PAPER)
 
 
-def crop_middle(array, side):
-    """The middle of an image or of labels, at most `side` px high and wide."""
+def crop_middle(array: np.ndarray, side: int) -> np.ndarray:
+    """Crop the middle of an image or of labels, at most `side` px high and wide."""
     top, left = (max(0, (n - side) // 2) for n in array.shape[:2])
     return np.ascontiguousarray(array[top : top + side, left : left + side])
 
 
-def write_png(path, image):
-    """Writes uint8 (H, W, 3) RGB or a grey uint8 or uint16 (H, W) as PNG, whole or not at all."""
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) RGB or a grey uint8 or uint16 (H, W) as PNG, whole or not at all."""
     pixels = image[..., ::-1] if image.ndim == 3 else image
     write_whole(path, cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
 
 
-def write_picture(path, image):
-    """Writes uint8 (H, W, 3) RGB as WebP where `path` ends in .webp, else as PNG; whole or not at all."""
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) RGB as WebP where `path` ends in .webp, else as PNG; whole or not at all."""
     if path.suffix == ".webp":
         write_whole(path, cv2.imencode(".webp", image[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 80])[1].tobytes())
     else:
@@ -157,7 +177,7 @@ def write_picture(path, image):
 
 
 def _enlarge(array, factor):
-    """Repeats every pixel, so that labels stay labels and one sees what the network saw."""
+    """Repeat every pixel, so that labels stay labels and one sees what the network saw."""
     return np.repeat(np.repeat(array, factor, axis=0), factor, axis=1)
 
 

@@ -5,10 +5,12 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,29 +23,33 @@ from nuclei.training_data.kinds import KINDS
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.folders import HELD_OUT_FILE, REPORT_FILE
 from nuclei_kit.files.tables import read_table
-from nuclei_kit.report.cases import LEFT_OUT, TEST, gather_cases
+from nuclei_kit.report.cases import HELD_OUT_PART, TEST_PART, Case, gather_cases
 from nuclei_kit.report.charts import line_chart
-from nuclei_kit.report.logs import read_log, read_number
-from nuclei_kit.report.outcomes import FATES, find_fates
+from nuclei_kit.report.logs import read_number, read_training_log
+from nuclei_kit.report.outcomes import FN, FP, MERGE, SPLIT, TP, Outcomes, find_outcomes
 from nuclei_kit.report.webp import encode_images
 
-PAGE = Path(__file__).with_name("page")  # page.html, page.css and page.js
-ROOM = 16_000_000  # characters for all pictures; outlines take about 120 for each nucleus
-SMOOTH = 0.5  # px by which an outline may stray from the nucleus's edge
+PAGE_FOLDER = Path(__file__).with_name("page")  # page.html, page.css and page.js
+PICTURES_ROOM = 16_000_000  # characters for all pictures; outlines take about 120 for each nucleus
+OUTLINE_ERROR = 0.5  # px by which an outline may stray from the nucleus's edge
+# What the page calls the outcomes: its readers need not know the field's words.
+OUTCOME_WORDS = {TP: "matched", FN: "missed", FP: "invented", MERGE: "merged", SPLIT: "split"}
 
 
-def write_report(run, data=None, stage=1, solution=None, against=None):
-    """Writes `run`/report.html, a page that needs nothing beside it -> its path.
+def write_report(
+    run: Path, data: Path | None = None, stage: int = 1, solution: Path | None = None, against: Path | None = None
+) -> Path:
+    """Write `run`/report.html, a page that needs nothing beside it -> its path.
 
     Args:
-        run: Path of a finished run's folder.
+        run: a finished run's folder.
         data: the competition's folder; without it the page has no images.
         stage: 1 or 2, whose test images the run's submission is for.
         solution: CSV with the test images' true nuclei.
-        against: Path of another run on the same data, to compare with.
+        against: another run's folder, on the same data, to compare with.
 
     Raises:
-        BadInput: this is no run, the data are not those of the run, or the two runs share no image.
+        BadInput: `run` is not a run's folder, the data are not those of the run, or the two runs share no image.
     """
     if not any((run / name).is_file() for name in (CONFIG_FILE, SUBMISSION_FILE)):
         raise BadInput(
@@ -52,7 +58,7 @@ def write_report(run, data=None, stage=1, solution=None, against=None):
     if data is None and (solution or against):
         raise BadInput("a report with --solution or --against needs the images: name the competition with --data DIR")
     cases = gather_cases(run, data, stage, solution) if data else []
-    others = {case.image_id: case for case in gather_cases(against, data, stage, solution)} if against else {}
+    others = {case.image_id: case for case in gather_cases(against, data, stage, solution)} if data and against else {}
     if against and not any(case.image_id in others for case in cases):
         raise BadInput(f"{run} and {against} share no image: compare runs on the same data")
     write_whole(run / REPORT_FILE, fill_page(run, cases, others, against))
@@ -62,43 +68,54 @@ def write_report(run, data=None, stage=1, solution=None, against=None):
 # ---- one image, for the gallery ----------------------------------------------------------------
 
 
-def describe_case(case, source, other=None):
-    """What the page's script draws of an image, whose picture is at the address `source` -> dict for JSON.
+def describe_case(case: Case, source: str, other: Case | None = None) -> dict[str, Any]:
+    """Describe an image, whose picture is at the address `source`, for the page's script -> dict for JSON.
 
-    A nucleus is [fate, IoU, path]: its fate of FATES, or "" where there is no truth, its best IoU or None, its outline
-    in SVG's terms, in px of the image.
+    A nucleus is [outcome, IoU, path]: one of OUTCOMES, or "" where there is no truth; its best IoU, or None; its
+    outline as an SVG path, in px of the image.
     """
     height, width = case.found.shape
-    entry = {"id": case.image_id, "part": case.part, "kind": case.kind, "width": width, "height": height}
+    entry: dict[str, Any] = {
+        "id": case.image_id,
+        "part": case.part,
+        "kind": case.kind,
+        "width": width,
+        "height": height,
+    }
     entry |= {"source": source, "score": case.score, "truth": None, "confidences": case.confidences}
     found = outlines(case.found)
     if case.truth is None:
         entry["found"] = [["", None, path] for path in found]
     else:
-        true_fates, found_fates = find_fates(case.truth, case.found)
-        entry["truth"] = _nuclei(true_fates, outlines(case.truth))
-        entry["found"] = _nuclei(found_fates, found)
+        of_true, of_found = find_outcomes(case.truth, case.found)
+        entry["truth"] = _nuclei(of_true, outlines(case.truth))
+        entry["found"] = _nuclei(of_found, found)
     if other is not None:
         entry["other"] = [["", None, path] for path in outlines(other.found)]
-        entry["difference"] = None if case.score is None else case.score - other.score
+        entry["difference"] = _difference(case, other)
         entry["agreement"] = average_precision(other.found, case.found)
     return entry
 
 
-def _nuclei(fates, paths):
-    rows = zip(fates.names, fates.ious, paths, strict=True)
+def _difference(case: Case, other: Case) -> float | None:
+    """How much higher an image's score is than in another run."""
+    return None if case.score is None or other.score is None else case.score - other.score
+
+
+def _nuclei(outcomes: Outcomes, paths: Sequence[str]) -> list[list]:
+    rows = zip(outcomes.names, outcomes.ious, paths, strict=True)
     return [[name, round(iou, 3), path] for name, iou, path in rows]
 
 
-def outlines(labels):
-    """The SVG path around each nucleus, by ascending label, through the middles of its outermost pixels."""
+def outlines(labels: np.ndarray) -> list[str]:
+    """Draw the SVG path around each nucleus, by ascending label, through the middles of its outermost pixels."""
     paths = []
     for label, box in enumerate(ndi.find_objects(labels), start=1):
         if box is not None:
             mask = (labels[box] == label).astype(np.uint8)
             offset = (box[1].start, box[0].start)
             contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=offset)
-            paths.append("".join(_path(cv2.approxPolyDP(contour, SMOOTH, True)[:, 0]) for contour in contours))
+            paths.append("".join(_path(cv2.approxPolyDP(contour, OUTLINE_ERROR, True)[:, 0]) for contour in contours))
     return paths
 
 
@@ -111,13 +128,13 @@ def _path(corners):
 # ---- the page ----------------------------------------------------------------------------------
 
 
-def fill_page(run, cases, others, against):
-    """The whole page as text. What comes from outside is escaped, and the page's policy runs no script but its own."""
-    sources = encode_images([case.image for case in cases], ROOM)
+def fill_page(run: Path, cases: Sequence[Case], others: Mapping[str, Case], against: Path | None) -> str:
+    """Fill the template -> the page. What comes from outside is escaped; the policy runs the page's script alone."""
+    sources = encode_images([case.image for case in cases], PICTURES_ROOM)
     entries = [
         describe_case(case, source, others.get(case.image_id)) for case, source in zip(cases, sources, strict=True)
     ]
-    style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, script = ((PAGE_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     sections = [*_score_sections(run, cases), *_against_section(cases, others, against), *_training_section(run)]
@@ -133,24 +150,26 @@ def fill_page(run, cases, others, against):
         "headline": _headline(run, cases),
         "links": "".join(f'<li><a href="#{_anchor(title)}">{escape(title)}</a></li>' for title, _ in sections),
         "sections": "\n".join(section for _, section in sections),
-        "data": json.dumps({"images": entries, "fates": FATES}, separators=(",", ":")).replace("<", "\\u003c"),
+        "data": json.dumps({"images": entries, "outcomes": OUTCOME_WORDS}, separators=(",", ":")).replace(
+            "<", "\\u003c"
+        ),
         "hidden": "hidden" if cases else "",  # what says that there are no images
     }
-    return Template((PAGE / "page.html").read_text(encoding="utf-8")).substitute(values)
+    return Template((PAGE_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(values)
 
 
 def _headline(run, cases):
     """The figures that one wants first."""
     figures = []
-    for part in (LEFT_OUT, TEST):
+    for part in (HELD_OUT_PART, TEST_PART):
         scores = [case.score for case in cases if case.part == part and case.score is not None]
-        if part == LEFT_OUT and not scores and (run / HELD_OUT_FILE).is_file():
+        if part == HELD_OUT_PART and not scores and (run / HELD_OUT_FILE).is_file():
             scores = [
                 read_number(run / HELD_OUT_FILE, row, "score") for row in read_table(run / HELD_OUT_FILE, ("score",))
             ]
         if scores:
             figures.append((f"{np.mean(scores):.3f}", f"score on {len(scores)} {part} images"))
-    found = [case.found.max(initial=0) for case in cases if case.part == TEST]
+    found = [case.found.max(initial=0) for case in cases if case.part == TEST_PART]
     if found:
         figures.append((f"{sum(found):,}", f"nuclei found in {len(found)} test images"))
     if (run / STAGES_FILE).is_file():
@@ -161,11 +180,11 @@ def _headline(run, cases):
 
 def _score_sections(run, cases):
     sections = []
-    for part in (LEFT_OUT, TEST):
+    for part in (HELD_OUT_PART, TEST_PART):
         scored = [case for case in cases if case.part == part and case.precision is not None]
         if scored:
             sections.append(_section(f"Score on the {part} images", _precision_table(scored), "wide"))
-    if not any(case.part == LEFT_OUT for case in cases) and (run / HELD_OUT_FILE).is_file():
+    if not any(case.part == HELD_OUT_PART for case in cases) and (run / HELD_OUT_FILE).is_file():
         table = read_table(run / HELD_OUT_FILE, ("kind", "score"))
         scores = [(row["kind"], read_number(run / HELD_OUT_FILE, row, "score")) for row in table]
         rows = [
@@ -173,12 +192,12 @@ def _score_sections(run, cases):
             for kind in (*KINDS, "all")
             if (here := [score for of, score in scores if kind in (of, "all")])
         ]
-        sections.append(_section(f"Score on the {LEFT_OUT} images", _table(("kind", "images", "score"), rows)))
+        sections.append(_section(f"Score on the {HELD_OUT_PART} images", _table(("kind", "images", "score"), rows)))
     return sections
 
 
 def _precision_table(scored):
-    """A row a kind: how many images and nuclei of what fate, the score, and the precision at each threshold."""
+    """Two tables: by kind, the score and the precision at each threshold; and how many nuclei had which outcome."""
     head = ("kind", "images", "score", *(f"{threshold:.2f}" for threshold in IOU_THRESHOLDS))
     rows = []
     for kind in (*KINDS, "all"):
@@ -187,17 +206,20 @@ def _precision_table(scored):
             each = np.mean(here, axis=0)
             rows.append((kind, len(here), f"{each.mean():.3f}", *(f"{value:.2f}" for value in each)))
     note = '<p class="note">0.50 to 0.95: the precision at an IoU above that. Score: the mean of these ten.</p>'
-    return f'<div class="tables"><div>{_table(head, rows)}{note}</div>{_fate_table(scored)}</div>'
+    return f'<div class="tables"><div>{_table(head, rows)}{note}</div>{_outcome_table(scored)}</div>'
 
 
-def _fate_table(scored):
-    """How many nuclei met which fate, the predicted ones and, of the missed, merged and split, the true ones."""
-    sides = {"true": Counter(), "predicted": Counter()}
+def _outcome_table(scored):
+    """How many true and how many predicted nuclei had which outcome."""
+    sides: dict[str, Counter[str]] = {"true": Counter(), "predicted": Counter()}
     for case in scored:
-        for side, fates in zip(sides.values(), find_fates(case.truth, case.found), strict=True):
-            side.update(fates.names)
-    rows = [(side, f"{counts.total():,}", *(f"{counts[fate]:,}" for fate in FATES)) for side, counts in sides.items()]
-    return _table(("nuclei", "all", *FATES), rows)
+        for counts, outcomes in zip(sides.values(), find_outcomes(case.truth, case.found), strict=True):
+            counts.update(outcomes.names)
+    rows = [
+        (side, f"{counts.total():,}", *(f"{counts[outcome]:,}" for outcome in OUTCOME_WORDS))
+        for side, counts in sides.items()
+    ]
+    return _table(("nuclei", "all", *OUTCOME_WORDS.values()), rows)
 
 
 def _against_section(cases, others, against):
@@ -206,7 +228,8 @@ def _against_section(cases, others, against):
     pairs = [(case, others[case.image_id]) for case in cases if case.image_id in others]
     rows = []
     for kind in (*KINDS, "all"):
-        here = [a.score - b.score for a, b in pairs if a.score is not None and kind in (a.kind, "all")]
+        differences = [_difference(*pair) for pair in pairs if kind in (pair[0].kind, "all")]
+        here = [one for one in differences if one is not None]
         if here:
             low, high = mean_interval(here)
             spread = f"{np.std(here, ddof=1):.3f}" if len(here) > 1 else "-"
@@ -225,7 +248,7 @@ def _against_section(cases, others, against):
 def _training_section(run):
     if not (run / LOG_FILE).is_file():
         return []
-    rows = read_log(run / LOG_FILE)
+    rows = read_training_log(run / LOG_FILE)
     charts = []
     for column, name, dots in (("loss", "loss", False), ("tuning_score", "score on the tuning images", True)):
         points = [(row["seconds"] / 60, row[column]) for row in rows if column in row]
@@ -255,7 +278,7 @@ def _cost_section(run):
         counts = (f"{images:,}" if images else "-", rate, f"{row['peak_gb']:.2f}")
         rows.append((row["stage"], f"{seconds:,.1f}", share, *counts))
     head = ("stage", "seconds", "share", "images", "images/s", "peak memory, GB")
-    note = '<p class="note">Of training, images are crops. Peak memory: the most that the run had held by then.</p>'
+    note = '<p class="note">Peak memory: the most that the run had held by then.</p>'
     return [_section("Time and memory", _table(head, rows) + note)]
 
 
@@ -265,17 +288,12 @@ def _settings_section(run):
     try:
         content = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
         parts = [
-            f"<details><summary>{escape(name)}</summary>"
-            f"{_table((name, 'value'), [(key, _plain(value)) for key, value in values.items()])}</details>"
+            f"<details><summary>{escape(name)}</summary>{_table((name, 'value'), values.items())}</details>"
             for name, values in content.items()
         ]
     except (ValueError, AttributeError) as error:
-        raise BadInput(f"{run / CONFIG_FILE} is no settings file: take it away, or train again ({error})") from None
+        raise BadInput(f"{run / CONFIG_FILE} is not a settings file: delete it, or train again ({error})") from None
     return [_section("Settings and versions", f'<div class="settings">{"".join(parts)}</div>')]
-
-
-def _plain(value):
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _section(title, content, style=""):

@@ -1,4 +1,4 @@
-"""Info: the facts about a competition's images that one wants to know before training on them."""
+"""Info: the facts about a competition's images that are worth knowing before training on them."""
 
 import textwrap
 from collections import Counter
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.competition.data import TEST_NAMES, TRAIN
+from nuclei.competition.data import TEST_NAMES, TRAIN, holds_set
 from nuclei.training_data.kinds import KINDS
 from nuclei_kit.files.reading import find_whole_set, read_images
 
-SETS = ((TRAIN,), *TEST_NAMES.values())  # each with the names that it goes by
+SET_NAMES = ((TRAIN,), *TEST_NAMES.values())  # names of each set: any of them may be its
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,21 @@ class SetFacts:
     unreadable: dict[str, str]
 
 
-def find_sets(folder):
-    """The paths of the sets in a competition's folder, training images first.
+def find_sets(folder: Path) -> list[Path]:
+    """Find the sets in a competition's folder -> their paths, training images first.
 
     Raises:
         BadInput: there are none, or one is incomplete.
     """
-    folder = Path(folder)
-    present = [names for names in SETS if any((folder / n).is_dir() or (folder / f"{n}.zip").is_file() for n in names)]
+    present = [names for names in SET_NAMES if any(holds_set(folder, name) for name in names)]
     return [find_whole_set(folder, names) for names in present or [(TRAIN,)]]  # which says what is missing
 
 
-def gather_facts(path, cache=None):
-    """Reads the set at `path`, as `read_images` does -> SetFacts.
+def gather_facts(path: Path, cache: Path | None = None) -> SetFacts:
+    """Read the set at `path` as `read_images` does -> SetFacts.
 
     Raises:
-        BadInput: a training set with a fault, or a path that holds no images.
+        BadInput: a training image cannot be read, or the path holds no images.
     """
     images = read_images(path, cache)
     kinds = np.array(images.kinds)
@@ -55,15 +54,15 @@ def gather_facts(path, cache=None):
     return SetFacts(
         path=Path(path),
         sizes=Counter(image.shape[:2] for image in images.images),
-        kinds={kind: np.count_nonzero(kinds == kind) for kind in present},
+        kinds={kind: images.kinds.count(kind) for kind in present},
         nuclei={kind: counts[kinds == kind] for kind in present} if images.labels else {},
         overlapping=images.overlapping,
         unreadable=images.unreadable,
     )
 
 
-def facts_table(facts):
-    """SetFacts as lines of text, at most 80 columns wide."""
+def facts_table(facts: SetFacts) -> str:
+    """Write SetFacts as lines of text, at most 80 columns wide."""
     nuclei = np.concatenate([*facts.nuclei.values(), np.empty(0, int)])
     lines = [str(facts.path)]
     head = f"{'kind':<20} {'images':>7}"
@@ -75,7 +74,7 @@ def facts_table(facts):
     if facts.nuclei:
         lines.append(f"images whose masks share a few pixels: {facts.overlapping}")
     lines.append(f"images that cannot be read: {len(facts.unreadable)}")
-    lines += [f"  {fault}" for fault in facts.unreadable.values()]
+    lines += [f"  {why}" for why in facts.unreadable.values()]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
-"""The sample competition: synthetic nuclei in Kaggle's layout, so that every command can be tried.
+"""Sample: a small competition of synthetic nuclei in Kaggle's layout, so that every command can be tried.
 
 Five looks imitate what the 2018 Data Science Bowl shows. In each of them nuclei touch and differ in
-strength, so that one threshold does not do, but a careful eye can follow every outline.
+strength, so that one threshold is not enough, but a careful eye can follow every outline.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nuclei.competition.submission import encode_labels
+from nuclei.competition.submission import SUBMISSION_HEADER, encode_labels
 from nuclei.settings.config import BadInput
 from nuclei.settings.files import write_whole
 
@@ -25,12 +25,12 @@ SAMPLE_FILES = (
     "stage1_sample_submission.csv",
     "stage1_solution.csv",
 )
-SAMPLE_MARK = b"synthetic sample"  # the train archive's comment: these files may be replaced
+SAMPLE_MARK = b"synthetic sample"  # comment in the training zip: these files may be replaced
 
 TOUCHING = 0.2  # share of nuclei placed against an earlier one
-MIN_AREA = 30  # pixels: what is left of a nucleus at the image's edge is no smaller
+MIN_AREA = 30  # pixels that the image's edge leaves of a nucleus, at least
 MIN_VISIBLE = 0.8  # share of its outline that a nucleus keeps where it meets earlier ones
-PLACEMENT_TRIES = 8  # per nucleus: a crowded image ends up with fewer nuclei
+PLACEMENT_TRIES = 8  # tries to place a nucleus: a crowded image ends up with fewer
 ELONGATION = 1.8  # highest ratio of long to short axis
 RIM = 0.5  # share of its strength that a nucleus loses at its rim
 SPECKLE = 0.15  # contrast of the chromatin, relative to the strength
@@ -119,11 +119,13 @@ LOOKS = (
 )
 
 
-def draw_sample(folder, seed=0, n_train=40, n_test=12):
+def draw_sample(folder: Path, seed: int = 0, n_train: int = 40, n_test: int = 12) -> None:
     """Draw a small competition into `folder`, in place of an earlier sample there.
 
-    `seed` is a whole number from 0; the same seed gives the same bytes on the same machine. Raises
-    BadInput if `folder` cannot be a folder or holds a competition that is not a sample.
+    The same seed, 0 or more, gives the same bytes on the same machine.
+
+    Raises:
+        BadInput: `folder` cannot be a folder, or holds a competition that is not a sample.
     """
     folder = Path(folder)
     _make_sample_folder(folder)
@@ -133,20 +135,19 @@ def draw_sample(folder, seed=0, n_train=40, n_test=12):
         (image_id, rle, *labels.shape, "Public") for image_id, _, labels in test for rle in encode_labels(labels)
     ]
     label_rows = [(image_id, rle) for image_id, _, labels in train for rle in encode_labels(labels)]
-    header = ("ImageId", "EncodedPixels")
     contents = (
         _zip_bytes(_image_members(train) | _mask_members(train)),
         _zip_bytes(_image_members(test)),
-        _csv_bytes(header, label_rows),
-        _csv_bytes(header, [(image_id, "") for image_id, _, _ in test]),
-        _csv_bytes((*header, "Height", "Width", "Usage"), solution_rows),
+        _csv_bytes(SUBMISSION_HEADER, label_rows),
+        _csv_bytes(SUBMISSION_HEADER, [(image_id, "") for image_id, _, _ in test]),
+        _csv_bytes((*SUBMISSION_HEADER, "Height", "Width", "Usage"), solution_rows),
     )
     for name, content in zip(SAMPLE_FILES, contents, strict=True):
         write_whole(folder / name, content)
 
 
-def draw_image(look, rng):
-    """Draw one picture: `image` uint8 (H, W, 3) RGB and its `labels` int32 (H, W)."""
+def draw_image(look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one picture -> `image` uint8 (H, W, 3) RGB and its `labels` int32 (H, W)."""
     height, width = look.sizes[rng.integers(len(look.sizes))]
     labels, cell_opacity = _place_nuclei(look, height, width, rng)
     canvas = np.full((height, width, 3), look.background, np.float32)
@@ -175,7 +176,7 @@ def _place_nuclei(look, height, width, rng):
     """Return labels, int32 (H, W), and the opacity of the cell bodies, float32 (H, W)."""
     labels = np.zeros((height, width), np.int32)
     cell_opacity = np.zeros((height, width), np.float32)
-    placed = []  # (centre, diameter)
+    placed: list[tuple[np.ndarray, float]] = []  # (centre, diameter)
     low, high = look.diameters
     diameters = low * (high / low) ** rng.random(rng.integers(*look.counts, endpoint=True))
     # Largest first: a small nucleus inside a large one keeps no pixels, so masks have no holes.
@@ -235,8 +236,9 @@ def _nucleus_opacity(look, labels, rng):
     neighbourhood = np.ones((3, 3), np.uint8)
     edge = cv2.dilate(ids, neighbourhood) != cv2.erode(ids, neighbourhood)
     depth = cv2.distanceTransform((~edge).astype(np.uint8), cv2.DIST_L2, 3)
-    profile = 1 - RIM * np.exp(-depth / 1.5)  # what lets an eye part two touching nuclei
-    chromatin = _smooth_noise(*labels.shape, np.sqrt(look.diameters[1]) / 1.5, rng)
+    profile = 1 - RIM * np.exp(-depth / 1.5)  # what lets an eye separate two touching nuclei
+    height, width = labels.shape
+    chromatin = _smooth_noise(height, width, np.sqrt(look.diameters[1]) / 1.5, rng)
     opacity = strength[labels] * profile * (1 + SPECKLE * chromatin)
     return np.clip(cv2.GaussianBlur(opacity, (0, 0), BLUR), 0, 1)
 
@@ -319,7 +321,7 @@ def _make_sample_folder(folder):
         raise BadInput(f"{folder} cannot be made a folder: {error.strerror}") from None
     present = [name for name in SAMPLE_FILES if (folder / name).exists()]
     if present and not _is_sample(folder / SAMPLE_FILES[0]):
-        raise BadInput(f"{folder} holds a {present[0]} that is no sample: name another folder")
+        raise BadInput(f"{folder} holds a {present[0]} that is not of a sample: name another folder")
 
 
 def _is_sample(archive):

@@ -1,11 +1,11 @@
 "use strict";
 // The images of a report: a wall of cards, and a viewer of one image, in the layer that both share.
 (() => {
-  const {images, fates} = JSON.parse(document.getElementById("data").textContent);
+  const {images, outcomes} = JSON.parse(document.getElementById("data").textContent);
   if (!images.length) return;
   const by = id => document.getElementById(id);
   by("wall").hidden = false; // it comes whole: filled in sight, it would push what is below
-  const faults = fates.slice(1); // all but matched
+  const errors = Object.keys(outcomes).filter(outcome => outcome !== "tp"); // outcomes: {name: the reader's word}
   const comparing = images.some(image => image.other);
   const three = number => number.toFixed(3);
   const signed = number => (number < 0 ? "−" : number > 0 ? "+" : "") + three(Math.abs(number));
@@ -26,10 +26,10 @@
 
   // ---- what is known of an image -----------------------------------------------------------------
 
-  // Some fates show on both sides: a merged pair and the one nucleus found for it. The side that has more counts.
-  function countFates(image) {
-    const count = (nuclei, fate) => (nuclei || []).filter(nucleus => nucleus[0] === fate).length;
-    return Object.fromEntries(fates.map(fate => [fate, Math.max(count(image.truth, fate), count(image.found, fate))]));
+  // Some errors show on both sides: a merged pair and the one nucleus found for it. The side that has more counts.
+  function countErrors(image) {
+    const count = (nuclei, error) => (nuclei || []).filter(nucleus => nucleus[0] === error).length;
+    return Object.fromEntries(errors.map(error => [error, Math.max(count(image.truth, error), count(image.found, error))]));
   }
 
   const rising = (a, b) => a < b ? -1 : a > b ? 1 : 0; // of Infinity and Infinity, too
@@ -37,13 +37,13 @@
 
   for (const image of images) {
     image.confidence = mean(image.confidences);
-    image.counts = countFates(image);
-    image.faulty = faults.reduce((sum, fault) => sum + image.counts[fault], 0);
+    image.counts = countErrors(image);
+    image.errors = errors.reduce((sum, error) => sum + image.counts[error], 0);
   }
 
   const describeScore = image => image.score === null ? "no truth" : `score ${three(image.score)}`;
-  const describeFaults = image => image.truth
-    ? faults.filter(fault => image.counts[fault]).map(fault => `${image.counts[fault]} ${fault}`).join(" · ") || "no fault"
+  const describeErrors = image => image.truth
+    ? errors.filter(error => image.counts[error]).map(error => `${image.counts[error]} ${outcomes[error]}`).join(" · ") || "no fault"
     : `${image.found.length} ${image.found.length === 1 ? "nucleus" : "nuclei"}`;
   const describeConfidence = image => image.confidence === null ? "" : `confidence ${three(image.confidence)}`;
   function describeDifference(image) {
@@ -51,7 +51,7 @@
     return image.difference === null ? `agreement ${three(image.agreement)}` : `difference ${signed(image.difference)}`;
   }
 
-  const describe = image => [image.kind, describeScore(image), describeFaults(image), describeConfidence(image),
+  const describe = image => [image.kind, describeScore(image), describeErrors(image), describeConfidence(image),
     describeDifference(image)].filter(Boolean);
   const known = {
     score: images.some(image => image.score !== null), confidence: images.some(image => image.confidence !== null),
@@ -71,14 +71,14 @@
     svg.setAttribute("aria-label", describe(image).join(", "));
     svg.append(makeSvg("image", {href: image.source, width: image.width, height: image.height}));
     for (const side of Object.keys(sides)) {
-      const groups = {}; // by fate, and by confidence in eighths of the scale
+      const groups = {}; // by outcome, and by confidence in eighths of the scale
       (image[side] || []).forEach((nucleus, index) => {
         const sure = side === "found" && image.confidences ? Math.round(8 * scale(image.confidences[index])) : "";
         (groups[`${nucleus[0]} ${sure}`] ||= []).push([nucleus, index]);
       });
       const sorted = Object.entries(groups).sort(([a], [b]) => rising(a.split(" ")[1], b.split(" ")[1]));
       for (const [key, members] of sorted) { // the least sure first, for the keys that go through them
-        const [fate, sure] = key.split(" "), group = makeSvg("g", {class: `${side} ${fate}`});
+        const [outcome, sure] = key.split(" "), group = makeSvg("g", {class: `${side} ${outcome}`});
         if (sure) group.style.setProperty("--sure", `${sure / 8 * 100}%`);
         const all = members.map(([[, , path]]) => path).join("");
         group.append(makeSvg("path", {class: "casing", d: all}));
@@ -112,10 +112,10 @@
   by("last-layer").textContent = layers.length;
 
   for (const id of ["legend", "viewer-legend"]) {
-    for (const fate of fates) {
-      const sample = makeSvg("svg", {class: `picture ${fate}`, viewBox: "0 0 34 16", "aria-hidden": "true"});
+    for (const [outcome, word] of Object.entries(outcomes)) {
+      const sample = makeSvg("svg", {class: `picture ${outcome}`, viewBox: "0 0 34 16", "aria-hidden": "true"});
       sample.append(makeSvg("path", {class: "outline", d: "M4 8H30"}));
-      by(id).append(make("li", {class: fate}, sample, fate));
+      by(id).append(make("li", {class: outcome}, sample, word));
     }
     by(id).append(make("li", {class: "scale"}, `confidence ${least}`, make("span", {class: "ramp"}), "1"));
   }
@@ -128,7 +128,7 @@
     ...(known.score && {
       "lowest score": (a, b) => rising(last(a.score), last(b.score)),
       "highest score": (a, b) => rising(last(a.score && -a.score), last(b.score && -b.score)),
-      "most faults": (a, b) => b.faulty - a.faulty,
+      "most faults": (a, b) => b.errors - a.errors,
     }),
     ...(known.confidence && {"least sure": (a, b) => rising(last(a.confidence), last(b.confidence))}),
     "most nuclei": (a, b) => b.found.length - a.found.length,
@@ -150,7 +150,7 @@
     const link = make("a", {href: address(image), title: image.id});
     link.append(draw(image, false));
     const [first, second] = image.score === null // what there is to see, then how good or how sure it is
-      ? [describeFaults(image), describeConfidence(image) || "no truth"] : [three(image.score), describeFaults(image)];
+      ? [describeErrors(image), describeConfidence(image) || "no truth"] : [three(image.score), describeErrors(image)];
     link.append(make("p", {}, make("strong", {}, first), make("span", {}, image.kind)));
     link.append(make("p", {}, make("span", {}, second), make("span", {}, describeDifference(image))));
     link.setAttribute("aria-label", [image.id, image.part, ...describe(image)].join(", "));
@@ -162,9 +162,9 @@
   let shown = []; // the images of the wall, in its order
 
   function arrange() {
-    const [part, kind, fault] = ["part", "kind", "fault"].map(id => by(id).value);
+    const [part, kind, error] = ["part", "kind", "error"].map(id => by(id).value);
     shown = images.filter(image => (!part || image.part === part) && (!kind || image.kind === kind)
-      && (!fault || (fault === "none" ? image.truth && !image.faulty : image.counts[fault])));
+      && (!error || (error === "none" ? image.truth && !image.errors : image.counts[error])));
     shown.sort(orders[by("sort").value]);
     for (const image of shown) if (!cards.has(image)) cards.set(image, makeCard(image));
     by("cards").replaceChildren(...shown.map(image => cards.get(image)));
@@ -175,8 +175,8 @@
   fill(by("sort"), Object.keys(orders).map(name => [name, name]));
   fill(by("part"), choices(present("part")));
   fill(by("kind"), choices(present("kind")));
-  fill(by("fault"), images.some(image => image.truth)
-    ? [["", "any or none"], ...faults.map(fault => [fault, fault]), ["none", "none"]] : [["", "unknown"]]);
+  fill(by("error"), images.some(image => image.truth)
+    ? [["", "any or none"], ...errors.map(error => [error, outcomes[error]]), ["none", "none"]] : [["", "unknown"]]);
 
   // ---- the viewer --------------------------------------------------------------------------------
 
@@ -281,8 +281,8 @@
     nucleus = element;
     if (!element) return by("nucleus").textContent = "";
     element.classList.add("chosen");
-    const {side, index} = element.dataset, [fate, iou] = current[side][index];
-    const facts = [`${sides[side]}: nucleus ${+index + 1}`, ...(fate ? [fate, `best IoU ${three(iou)}`] : [])];
+    const {side, index} = element.dataset, [outcome, iou] = current[side][index];
+    const facts = [`${sides[side]}: nucleus ${+index + 1}`, ...(outcome ? [outcomes[outcome], `best IoU ${three(iou)}`] : [])];
     if (side === "found" && current.confidences) facts.push(`confidence ${three(current.confidences[index])}`);
     by("nucleus").textContent = facts.join(" · ");
   }

@@ -1,6 +1,7 @@
-"""The score on images of a look that the network has never learned from, as many of Kaggle's test images are.
+"""Unseen looks: the score on images of a look that the network has never seen, as many of Kaggle's test images are.
 
-    .venv/bin/python benchmarks/unseen_looks.py DIR [--preset cpu] [--fold 6] [--steps 600] [--set NAME=VALUE...]
+    .venv/bin/python benchmarks/studies/unseen_looks.py DIR [--preset cpu] [--fold 6] [--steps 600]
+        [--set NAME=VALUE...]
 
 DIR holds stage1_train.zip. Half of its images are fluorescence of 256 x 256 px; fluorescence of other sizes comes from
 other microscopes, and looks it. Trains twice without the fold, once on all looks and once without those of other
@@ -9,8 +10,6 @@ difference on the images of unseen looks and its 95 % interval. KERAS_BACKEND=ja
 backend.
 """
 
-import argparse
-import logging
 import os
 import tempfile
 from dataclasses import replace
@@ -21,37 +20,31 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import numpy as np
+from recipe import read_recipe, recipe_parser
 
 from nuclei.competition.data import TRAIN
 from nuclei.network.parallel import predict_step
-from nuclei.prediction.inference import segment
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
-from nuclei.prediction.segmenter import set_up_device
-from nuclei.settings.config import PRESETS
-from nuclei.training.train import train_model
-from nuclei.training_data.folds import split_data
-from nuclei_kit.experiments.experiments import change_settings
+from nuclei.prediction.segmenter import Segmenter, set_up_device
+from nuclei.prediction.tuning import tune_thresholds
+from nuclei.prediction.watershed import Thresholds
+from nuclei.settings.files import LOG_FILE
+from nuclei.training.train import Keeper, train_model
+from nuclei_kit.experiments.folds import split_data
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, read_images
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser = recipe_parser(__doc__, "cpu", 600)
     parser.add_argument("--fold", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument(
-        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of src/nuclei/settings/config.py"
-    )
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    config = read_recipe(args, data_folds=8, data_fold=args.fold)
     set_up_device()
-    preset = replace(PRESETS[args.preset], data_folds=8, data_fold=args.fold, train_steps=args.steps)
-    config = change_settings(preset, args.set)
-    train, tuning, held_out = split_data(read_images(find_whole_set(args.data, (TRAIN,)), default_cache()), config)
+    images = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
+    train, tuning, held_out = split_data(images, config.data_folds, config.data_fold, config.data_tuning)
     everything = score_recipe(config, train, tuning, held_out)
     without = score_recipe(config, pick(train, is_common), pick(tuning, is_common), held_out)
 
@@ -80,22 +73,20 @@ def pick(images, wanted):
 
 
 def score_recipe(config, train, tuning, held_out):
-    """A network trained on `train`, weights and thresholds chosen on `tuning` -> its score of each held-out image."""
+    """Train on `train`, choose thresholds on `tuning` -> the score of each held-out image."""
     print(f"{len(train.ids)} images to train on, {len(tuning.ids)} to tune on", flush=True)
     with tempfile.TemporaryDirectory() as out:
-        model, thresholds, _ = train_model(config, train, tuning, Path(out), lambda *_: None)
-    network = partial(predict_step, model)
+        model = train_model(config, train, Path(out, LOG_FILE), Keeper(), lambda network, is_last: None)
+    segmenter = Segmenter(partial(predict_step, model), Thresholds(), config)
+    segmenter = replace(segmenter, thresholds=tune_thresholds(tuning, segmenter))
     pairs = list(zip(held_out.images, held_out.labels, strict=True))
     return np.array(
-        [
-            average_precision(truth, segment(image, network, thresholds, config)[0])
-            for image, truth in progress(pairs, "score")
-        ]
+        [average_precision(truth, segmenter.segment(image)[0]) for image, truth in progress(pairs, "score")]
     )
 
 
 def row(name, which, everything, without):
-    """A line of the table: the means of two networks' scores over the images that `which` (bool) picks."""
+    """Write a line of the table: the means of two networks' scores over the images that `which` (bool) picks."""
     return f"{name:<32} {which.sum():>6} {everything[which].mean():>13.3f} {without[which].mean():>11.3f}"
 
 

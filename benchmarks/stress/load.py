@@ -1,6 +1,6 @@
 """Load: 3,000 images and one of 20,000 x 20,000 through nuclei predict, killed (-9) half way and started again.
 
-    .venv/bin/python benchmarks/load.py [stage2] [files] [large] [--images 3000] [--side 20000] [--weights RUN]
+    .venv/bin/python benchmarks/stress/load.py [stage2] [files] [large] [--images 3000] [--side 20000] [--weights RUN]
 
 stage2 is the images as a competition's second stage, files as files of one's own, large the one image; all three where
 none is named. The images are drawn, in the sizes of stage1_train. RUN is a finished run's folder; without it a network
@@ -29,21 +29,21 @@ from nuclei_kit.own_images.blocks import BLOCK
 from nuclei_kit.own_images.journal import UNFINISHED
 from nuclei_kit.sample.sample import LOOKS, draw_image, draw_sample
 
-NUCLEI = (sys.executable, "-m", "nuclei_kit.command.cli")
+NUCLEI = (sys.executable, "-m", "nuclei_kit")
 PATCH = 512  # px, side of what is drawn; larger images are laid out with patches, turned at random
 # (height, width) and how many of stage1_train's images have it, the rarest left out
 SIZES = {(256, 256): 334, (256, 320): 111, (360, 360): 90, (520, 696): 90, (1024, 1024): 16, (512, 640): 13}
 
 
 def draw_patches(look, count, rng):
-    """Images (PATCH, PATCH, 3) of a look, as crowded as the sample's."""
+    """Draw images (PATCH, PATCH, 3) of a look, as crowded as the sample's."""
     crowd = PATCH**2 / np.mean([height * width for height, width in look.sizes])
     wide = replace(look, sizes=((PATCH, PATCH),), counts=tuple(int(crowd * count) for count in look.counts))
     return [draw_image(wide, rng)[0] for _ in range(count)]
 
 
 def lay_out(patches, height, width, rng):
-    """uint8 (height, width, 3): patches side by side, each shifted round and in one of its eight views."""
+    """Lay patches side by side, each shifted round and in one of its eight views -> uint8 (height, width, 3)."""
     image = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, PATCH):
         for left in range(0, width, PATCH):
@@ -55,7 +55,7 @@ def lay_out(patches, height, width, rng):
 
 
 def draw_images(folder, count, rng):
-    """Writes `count` images as <folder>/<n>/images/<n>.png -> their paths."""
+    """Write `count` images as <folder>/<n>/images/<n>.png -> their paths."""
     patches = {look: draw_patches(look, 4, rng) for look in LOOKS}
     sizes = rng.choice(list(SIZES), count, p=np.array(list(SIZES.values())) / sum(SIZES.values()))
     paths = [folder / f"{n:05d}" / "images" / f"{n:05d}.png" for n in range(count)]
@@ -66,7 +66,7 @@ def draw_images(folder, count, rng):
 
 
 def train_network(folder, minutes):
-    """A run of the cpu preset on the sample -> its folder."""
+    """Train the cpu preset on the sample -> the run's folder."""
     draw_sample(folder / "sample")
     command = [*NUCLEI, "train", "--data", folder / "sample", "--preset", "cpu", "--minutes", str(minutes)]
     subprocess.run([*command, "--out", folder / "run"], check=True)
@@ -74,14 +74,14 @@ def train_network(folder, minutes):
 
 
 def count_kept(out):
-    """How many images or, of one image, blocks an unfinished prediction has done: lines of its journals."""
+    """Count the images or, of one image, the blocks that an unfinished prediction has done: lines of its journals."""
     lines = {path.stem: path.read_bytes().count(b"\n") - 1 for path in (out / UNFINISHED).glob("*.journal")}
     images = lines.pop("images", 0)  # its first line names the weights, that of a journal of blocks the zoom
     return images or sum(lines.values())
 
 
 def predict(arguments, out, half):
-    """`nuclei predict`, as a process, killed where `half` is not None, as soon as so much is kept and a little later.
+    """Run `nuclei predict` as a process, killed a little after `half` (where not None) is kept.
 
     Returns:
         (what it said, seconds, peak memory in GB).
@@ -111,17 +111,17 @@ def has_ended(process):
 
 
 def run_load(name, arguments, out, half):
-    """Predicts, is killed half way, goes on to the end, and prints a row -> how much was done again."""
+    """Predict, kill it half way, resume to the end, and print a row -> how much was done again."""
     _, first, memory = predict(arguments, out, half)
     kept = count_kept(out)
     if not kept:
         sys.exit(f"{name} was done before it could be killed: give it more")
     said, rest, peak = predict(arguments, out, None)
-    (went_on,) = map(int, re.findall(r"going on after (\d+)", said))
+    (resumed,) = map(int, re.findall(r"resuming after (\d+)", said))
     megapixels, each = map(float, re.findall(r"images, ([\d.]+) megapixels, ([\d.]+) s a megapixel", said)[-1])
     row = f"{name:<8} {megapixels:>10.1f} {first:>8.0f} {rest:>8.0f} {each:>12.2f} {max(memory, peak):>8.1f}"
-    print(f"{row} {kept:>6} {kept - went_on:>9}", flush=True)
-    return kept - went_on
+    print(f"{row} {kept:>6} {kept - resumed:>9}", flush=True)
+    return kept - resumed
 
 
 def main():

@@ -1,6 +1,6 @@
-"""What stands when a run is cut off: the twin killed at four shares of its budget, by two signals.
+"""Kills: what stands when a run is cut off: the twin ended at four shares of its budget, by two signals.
 
-    .venv/bin/python benchmarks/kills.py [DIR] [--preset sample] [--minutes 0.5]
+    .venv/bin/python benchmarks/stress/kills.py [DIR] [--preset sample] [--minutes 0.5]
 
 DIR holds the competition's files; a sample is drawn where none is named. Each run is a training of its own, of at least
 the kernel's start and its share of the budget, which counts from the first submission.csv, the placeholder.
@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 
 
 def kill_twin(data, folder, share, sent, minutes, preset="sample"):
-    """Runs the twin in `folder`/out, where an earlier submission stands, and ends it by a signal.
+    """Run the twin in `folder`/out, where an earlier submission stands, and end it by a signal.
 
     Args:
         data: the competition's folder.
@@ -48,7 +48,7 @@ def kill_twin(data, folder, share, sent, minutes, preset="sample"):
     temporary.mkdir(parents=True)
     write_submission(out / "submission.csv", [("of an earlier run", "")])
     earlier = (out / "submission.csv").read_bytes()
-    command = [sys.executable, "-m", "nuclei_kit.command.cli", "kernel", "run", "--data", data, "--out", out]
+    command = [sys.executable, "-m", "nuclei_kit", "kernel", "run", "--data", data, "--out", out]
     command += ["--preset", preset, "--minutes", str(minutes), "--stage", "1"]
     environ = os.environ | {"TMPDIR": str(temporary)}
     with open(folder / "twin.log", "w") as log:
@@ -71,7 +71,7 @@ def kill_twin(data, folder, share, sent, minutes, preset="sample"):
 
 
 def list_processes(folder):
-    """The command lines of the running processes that name a folder."""
+    """List the command lines of the running processes that name a folder."""
     ps = subprocess.run(["ps", "-A", "-ww", "-o", "args="], capture_output=True, text=True, check=True)
     return [line for line in ps.stdout.splitlines() if str(folder) in line]
 

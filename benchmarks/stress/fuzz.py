@@ -1,6 +1,6 @@
 """Fuzzing: mutated images, zips and tables through every reader; all that a reader may do is answer or raise BadInput.
 
-    .venv/bin/python benchmarks/fuzz.py [--seconds 60] [--seed 0]
+    .venv/bin/python benchmarks/stress/fuzz.py [--seconds 60] [--seed 0]
 
 Each round is a process of its own, so that a crash of a decoder is found, too, and its seed printed. Exit status 1
 where anything but an answer or BadInput came.
@@ -37,7 +37,7 @@ TABLE = (
 
 
 def make_seeds():
-    """kind -> sound files of it, list of bytes."""
+    """Make valid files -> {kind: list of bytes}."""
     rng = np.random.default_rng(0)
     images = [
         rng.integers(0, top, shape, kind)
@@ -61,7 +61,7 @@ def make_seeds():
 
 
 def mutate(content, rng):
-    """Some bytes changed, cut out, doubled or cut off."""
+    """Change some bytes, cut them out, double them or cut them off."""
     broken = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         place, length = rng.randrange(len(broken) + 1), rng.choice((1, 2, 4, 8, 40))
@@ -80,7 +80,7 @@ def mutate(content, rng):
 
 
 def read_all(kind, content, folder):
-    """Gives a mutated file to every reader of its kind -> how many of them refused it."""
+    """Give a mutated file to every reader of its kind -> how many of them refused it."""
     refused = 0
     if kind in ("png", "tiff"):
         (folder / "set/a/images").mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def read_all(kind, content, folder):
 
 
 def run_round(seed):
-    """One process's work; prints how many inputs of each kind went in and how many readers refused one."""
+    """Do one process's work, and print how many readers refused an input of each kind."""
     rng, seeds, counts = random.Random(seed), make_seeds(), {}
     with tempfile.TemporaryDirectory() as folder:
         for kind, sound in seeds.items():

@@ -1,11 +1,11 @@
-"""Kill -9 at random moments: nuclei run, killed and started again until it ends, against a run that nobody disturbs.
+"""Resume: nuclei run, killed (-9) at random moments and started again until it ends, against an undisturbed run.
 
-    .venv/bin/python benchmarks/resume.py [--kills 50] [--steps 300] [--seed 0]
+    .venv/bin/python benchmarks/stress/resume.py [--kills 50] [--steps 300] [--seed 0]
 
 On a drawn sample, with a small network and a checkpoint every half second, so that kills fall between, before and into
 them. A run that ends before all kills are spent is followed by another. Each must leave the undisturbed run's
 submission.csv, byte for byte; the exit status says whether all did. Stopped early (Ctrl-C), it sums up what it has;
-another seed goes on with other moments.
+another seed tries other moments.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 from nuclei_kit.command.terminal import stopping_at_sigterm
 from nuclei_kit.sample.sample import draw_sample
 
-# nuclei, with checkpoints as frequent and a network as small as kills every few seconds ask for.
+# nuclei, with checkpoints as frequent and a network as small as kills every few seconds need.
 NUCLEI = """
 import sys
 from dataclasses import replace
@@ -32,7 +32,7 @@ from nuclei.training import train
 from nuclei.settings.config import PRESETS
 from nuclei_kit.command.cli import main as nuclei
 
-train.CHECKPOINT_SECONDS = main.CHECKPOINT_SECONDS = 0.5
+train.REMEMBER_SECONDS = main.REMEMBER_SECONDS = 0.5
 small = {"model_width": 8, "model_depth": 2, "train_crop": 64, "train_rate": 1e-2, "tile_size": 128}
 PRESETS["sample"] = replace(PRESETS["sample"], **small)
 sys.exit(nuclei())
@@ -40,14 +40,14 @@ sys.exit(nuclei())
 
 
 def start_run(data, out, steps, said):
-    """`nuclei run` as a process."""
+    """Start `nuclei run` as a process."""
     command = [sys.executable, "-c", NUCLEI, "run", "--data", data, "--preset", "sample", "--steps", str(steps)]
     with open(said, "a") as file:
         return subprocess.Popen([*command, "--out", out], stdout=file, stderr=subprocess.STDOUT)
 
 
 def wait_for(process, seconds):
-    """The exit status of a process, None where it was killed when the seconds were over."""
+    """Wait for a process, and kill it when the seconds are over -> its exit status, None where it was killed."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -58,7 +58,7 @@ def wait_for(process, seconds):
 
 
 def describe_moment(out):
-    """In which part of its run a killed one was, by what stands in its folder."""
+    """Say in which part of its run a killed one was, by what stands in its folder."""
     folder = out / "unfinished"
     if not folder.exists() and (out / "submission.csv").exists():
         return "when it was done"
@@ -72,7 +72,7 @@ def describe_moment(out):
 
 
 def read_results(out):
-    """What a run must leave as the undisturbed one does."""
+    """Read what a run must leave as the undisturbed one does."""
     return [(out / name).read_bytes() for name in ("submission.csv", "model.weights.h5")]
 
 

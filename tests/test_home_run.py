@@ -1,0 +1,246 @@
+"""Home run: a competition's files read with care, a run that resumes, what was held out and its scores."""
+
+import csv
+import logging
+import shutil
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from drawn_runs import TINY, bright_found, fake_training, nothing_found
+
+from nuclei.competition.data import read_set
+from nuclei.prediction.segmenter import Segmenter
+from nuclei.run import main
+from nuclei.run.main import run_competition
+from nuclei.run.stopwatch import Stopwatch
+from nuclei.settings.config import BadInput
+from nuclei.training.train import Keeper, new_model
+from nuclei_kit.experiments.home_run import run_at_home, score_held_out, score_table, train_at_home
+from nuclei_kit.files.reading import list_ids
+from nuclei_kit.files.run_lists import check_submission
+from nuclei_kit.files.runs import FINE_TUNING_RATE, fine_tuning
+from nuclei_kit.sample.sample import draw_sample
+
+TRAINED = ["checkpoints", "config.json", "held_out.csv", "held_out_nuclei.csv", "log.csv", "model.weights.h5"]
+TRAINED += ["stages.csv"]
+
+
+@pytest.fixture(scope="module")
+def competition(tmp_path_factory):
+    """A drawn competition, its solution taken away: no run may need it."""
+    folder = tmp_path_factory.mktemp("competition")
+    draw_sample(folder, n_train=10, n_test=4)
+    (folder / "stage1_solution.csv").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ids(competition):
+    return list_ids(competition / "stage1_test.zip")
+
+
+@pytest.fixture(scope="module")
+def finished(competition, tmp_path_factory):
+    """The folder of a finished run of TINY."""
+    out = tmp_path_factory.mktemp("run")
+    run_at_home(TINY, competition, out)
+    return out
+
+
+def read_rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def failing_training(*_):
+    raise RuntimeError("it came to training")
+
+
+# ---- what a run leaves -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_files(finished):
+    assert sorted(path.name for path in finished.iterdir()) == sorted([*TRAINED, "confidence.csv", "submission.csv"])
+
+
+@pytest.mark.slow
+def test_it_gives_what_the_kernel_gives(finished, competition, tmp_path):
+    """The careful, cached reader and the checkpoints change no byte."""
+    sets = [read_set(competition / name) for name in ("stage1_train.zip", "stage1_test.zip")]
+    run_competition(TINY, *sets, tmp_path, Keeper(), Stopwatch())
+    for name in ("submission.csv", "confidence.csv"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_cost_of_each_stage_is_kept(finished):
+    rows = read_rows(finished / "stages.csv")
+    assert [row["stage"] for row in rows] == ["read test", "read train", "train", "predict", "held out"]
+    assert all(float(row["seconds"]) >= 0 and float(row["peak_gb"]) > 0.1 for row in rows)
+    assert rows[3]["images"] == "4"
+
+
+def test_a_training_alone_leaves_no_submission(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "train_model", fake_training())
+    train_at_home(TINY, competition, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == TRAINED
+    assert [row["stage"] for row in read_rows(tmp_path / "stages.csv")] == ["read train", "train", "held out"]
+
+
+def test_a_bad_test_image_gets_its_empty_row(competition, ids, tmp_path, monkeypatch, caplog):
+    data = shutil.copytree(competition, tmp_path / "data")
+    with zipfile.ZipFile(data / "stage1_test.zip", "a") as archive:
+        archive.writestr("0bad/images/0bad.png", b"\x89PNG no more")
+    monkeypatch.setattr(main, "train_model", fake_training(bright_found))
+    with caplog.at_level(logging.INFO, logger="nuclei"):
+        run_at_home(TINY, data, tmp_path)
+    rles = check_submission(tmp_path / "submission.csv", dict.fromkeys(["0bad", *ids]))
+    assert rles["0bad"] == [""] and any(rles[image_id] != [""] for image_id in ids)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "0bad" in warning
+    table = next(record.getMessage() for record in caplog.records if "peak memory" in record.getMessage())
+    assert all(stage in table for stage in ("read train", "train", "held out", "read test", "predict"))
+
+
+# ---- held-out images ---------------------------------------------------------------------------
+
+
+def test_held_out_images_are_scored(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "train_model", fake_training(bright_found))
+    train_at_home(TINY, competition, tmp_path)
+    rows = read_rows(tmp_path / "held_out.csv")
+    assert 1 <= len(rows) <= 5
+    assert all(0 <= float(row["score"]) <= 1 for row in rows)
+    ids = [row["ImageId"] for row in rows]
+    assert list(check_submission(tmp_path / "held_out_nuclei.csv", dict.fromkeys(ids))) == ids
+
+
+def test_the_scores_are_those_of_what_is_found(tmp_path, caplog):
+    """A perfect segmenter scores 1, a blind one 0."""
+    images = read_drawn(tmp_path / "data")
+    truths = {image.tobytes(): labels for image, labels in zip(images.images, images.labels, strict=True)}
+
+    class Perfect:
+        config = TINY
+
+        def segment(self, image):
+            return truths[image.tobytes()], None
+
+    class Blind(Perfect):
+        def segment(self, image):
+            return 0 * truths[image.tobytes()], None
+
+    for segmenter, score in ((Perfect(), 1), (Blind(), 0)):
+        score_held_out(segmenter, images, tmp_path, Stopwatch())
+        assert [float(row["score"]) for row in read_rows(tmp_path / "held_out.csv")] == [score] * 3
+        assert [row["ImageId"] for row in read_rows(tmp_path / "held_out.csv")] == images.ids
+    assert {row["EncodedPixels"] for row in read_rows(tmp_path / "held_out_nuclei.csv")} == {""}
+
+
+def test_where_nothing_is_held_out_nothing_is_scored(tmp_path):
+    score_held_out(None, read_drawn(tmp_path / "data").subset([]), tmp_path, Stopwatch())
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def read_drawn(folder):
+    """Three images with labels."""
+    draw_sample(folder, n_train=3, n_test=1)
+    return read_set(folder / "stage1_train.zip")
+
+
+def test_the_score_table_goes_by_kind():
+    table = score_table(["purple", "brown", "purple"], np.array([0.5, 0.25, 1.0])).splitlines()
+    assert [line.split() for line in table[1:]] == [
+        ["purple", "2", "0.750"],
+        ["brown", "1", "0.250"],
+        ["all", "3", "0.583"],
+    ]
+
+
+# ---- what is refused before it costs a training ------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["stage1_train.zip", "stage1_test.zip"])
+def test_bad_data_is_refused_before_training(competition, tmp_path, monkeypatch, missing):
+    data = shutil.copytree(competition, tmp_path / "data")
+    (data / missing).unlink()
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(main, "train_model", failing_training)
+    with pytest.raises(BadInput, match=missing):
+        run_at_home(TINY, data, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_stage_that_is_not_there_is_refused_before_training(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "train_model", failing_training)
+    with pytest.raises(BadInput, match="stage2_test_final"):
+        run_at_home(TINY, competition, tmp_path, stage=2)
+
+
+def test_training_images_without_masks_are_refused(competition, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copy(competition / "stage1_test.zip", data / "stage1_train.zip")
+    monkeypatch.setattr(main, "train_model", failing_training)
+    with pytest.raises(BadInput, match=rf"{data}: .*no masks"):
+        train_at_home(TINY, data, tmp_path)
+
+
+# ---- resuming ----------------------------------------------------------------------------------
+
+
+def test_a_prediction_that_is_cut_off_resumes_from_its_checkpoints(competition, ids, tmp_path, monkeypatch):
+    """The third image is being predicted when it is cut off; the training is not what is tested."""
+    seen, segment = [], Segmenter.segment
+
+    def cut_off(self, image, views=None):
+        seen.append(image)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return segment(self, image, views)
+
+    monkeypatch.setattr(main, "train_model", fake_training(nothing_found))
+    monkeypatch.setattr(main, "REMEMBER_SECONDS", 0.0)
+    monkeypatch.setattr(Segmenter, "segment", cut_off)
+    config = replace(TINY, data_folds=0, data_tuning=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run_at_home(config, competition, tmp_path)
+    assert (tmp_path / "submission.csv").is_file()
+    with pytest.raises(BadInput, match=r"other settings .*train_steps was 4, is 5"):
+        run_at_home(replace(config, train_steps=5), competition, tmp_path)
+    with pytest.raises(BadInput, match=r"other settings .*test was"):
+        draw_sample(tmp_path / "other", n_train=2, n_test=3)
+        run_at_home(config, tmp_path / "other", tmp_path)
+    run_at_home(config, competition, tmp_path)
+    assert len(seen) == 3 + 2  # of four images
+    assert list(check_submission(tmp_path / "submission.csv", dict.fromkeys(ids))) == sorted(ids)
+
+
+# ---- going on from weights ---------------------------------------------------------------------
+
+
+def trainable_weights(run):
+    model = new_model(TINY)
+    model.load_weights(run / "model.weights.h5")
+    return [weight.numpy() for weight in model.trainable_weights]
+
+
+@pytest.mark.slow
+def test_fine_tuning_begins_with_the_weights_of_a_run(finished, competition, tmp_path):
+    config, weights = fine_tuning(replace(TINY, model_width=8, train_steps=1, train_warmup=0.5), finished)
+    assert (config.model_width, config.train_rate) == (TINY.model_width, TINY.train_rate * FINE_TUNING_RATE)
+    train_at_home(replace(config, train_rate=0.0, train_decay=0.0), competition, tmp_path, weights)
+    # At a rate of 0 nothing is learnt, and nothing may be lost.
+    for one, other in zip(trainable_weights(finished), trainable_weights(tmp_path), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_fine_tuning_resumes_from_its_own_weights_alone(finished, competition, tmp_path):
+    config, weights = fine_tuning(TINY, finished)
+    train_at_home(config, competition, tmp_path, weights)
+    with pytest.raises(BadInput, match=r"other settings .*start was"):
+        train_at_home(config, competition, tmp_path, [weight + 1 for weight in weights])

@@ -1,0 +1,209 @@
+"""Segmenter: what it finds in drawn images, the zoom that it fits, and a run's folder there and back."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from drawn import disc_network, draw_disc, draw_disc_set, draw_kind
+from scipy import ndimage as ndi
+
+from nuclei.prediction.inference import predict_probs
+from nuclei.prediction.metric import average_precision
+from nuclei.prediction.segmenter import Segmenter, save_run
+from nuclei.prediction.tta import VIEWS
+from nuclei.prediction.watershed import Thresholds, find_confidences, find_instances
+from nuclei.settings.config import BadInput, Config
+from nuclei.training.train import new_model
+from nuclei.training_data.kinds import ZOOM_RANGE, nucleus_diameter, standard_lut
+
+# All the way to 24 px.
+CONFIG = Config(model_diameter=24.0, model_zoom=1.0, tile_size=64, tile_overlap=16, tta_views=1)
+TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_overlap=16, tile_batch=4)
+
+
+def make_segmenter(network=disc_network, **changes):
+    return Segmenter(network, Thresholds(), replace(CONFIG, **changes))
+
+
+# ---- segmenting --------------------------------------------------------------------------------
+
+
+def test_drawn_discs_are_found_with_a_confidence_each():
+    images = draw_disc_set(3)
+    for image, truth in zip(images.images, images.labels, strict=True):
+        labels, confidences = make_segmenter(tta_views=4).segment(image)
+        assert labels.dtype == np.int32
+        assert ((labels > 0) == (truth > 0)).mean() > 0.95
+        assert confidences.shape == (labels.max(),)
+        assert confidences.min() > 0.7 and confidences.max() <= 1
+
+
+def test_to_segment_is_to_fit_the_zoom_to_predict_and_to_flood():
+    image, _ = draw_kind("fluorescence-large")
+    segmenter = make_segmenter()
+    zoom = segmenter.fit_zoom(image)
+    assert zoom < 0.8
+    probs = segmenter.predict(image, zoom)
+    labels, confidences = segmenter.segment(image)
+    np.testing.assert_array_equal(labels, find_instances(probs, segmenter.thresholds, zoom))
+    np.testing.assert_array_equal(confidences, find_confidences(probs, labels))
+
+
+@pytest.mark.parametrize("views, seen", [(None, 4), (1, 1), (2, 2), (8, 8)])
+def test_views_take_the_place_of_those_of_the_config(views, seen):
+    """A tile an image and an input a call, so that each call is a view."""
+    calls = []
+
+    def network(x):
+        calls.append(x)
+        return x
+
+    image, _ = draw_kind("purple", side=64)
+    segmenter = make_segmenter(network, tta_views=4)
+    probs = segmenter.predict(image, 1.0, views)
+    assert len(calls) == seen
+    np.testing.assert_array_equal(probs, predict_probs(image, network, 64, 16, 1, VIEWS[:seen]))
+
+
+def test_a_part_is_predicted_in_the_light_of_the_whole():
+    image, _ = draw_kind("brown", side=128)
+    segmenter = make_segmenter(lambda x: x)
+    whole, lut = segmenter.predict(image, 1.0), standard_lut(image)
+    np.testing.assert_allclose(segmenter.predict(image[:64], 1.0, lut=lut), whole[:64], atol=1e-5)
+
+
+# ---- the zoom ----------------------------------------------------------------------------------
+
+
+def choosy_network(narrowest, widest):
+    """A network that finds discs of `narrowest` to `widest` px alone."""
+
+    def network(x):
+        parts, _ = ndi.label(x[0, ..., 0] > 0.5)
+        return disc_network(x) * (narrowest <= nucleus_diameter(parts) <= widest)
+
+    return network
+
+
+@pytest.mark.parametrize("diameter", [12, 24, 60, 90])
+def test_fit_zoom_finds_the_zoom_of_a_disc(diameter):
+    assert make_segmenter().fit_zoom(draw_disc(diameter)) == pytest.approx(24 / diameter, rel=0.08)
+
+
+def test_fit_zoom_stays_in_its_range():
+    fitted = [make_segmenter(model_diameter=wanted).fit_zoom(draw_disc(60)) for wanted in (1.0, 2000.0)]
+    assert fitted == list(ZOOM_RANGE)
+
+
+def test_fit_zoom_of_nothing_is_1():
+    tried = []
+
+    def network(x):
+        tried.append(x)
+        return np.zeros((*x.shape[:3], 3), np.float32)
+
+    assert make_segmenter(network, tile_size=256).fit_zoom(draw_disc(30)) == 1.0
+    assert len(tried) == 1 + 1 + 4  # as it is, at half and, in two tiles each way, at double size
+
+
+def test_fit_zoom_tries_other_scales_where_it_sees_nothing_at_first():
+    """A network that only knows nuclei under 40 px: a disc of 60 px shows up at half size."""
+    zoom = make_segmenter(choosy_network(0, 40), tile_size=256).fit_zoom(draw_disc(60))
+    assert zoom == pytest.approx(24 / 60, rel=0.08)
+
+
+def test_fit_zoom_believes_the_surer_look_not_the_one_that_covers_more():
+    """At half size a network takes a clump of nuclei for one, and is not quite sure of it."""
+    clump = np.zeros((160, 160, 3), np.uint8)
+    for y in range(40, 120, 16):
+        for x in range(40, 120, 16):
+            clump |= np.roll(draw_disc(14), (y - 80, x - 80), (0, 1)) // 200 * 200
+
+    def network(x):
+        bright = x[0, ..., 0] > 0.5
+        if nucleus_diameter(ndi.label(bright)[0]) > 10:
+            return disc_network(x)
+        blob = ndi.binary_closing(bright, iterations=3)[None, ..., None]
+        return np.concatenate([0.8 * blob, 0 * blob, 0.8 * blob], axis=-1).astype(np.float32)
+
+    assert make_segmenter(network, tile_size=256).fit_zoom(clump) == pytest.approx(24 / 14, rel=0.12)
+
+
+def test_fit_zoom_keeps_its_first_guess_where_the_second_look_finds_nothing():
+    zoom = make_segmenter(choosy_network(40, 90), tile_size=256).fit_zoom(draw_disc(60))
+    assert zoom == pytest.approx(24 / 60, rel=0.08)
+
+
+@pytest.mark.parametrize("diameter", [15, 45])
+def test_a_fitted_zoom_makes_nuclei_alike(diameter):
+    """The law that the zoom serves: enlarged by it, every disc is as wide."""
+    image = draw_disc(diameter)
+    labels = (image[..., 0] > 100).astype(np.int32)
+    assert make_segmenter().fit_zoom(image) * nucleus_diameter(labels) == pytest.approx(24, rel=0.08)
+
+
+# ---- a run's folder ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run of TINY that learnt nothing."""
+    save_run(tmp_path, new_model(TINY), Thresholds(seed=0.25), TINY)
+    return tmp_path
+
+
+def change_config(run, change):
+    """Have `change`, a function of the dict of settings, spoil what a run saved of them."""
+    content = json.loads((run / "config.json").read_text())
+    change(content["config"])
+    (run / "config.json").write_text(json.dumps(content))
+
+
+def test_a_run_comes_back_as_it_was_saved(tmp_path, eagerly):
+    model = new_model(TINY)
+    save_run(tmp_path, model, Thresholds(seed=0.25), TINY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.weights.h5"]
+    for name in (tmp_path, str(tmp_path), tmp_path / "model.weights.h5"):
+        segmenter = Segmenter.load(name)
+        assert (segmenter.thresholds, segmenter.config) == (Thresholds(seed=0.25), TINY)
+        for one, other in zip(segmenter.network.args[0].get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    probs = segmenter.network(np.random.default_rng(0).random((4, 64, 64, 3), np.float32))
+    assert probs.shape == (4, 64, 64, 3) and probs.dtype == np.float32
+
+
+def test_what_was_saved_says_what_made_it(run):
+    versions = json.loads((run / "config.json").read_text())["versions"]
+    assert set(versions) == {"python", "keras", "numpy", "cv2"}
+    assert versions["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.weights.h5"])
+def test_a_missing_file_is_named(run, name):
+    (run / name).unlink()
+    for run_or_weights in (run, run / "model.weights.h5"):
+        with pytest.raises(BadInput, match=rf"{name}.* is missing"):
+            Segmenter.load(run_or_weights)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda config: config.pop("train_decay"), lambda config: config.update(train_colour=1, data_moon="new")],
+    ids=["before one of today's", "with some that are gone"],
+)
+def test_training_settings_of_another_version_do_not_matter(run, change):
+    change_config(run, change)
+    assert Segmenter.load(run).config == TINY
+
+
+def test_an_unknown_setting_of_the_network_is_not_passed_over(run):
+    change_config(run, lambda config: config.update(model_attention=True))
+    with pytest.raises(TypeError, match="model_attention"):
+        Segmenter.load(run)
+
+
+def test_the_network_that_ships_finds_nuclei_that_it_has_never_seen():
+    image, truth = draw_kind("fluorescence-small", side=128)
+    labels, _ = Segmenter.load().segment(image, views=1)
+    assert average_precision(truth, labels) > 0.5
