@@ -26,23 +26,23 @@
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
 #   16  tta          line  1350  test-time augmentation, the eight views of an image and their inverses.
 #   17  watershed    line  1385  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1476  an image of any size through a network of one tile size.
-#   19  segmenter    line  1561  a trained network with its thresholds and settings, saved and loaded.
-#   20  metric       line  1681  one overlap matrix, IoU, precision at ten thresholds.
-#   21  progress     line  1753  a bar or a line a minute over many images.
-#   22  tuning       line  1770  the score on images with labels, and the thresholds that suit a network.
+#   18  inference    line  1477  an image of any size through a network of one tile size.
+#   19  segmenter    line  1562  a trained network with its thresholds and settings, saved and loaded.
+#   20  metric       line  1682  one overlap matrix, IoU, precision at ten thresholds.
+#   21  progress     line  1754  a bar or a line a minute over many images.
+#   22  tuning       line  1771  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   23  data         line  1823  find and read a competition, in zips or folders.
-#   24  submission   line  1933  label images to the rows of Kaggle's CSV.
+#   23  data         line  1824  find and read a competition, in zips or folders.
+#   24  submission   line  1934  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   25  stopwatch    line  1973  what each stage of a run costs.
-#   26  predictions  line  2001  the rows of every test image, which get better as the network does.
-#   27  main         line  2062  training images and test images -> a trained network and submission.csv.
-#   28  entry        line  2181  what Kaggle runs, its settings from the environment.
+#   25  stopwatch    line  1974  what each stage of a run costs.
+#   26  predictions  line  2002  the rows of every test image, which get better as the network does.
+#   27  main         line  2063  training images and test images -> a trained network and submission.csv.
+#   28  entry        line  2182  what Kaggle runs, its settings from the environment.
 #
-# sources 4da84bb76fc974b3, this file cfa39abea3fe1ed4
+# sources 6e352b103ced717f, this file 2de79a03d9cbfed1
 
 import csv
 import io
@@ -78,7 +78,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "4da84bb76fc974b3"
+SOURCE_HASH = "6e352b103ced717f"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1440,7 +1440,8 @@ def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0)
 def _find_peaks(interior, apart):
     """Find the peaks of the distance transform, at least `apart` px from each other -> (seeds, altitude)."""
     depth = cv2.distanceTransform(np.pad(interior, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    peaks = peak_local_max(cv2.GaussianBlur(depth, (0, 0), 1), min_distance=max(1, round(apart)), exclude_border=False)
+    smooth = cv2.GaussianBlur(depth, (0, 0), 1) * interior
+    peaks = peak_local_max(smooth, min_distance=max(1, round(apart)), exclude_border=False)
     seeds = np.zeros(interior.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return seeds, -depth
