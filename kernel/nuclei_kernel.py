@@ -33,16 +33,16 @@
 #   22  tuning       line  1771  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   23  data         line  1824  find and read a competition, in zips or folders.
-#   24  submission   line  1934  label images to the rows of Kaggle's CSV.
+#   23  data         line  1828  find and read a competition, in zips or folders.
+#   24  submission   line  1938  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   25  stopwatch    line  1974  what each stage of a run costs.
-#   26  predictions  line  2002  the rows of every test image, which get better as the network does.
-#   27  main         line  2063  training images and test images -> a trained network and submission.csv.
-#   28  entry        line  2182  what Kaggle runs, its settings from the environment.
+#   25  stopwatch    line  1978  what each stage of a run costs.
+#   26  predictions  line  2006  the rows of every test image, which get better as the network does.
+#   27  main         line  2067  training images and test images -> a trained network and submission.csv.
+#   28  entry        line  2186  what Kaggle runs, its settings from the environment.
 #
-# sources 6e352b103ced717f, this file 2de79a03d9cbfed1
+# sources 75d79ca4ab5425da, this file 6ac5ef290d63ed87
 
 import csv
 import io
@@ -78,7 +78,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "6e352b103ced717f"
+SOURCE_HASH = "75d79ca4ab5425da"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1809,10 +1809,14 @@ class Tuner:
         return {look: self._choose_one(those, those & (self.looks == look)) for look in sorted(set(LOOKS.values()))}
 
     def _choose_one(self, those, own):
+        def worth(thresholds):
+            scores = self.score(thresholds)
+            return scores[own].sum() + SHRINKAGE * scores[those].mean()
+
         best = Thresholds()
         for choices in (FULLNESS_CHOICES, SEED_CHOICES):
             tried = [replace(best, **dict(zip(choices, values, strict=True))) for values in product(*choices.values())]
-            best = max(tried, key=lambda one: self.score(one)[own].sum() + SHRINKAGE * self.score(one)[those].mean())
+            best = max([best, *tried], key=worth)
         return best
 
 

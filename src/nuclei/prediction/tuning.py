@@ -54,10 +54,14 @@ class Tuner:
         return {look: self._choose_one(those, those & (self.looks == look)) for look in sorted(set(LOOKS.values()))}
 
     def _choose_one(self, those, own):
+        def worth(thresholds):
+            scores = self.score(thresholds)
+            return scores[own].sum() + SHRINKAGE * scores[those].mean()
+
         best = Thresholds()
         for choices in (FULLNESS_CHOICES, SEED_CHOICES):
             tried = [replace(best, **dict(zip(choices, values, strict=True))) for values in product(*choices.values())]
-            best = max(tried, key=lambda one: self.score(one)[own].sum() + SHRINKAGE * self.score(one)[those].mean())
+            best = max([best, *tried], key=worth)
         return best
 
 
