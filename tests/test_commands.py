@@ -56,6 +56,18 @@ def test_sample_draws_a_competition_and_says_what_is_next(tmp_path, capsys):
     assert f"nuclei run --data '{tmp_path / 'new one'}' --preset sample" in said
 
 
+def test_sample_draws_the_second_stage_where_it_is_asked_for(tmp_path, capsys):
+    assert main(["sample", str(tmp_path), "--stage", "2"]) == 0
+    assert f"nuclei run --data {tmp_path} --preset sample --stage 2\n" in capsys.readouterr().out
+    solution = tmp_path / "stage2_solution_final.csv"
+    submission = str(tmp_path / "stage2_sample_submission_final.csv")
+    assert main(["check", submission, "--data", str(tmp_path), "--stage", "2"]) == 0
+    assert main(["score", submission, "--solution", str(solution)]) == 0
+    assert capsys.readouterr().out.split()[-1] == "0.0000"
+    print_next(tmp_path / "submission.csv", tmp_path, stage=2)
+    assert f"--solution {solution}\n" in capsys.readouterr().out
+
+
 def test_info_prints_every_set(drawn, capsys):
     assert main(["info", str(drawn)]) == 0
     said = capsys.readouterr().out
