@@ -2,20 +2,16 @@
 
 import base64
 import re
-from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-from drawn import draw_kind
 from drawn_runs import TINY, bright_found
 
 import build_kernel
 from nuclei.competition.data import read_set
 from nuclei.prediction.segmenter import Segmenter
-from nuclei.prediction.watershed import Thresholds
-from nuclei.settings.config import Config
-from nuclei.training_data.images import ImageSet
+from nuclei.prediction.watershed import HANDS
 from nuclei_kit.files.run_lists import check_submission
 from nuclei_kit.kaggle.kernel import ROOT
 from nuclei_kit.sample.sample import draw_sample
@@ -51,21 +47,11 @@ def list_ids(folder):
     return [row.partition(",")[0] for row in rows]
 
 
-@pytest.mark.parametrize(("folds", "tuning", "part"), [(2, 0.5, "held out"), (0, 0.5, "tuning"), (0, 0.0, "training")])
-def test_it_shows_the_images_that_training_had_the_least_to_do_with(folds, tuning, part):
-    kinds = ["purple", "fluorescence-small"] * 4
-    drawn = [draw_kind(kind, seed) for seed, kind in enumerate(kinds)]
-    images = ImageSet([str(n) for n in range(8)], *map(list, zip(*drawn, strict=True)), kinds, {})
-    name, shown = chapter.pick_images(images, Config(data_folds=folds, data_tuning=tuning))
-    assert name == part
-    assert shown.kinds == ["fluorescence-small", "purple"]
-
-
 def test_each_kind_has_its_row_of_image_prediction_and_truth(tmp_path, monkeypatch):
     draw_sample(tmp_path, n_train=3, n_test=1)
     chapter.plt.switch_backend("Agg")
     shown = []
-    segmenter = Segmenter(bright_found, Thresholds(), replace(TINY, data_folds=0, data_tuning=0.0))
+    segmenter = Segmenter(bright_found, HANDS["stage1_train"], TINY)
     monkeypatch.setattr(chapter.Segmenter, "load", lambda run: segmenter)
     monkeypatch.setattr(chapter.plt, "show", lambda: shown.append(chapter.plt.gcf()))
     chapter.show_pictures({"NUCLEI_INPUT": str(tmp_path), "NUCLEI_WORKING": str(tmp_path)})

@@ -4,7 +4,7 @@
 
 DIR holds stage1_train.zip. Then the score by the nuclei's width, where the network sees the images smaller or larger
 than it is used to. One view, the run's own thresholds. On the tuning images, which chose those thresholds, since what
-is learned here shapes the next recipe; the held-out ones stay unseen.
+is learned here shapes the next recipe; the held-out ones stay unseen. (A run that set none aside was trained on them.)
 """
 
 import argparse
@@ -23,11 +23,11 @@ from skimage.segmentation import watershed
 from nuclei.competition.data import TRAIN
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
-from nuclei.prediction.tuning import THRESHOLD_CHOICES
+from nuclei.prediction.tuning import FULLNESS_CHOICES
 from nuclei.prediction.watershed import find_instances
 from nuclei.training_data.kinds import nucleus_diameter
 from nuclei.training_data.targets import INTERIOR
-from nuclei_kit.experiments.folds import split_data
+from nuclei_kit.experiments.folds import TUNING_SHARE, split_data
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, read_images
 from nuclei_kit.files.runs import load_run
@@ -47,9 +47,9 @@ def split_as_truth(mask, truth):
 
 def score_oracles(image, truth, probs, zoom, segmenter):
     """Score one image -> {what the truth tells: score}; probs as predicted at the zoom that fits the true nuclei."""
-    thresholds, told = segmenter.thresholds, probs.copy()
+    thresholds, told = segmenter.thresholds_for(image), probs.copy()
     told[..., INTERIOR] = truth > 0
-    choices = [replace(thresholds, interior=value) for value in THRESHOLD_CHOICES["interior"]]
+    choices = [replace(thresholds, interior=value) for value in FULLNESS_CHOICES["interior"]]
     return {
         "nothing": average_precision(truth, segmenter.segment(image, views=1)[0]),
         "the zoom": average_precision(truth, find_instances(probs, thresholds, zoom)),
@@ -71,14 +71,15 @@ def main():
     )
     args = parser.parse_args()
     segmenter = load_run(args.weights)
-    thresholds, config = segmenter.thresholds, segmenter.config
+    config = segmenter.config
     images = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
-    _, tuning, _ = split_data(images, config.data_folds, config.data_fold, config.data_tuning)
+    _, tuning, _ = split_data(images, config.data_folds, config.data_fold, config.data_tuning or TUNING_SHARE)
     oracles, widths, scores = [], [], []
     for image, truth in progress(list(zip(tuning.images, tuning.labels, strict=True)), "score"):
         widths.append(nucleus_diameter(truth))
         usual = segmenter.zoom_for(widths[-1])
         seen = {factor: segmenter.predict(image, usual * factor, views=1) for factor in FACTORS}
+        thresholds = segmenter.thresholds_for(image)
         found = [find_instances(seen[factor], thresholds, usual * factor) for factor in FACTORS]
         scores.append([average_precision(truth, labels) for labels in found])
         oracles.append(score_oracles(image, truth, seen[1.0], usual, segmenter))

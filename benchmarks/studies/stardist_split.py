@@ -25,6 +25,7 @@ from nuclei.prediction.metric import precision_at_thresholds
 from nuclei.prediction.progress import progress
 from nuclei.run.main import train_segmenter
 from nuclei.training.train import Keeper
+from nuclei_kit.experiments.folds import TUNING_SHARE, split_data
 from nuclei_kit.experiments.scoring import threshold_table
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, read_images
@@ -37,14 +38,14 @@ def main():
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--out", type=Path, help="folder for the weights and the log (default: a temporary one)")
     args = parser.parse_args()
-    config = read_recipe(args, data_folds=0, train_minutes=args.minutes)
+    config = read_recipe(args, data_tuning=TUNING_SHARE, train_minutes=args.minutes)
     everything = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
     test = pick(everything, args.data, "test50")
     with tempfile.TemporaryDirectory() as temporary:
         out = args.out or Path(temporary)
         out.mkdir(parents=True, exist_ok=True)
-        train = pick(everything, args.data, "train447")
-        segmenter, _ = train_segmenter(config, train, out, Keeper(), lambda segmenter: None)
+        train, tuning, _ = split_data(pick(everything, args.data, "train447"), 0, 0, config.data_tuning)
+        segmenter = train_segmenter(config, train, tuning, out, Keeper(), lambda segmenter, is_last: None)
     found = [segmenter.segment(image)[0] for image in progress(test.images, "predict")]
     precision = [precision_at_thresholds(*pair) for pair in zip(test.labels, found, strict=True)]
     print(f"{len(test.ids)} images to test on; peak memory of this process {peak_memory():.1f} GB")

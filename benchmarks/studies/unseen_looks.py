@@ -27,11 +27,11 @@ from nuclei.network.parallel import predict_step
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
 from nuclei.prediction.segmenter import Segmenter, set_up_device
-from nuclei.prediction.tuning import tune_thresholds
-from nuclei.prediction.watershed import Thresholds
+from nuclei.prediction.tuning import Tuner
+from nuclei.prediction.watershed import HANDS
 from nuclei.settings.files import LOG_FILE
 from nuclei.training.train import Keeper, train_model
-from nuclei_kit.experiments.folds import split_data
+from nuclei_kit.experiments.folds import FOLDS, TUNING_SHARE, split_data
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, read_images
@@ -41,7 +41,7 @@ def main():
     parser = recipe_parser(__doc__, "cpu", 600)
     parser.add_argument("--fold", type=int, default=6)
     args = parser.parse_args()
-    config = read_recipe(args, data_folds=8, data_fold=args.fold)
+    config = read_recipe(args, data_folds=FOLDS, data_fold=args.fold, data_tuning=TUNING_SHARE)
     set_up_device()
     images = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
     train, tuning, held_out = split_data(images, config.data_folds, config.data_fold, config.data_tuning)
@@ -77,8 +77,8 @@ def score_recipe(config, train, tuning, held_out):
     print(f"{len(train.ids)} images to train on, {len(tuning.ids)} to tune on", flush=True)
     with tempfile.TemporaryDirectory() as out:
         model = train_model(config, train, Path(out, LOG_FILE), Keeper(), lambda network, is_last: None)
-    segmenter = Segmenter(partial(predict_step, model), Thresholds(), config)
-    segmenter = replace(segmenter, thresholds=tune_thresholds(tuning, segmenter))
+    segmenter = Segmenter(partial(predict_step, model), HANDS["stage1_train"], config)
+    segmenter = replace(segmenter, thresholds=Tuner(tuning, segmenter).choose(np.ones(len(tuning.ids), bool)))
     pairs = list(zip(held_out.images, held_out.labels, strict=True))
     return np.array(
         [average_precision(truth, segmenter.segment(image)[0]) for image, truth in progress(pairs, "score")]
