@@ -17,7 +17,7 @@ from nuclei.prediction.watershed import HANDS
 from nuclei.run import main
 from nuclei.run.main import run_competition
 from nuclei.run.stopwatch import Stopwatch
-from nuclei.settings.config import BadInput
+from nuclei.settings.config import PRESETS, BadInput
 from nuclei.training.train import Keeper, new_model
 from nuclei.training_data.images import ImageSet
 from nuclei_kit.experiments import home_run, scoring
@@ -32,7 +32,7 @@ from nuclei_kit.experiments.home_run import (
 )
 from nuclei_kit.files.reading import list_ids
 from nuclei_kit.files.run_lists import check_submission
-from nuclei_kit.files.runs import FINE_TUNING_RATE, fine_tuning
+from nuclei_kit.files.runs import FINE_TUNING_RATE, fine_tuning, load_run
 from nuclei_kit.sample.sample import draw_sample
 
 WHOLE = replace(TINY, data_folds=0, data_tuning=0.0)  # holds nothing out
@@ -314,6 +314,38 @@ def test_a_run_of_the_second_stage_resumes_with_the_same_truth_alone(two_stages,
     solution.write_text(solution.read_text().replace("Public", "Ignored", 40))
     with pytest.raises(BadInput, match=r"other settings .*train was"):
         run_at_home(WHOLE, data, tmp_path, stage=2)
+
+
+# ---- the idea that the kit began with ----------------------------------------------------------
+
+# The preset `seed`, of a size that trains at once.
+SMALL_SEED = replace(
+    PRESETS["seed"], train_steps=3, train_batch=2, train_crop=64, train_checks=1, data_hand="stage1_train"
+)
+SMALL_SEED = replace(SMALL_SEED, model_width=2, tile_size=64, tile_overlap=16, tile_batch=4, tta_views=1)
+
+
+@pytest.mark.slow
+def test_the_seed_goes_the_whole_way(tmp_path, eagerly):
+    draw_sample(tmp_path / "data", n_train=3, n_test=1)
+    (tmp_path / "out").mkdir()
+    run_at_home(SMALL_SEED, tmp_path / "data", tmp_path / "out")
+    (row,) = read_rows(tmp_path / "out/log.csv")
+    assert -1 < float(row["loss"]) < 0  # an overlap loss
+    ids = list_ids(tmp_path / "data/stage1_test.zip")
+    assert list(check_submission(tmp_path / "out/submission.csv", dict.fromkeys(ids))) == ids
+    segmenter = load_run(tmp_path / "out")
+    assert segmenter.config == SMALL_SEED
+    probs = segmenter.network(np.random.default_rng(0).random((4, 64, 64, 3), np.float32))
+    assert probs.shape == (4, 64, 64, 1) and 0 <= probs.min() < probs.max() <= 1
+
+
+def test_the_seed_s_way_finds_the_nuclei_of_a_network_that_sees_them(two_stages, tmp_path, monkeypatch):
+    """Foreground alone, parted by the distance transform, with thresholds chosen on the opened images."""
+    monkeypatch.setattr(main, "train_model", fake_training(lambda x: bright_found(x)[..., :1]))
+    run_at_home(SMALL_SEED, two_stages, tmp_path, stage=2)
+    scores = scoring.score_submission(tmp_path / "submission.csv", two_stages / "stage2_solution_final.csv")
+    assert scores[0] > 0.4 and scores.mean() > 0.2
 
 
 # ---- what is refused before it costs a training ------------------------------------------------

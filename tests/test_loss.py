@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from nuclei.network.loss import dice, weighted_crossentropy, weighted_crossentropy_dice, weighted_dice
+from nuclei.network.loss import LOSSES, dice, weighted_crossentropy, weighted_crossentropy_dice, weighted_dice
+from nuclei.settings.config import LOSS_NAMES
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -124,6 +125,25 @@ def test_weights_of_one_give_plain_dice(classes):
     targets, probs, weights = drawn(classes)
     y_true = with_weights(targets, np.ones_like(weights))
     assert number(weighted_dice, y_true, probs) == pytest.approx(number(dice, targets, probs), rel=1e-6)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_every_loss_that_a_config_can_name_takes_the_weights_in_the_last_channel(classes):
+    assert tuple(LOSSES) == LOSS_NAMES
+    rng = np.random.default_rng(2)
+    targets, probs = (
+        rng.integers(0, 2, (2, 5, 4, classes)).astype(np.float32),
+        rng.random((2, 5, 4, classes), np.float32),
+    )
+    weights = 1 + rng.random((2, 5, 4, 1), np.float32)
+    said = {name: number(loss, with_weights(targets, weights), probs) for name, loss in LOSSES.items()}
+    plain = {name: number(loss, with_weights(targets, np.ones_like(weights)), probs) for name, loss in LOSSES.items()}
+    assert said["dice"] == plain["dice"] == pytest.approx(number(dice, targets, probs))
+    assert plain["weighted_dice"] == pytest.approx(plain["dice"], rel=1e-6)
+    assert said["weighted_dice"] > plain["weighted_dice"]
+    assert said["weighted_crossentropy_dice"] == pytest.approx(
+        number(weighted_crossentropy_dice, with_weights(targets, weights), probs)
+    )
 
 
 @pytest.mark.parametrize("loss", [dice, weighted_dice, weighted_crossentropy, weighted_crossentropy_dice])

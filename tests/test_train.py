@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from drawn import draw_disc_set
 
-from nuclei.settings.config import BadInput, Config
+from nuclei.network.loss import LOSSES
+from nuclei.settings.config import LOSS_NAMES, BadInput, Config
 from nuclei.training import train, training_log
 from nuclei.training.schedule import learning_rate
 from nuclei.training.train import Keeper, compile_model, is_out_of_memory, make_crops, new_model, train_model
@@ -159,6 +160,29 @@ def test_crops_are_made_as_the_config_says():
     np.testing.assert_array_equal(crops.make_y(labels), expected)
     assert crops.batch(0)[1].shape == (2, 64, 64, 4)
     assert crops.zooms == pytest.approx([16 / nucleus_diameter(one) for one in images.labels])
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("name", LOSS_NAMES)
+def test_a_step_of_training_goes_by_the_loss_that_the_config_names(name, outputs, eagerly):
+    """The loss of a step is that of what the network says of the crops, and the step makes it smaller."""
+    config = replace(TINY, train_loss=name, model_outputs=outputs)
+    images = draw_disc_set(2)
+    crops = make_crops(config, images)
+    targets = make_targets(images.labels[0], config.target_core)[..., :outputs]
+    np.testing.assert_array_equal(crops.make_y(images.labels[0])[..., :-1], targets)
+    x, y = crops.batch(0)
+    assert y.shape == (2, 64, 64, outputs + 1)
+    bare = new_model(config)
+    assert bare.output_shape[-1] == outputs
+    model = compile_model(bare, config)
+    model.optimizer.learning_rate = 1e-3
+    losses = []
+    for _ in range(4):
+        said = bare(x, training=True)
+        losses.append(train.train_step(model, x, y, 1))
+        assert losses[-1] == pytest.approx(float(LOSSES[name](y, said)), rel=1e-4)
+    assert losses[-1] < losses[0]
 
 
 # ---- training that was cut off -----------------------------------------------------------------
