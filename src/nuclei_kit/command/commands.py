@@ -310,6 +310,8 @@ def start(args: Namespace) -> None:
 )
 def tune(args: Namespace) -> None:
     data = find_data(args)
+    if not args.run.is_dir():  # else it would be made
+        raise BadInput(f"{args.run} is missing: name the folder of a finished run, as nuclei run leaves it")
     start_keras()
     from nuclei_kit.experiments.tune import gain_table, tune_run
 
