@@ -100,6 +100,14 @@ def test_predict_finds_again_what_the_run_found(sample_run, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_run_averaged_with_itself_predicts_the_same(sample_run, tmp_path):
+    folder, _, _ = sample_run
+    runs = [str(folder / "out"), str(folder / "out/model.weights.h5")]
+    assert main(["predict", "--weights", *runs, "--data", str(folder / "data"), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "submission.csv").read_bytes() == (folder / "out" / "submission.csv").read_bytes()
+
+
+@pytest.mark.slow
 def test_own_images_get_labels_and_overlays(sample_run, tmp_path, capsys):
     folder, bad, _ = sample_run
     with zipfile.ZipFile(folder / "data" / "stage1_test.zip") as archive:

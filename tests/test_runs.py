@@ -110,6 +110,7 @@ def test_settings_that_only_another_version_knows_are_named(run, name, value):
 # ---- several runs ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_probabilities_of_several_runs_are_the_mean_of_theirs(run, tmp_path):
     """Networks of other sizes go together; thresholds and views are the first's."""
     others = [save_other(tmp_path / "wider", model_width=8, tta_views=1), save_other(tmp_path / "again")]
@@ -124,6 +125,7 @@ def test_the_probabilities_of_several_runs_are_the_mean_of_theirs(run, tmp_path)
     np.testing.assert_allclose(joint.predict(image, 1.0, views=1), np.mean(alone, axis=0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_run_or_none_is_no_average(run):
     np.testing.assert_array_equal(answer(load_runs([run])), answer(load_run(run)))
     assert load_runs(None).config == load_runs([]).config == load_run().config
