@@ -2,47 +2,47 @@
 #
 # Settings: what can be chosen, and how files are written.
 #    1  config       line    84  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   202  what a run leaves in its folder, written whole or not at all.
+#    2  files        line   188  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   236  a set of decoded images with their labels and kinds.
-#    4  kinds        line   272  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  targets      line   373  what the network learns from a label image, and how much each pixel weighs.
-#    6  augmentation line   467  random crops of an image and its labels.
-#    7  batches      line   576  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   222  a set of decoded images with their labels and kinds.
+#    4  kinds        line   258  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  targets      line   359  what the network learns from a label image, and how much each pixel weighs.
+#    6  augmentation line   451  random crops of an image and its labels.
+#    7  batches      line   560  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    8  model        line   682  the one-hundred-layer network, and a small U-Net for CPUs.
-#    9  loss         line   798  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   10  optimizer    line   874  Muon for the convolutions, AdamW for biases and normalisation.
-#   11  device       line   904  what the run computes on, and in which precision.
-#   12  parallel     line   964  one network on several GPUs, a copy on each.
+#    8  model        line   666  the one-hundred-layer network, and a small U-Net for CPUs.
+#    9  loss         line   782  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  optimizer    line   858  Muon for the convolutions, AdamW for biases and normalisation.
+#   11  device       line   888  what the run computes on, and in which precision.
+#   12  parallel     line   948  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1053  how far a training is, and the learning rate there.
-#   14  training_log line  1111  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1160  one network inside a time budget.
+#   13  schedule     line  1037  how far a training is, and the learning rate there.
+#   14  training_log line  1095  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1144  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1368  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1403  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1494  an image of any size through a network of one tile size.
-#   19  segmenter    line  1579  a trained network with its thresholds and settings, saved and loaded.
-#   20  metric       line  1699  one overlap matrix, IoU, precision at ten thresholds.
-#   21  progress     line  1771  a bar or a line a minute over many images.
-#   22  tuning       line  1788  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1350  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1385  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1477  an image of any size through a network of one tile size.
+#   19  segmenter    line  1562  a trained network with its thresholds and settings, saved and loaded.
+#   20  metric       line  1682  one overlap matrix, IoU, precision at ten thresholds.
+#   21  progress     line  1754  a bar or a line a minute over many images.
+#   22  tuning       line  1771  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   23  data         line  1841  find and read a competition, in zips or folders.
-#   24  submission   line  1952  label images to the rows of Kaggle's CSV.
+#   23  data         line  1828  find and read a competition, in zips or folders.
+#   24  submission   line  1938  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   25  stopwatch    line  1992  what each stage of a run costs.
-#   26  predictions  line  2020  the rows of every test image, which get better as the network does.
-#   27  main         line  2081  training images and test images -> a trained network and submission.csv.
-#   28  entry        line  2200  what Kaggle runs, its settings from the environment.
+#   25  stopwatch    line  1978  what each stage of a run costs.
+#   26  predictions  line  2006  the rows of every test image, which get better as the network does.
+#   27  main         line  2067  training images and test images -> a trained network and submission.csv.
+#   28  entry        line  2186  what Kaggle runs, its settings from the environment.
 #
-# sources e4da1842667eb2f5, this file 4efc10811f3f6197
+# sources 75d79ca4ab5425da, this file 6ac5ef290d63ed87
 
 import csv
 import io
@@ -78,7 +78,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "e4da1842667eb2f5"
+SOURCE_HASH = "75d79ca4ab5425da"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -102,7 +102,6 @@ class Config:
     data_folds: int = 0  # 0: nothing is held out, as for a submission; 2..: fold `data_fold` is held out for the report
     data_fold: int = 0  # 0..data_folds - 1
     data_tuning: float = 0.0  # share of the other images that chooses thresholds: the validation split
-
     data_hand: str = "stage1_test"  # whose masks the thresholds suit where no tuning images choose them
 
     # The network
@@ -144,19 +143,11 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse what cannot be run, before anything is read or trained."""
         not_negative = ("train_steps", "train_minutes", "train_seed", "target_border", "target_core", "train_warmup")
-        from_one = (
-            "model_width",
-            "model_depth",
-            "train_batch",
-            "train_crop",
-            "train_checks",
-            "tile_batch",
-            "target_rare",
-        )
+        from_one = ("model_width", "model_depth", "train_batch", "train_crop", "train_checks", "tile_batch")
         above_zero, shares = ("model_diameter", "target_sigma", "tta_minutes"), ("model_zoom", "train_balance")
         for rule, message in (
             *((getattr(self, name) >= 0, f"{name} cannot be negative") for name in not_negative),
-            *((getattr(self, name) >= 1, f"{name} starts at 1") for name in from_one),
+            *((getattr(self, name) >= 1, f"{name} starts at 1") for name in (*from_one, "target_rare")),
             *((getattr(self, name) > 0, f"{name} must be above 0") for name in above_zero),
             *((0 <= getattr(self, name) <= 1, f"{name} must be in 0..1") for name in shares),
             (self.train_steps or self.train_minutes, "a budget of 0 trains nothing: give --minutes or --steps above 0"),
@@ -188,13 +179,8 @@ class Config:
 _SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
 _SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2, "data_hand": "stage1_train"}
 _LAYERS: dict = {"model_name": "one_hundred_layers", "model_width": 16}
-_KAGGLE: dict = _LAYERS | {
-    "train_minutes": 480.0,
-    "train_rate": 1e-2,
-    "train_batch": 8,
-    "train_checks": 4,
-    "tile_batch": 8,
-}
+_KAGGLE: dict = _LAYERS | {"train_minutes": 480.0, "train_rate": 1e-2, "train_batch": 8, "train_checks": 4}
+_KAGGLE |= {"tile_batch": 8}
 _SEED: dict = _LAYERS | {"model_outputs": 1, "train_loss": "weighted_dice", "train_crop": 128}
 PRESETS = {"sample": Config(**_SAMPLE), "cpu": Config(), "kaggle": Config(**_KAGGLE), "seed": Config(**_SEED)}
 
@@ -254,7 +240,7 @@ class ImageSet:
     overlapping: int = 0
 
     def join(self, other: "ImageSet") -> "ImageSet":
-        """The images of both, all of which have labels."""
+        """Join the images of two sets with labels into one; what was unreadable is left behind."""
         fields = ("ids", "images", "labels", "kinds")
         return ImageSet(*(getattr(self, name) + getattr(other, name) for name in fields))
 
@@ -390,10 +376,8 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
     deepest = np.zeros(labels.max(initial=0) + 1, np.float32)
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     interior = labels > 0
-    return np.stack(
-        [interior, _border_mask(labels), interior & (depth > core * deepest[labels])],
-        axis=-1,
-    ).astype(np.float32)
+    deep = interior & (depth > core * deepest[labels])
+    return np.stack([interior, _border_mask(labels), deep], axis=-1).astype(np.float32)
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:
@@ -1203,14 +1187,12 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 
 
 def make_crops(config: Config, train: ImageSet) -> Crops:
-    """Make the random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
+    """Make the random crops that a config trains on: x as the network sees them, y the targets and the weight."""
     c = config
 
     def make_y(labels):
-        weights = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
-        return np.concatenate(
-            [make_targets(labels, c.target_core)[..., : c.model_outputs], weights[..., None]], axis=-1
-        )
+        targets = make_targets(labels, c.target_core)[..., : c.model_outputs]
+        return np.dstack([targets, pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)])
 
     zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
     return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)
@@ -1458,7 +1440,8 @@ def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0)
 def _find_peaks(interior, apart):
     """Find the peaks of the distance transform, at least `apart` px from each other -> (seeds, altitude)."""
     depth = cv2.distanceTransform(np.pad(interior, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    peaks = peak_local_max(cv2.GaussianBlur(depth, (0, 0), 1), min_distance=max(1, round(apart)), exclude_border=False)
+    smooth = cv2.GaussianBlur(depth, (0, 0), 1) * interior
+    peaks = peak_local_max(smooth, min_distance=max(1, round(apart)), exclude_border=False)
     seeds = np.zeros(interior.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return seeds, -depth
@@ -1586,7 +1569,7 @@ def _blend_window(tile, overlap):
 class Segmenter:
     """A trained network with what it takes to find nuclei in images.
 
-    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
+    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3 or 1): any callable;
     thresholds: by look (see LOOKS in kinds), what makes nuclei of probs;
     config: the run's settings, of which model_, tile_ and tta_ count here.
     """
@@ -1799,7 +1782,7 @@ SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, w
 
 
 class Tuner:
-    """Scores thresholds on images with labels, as a network sees them in two views, and chooses the best."""
+    """Score thresholds on images with labels, as a network sees them in two views, and choose the best."""
 
     def __init__(self, images: ImageSet, segmenter: Segmenter):
         self.looks = np.array([LOOKS[kind] for kind in images.kinds])
@@ -1810,7 +1793,7 @@ class Tuner:
         self.scores: dict[Thresholds, np.ndarray] = {}
 
     def score(self, thresholds: Thresholds) -> np.ndarray:
-        """The average precision of each image, float64 (N,)."""
+        """Score each image by the same thresholds, float64 (N,)."""
         if thresholds not in self.scores:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 scores = pool.map(partial(_score_case, thresholds=thresholds), self.cases)
@@ -1822,14 +1805,18 @@ class Tuner:
         return np.array([self.score(thresholds[look])[i] for i, look in enumerate(self.looks)])
 
     def choose(self, those: np.ndarray) -> dict[str, Thresholds]:
-        """The thresholds that score best on `those` images, bool (N,): of each look, shrunk towards all looks."""
+        """Choose what scores best on `those` images, bool (N,): for each look, shrunk towards all of them."""
         return {look: self._choose_one(those, those & (self.looks == look)) for look in sorted(set(LOOKS.values()))}
 
     def _choose_one(self, those, own):
+        def worth(thresholds):
+            scores = self.score(thresholds)
+            return scores[own].sum() + SHRINKAGE * scores[those].mean()
+
         best = Thresholds()
         for choices in (FULLNESS_CHOICES, SEED_CHOICES):
             tried = [replace(best, **dict(zip(choices, values, strict=True))) for values in product(*choices.values())]
-            best = max(tried, key=lambda one: self.score(one)[own].sum() + SHRINKAGE * self.score(one)[those].mean())
+            best = max([best, *tried], key=worth)
         return best
 
 
@@ -1901,29 +1888,28 @@ def read_set(path: Path) -> ImageSet:
 
 
 def read_truth(folder: Path) -> ImageSet:
-    """The images of stage1_test whose truth is in stage1_solution.csv, which Kaggle opened for stage 2, with labels."""
+    """Read the images of stage1_test whose truth Kaggle opened for stage 2, in stage1_solution.csv, with labels."""
     import pandas as pd  # late: at home it would only slow every start
 
     files = sorted(Path(folder).glob("stage1_solution.csv*"))
     if not files or not holds_set(folder, *TEST_NAMES[1]):
-        log.warning(
-            "%s lacks stage1_test or its truth, stage1_solution.csv: stage 2 learns from stage1_train alone", folder
-        )
+        log.warning("%s lacks stage1_test or stage1_solution.csv: stage 2 learns from stage1_train alone", folder)
         return ImageSet([], [], [], [])
-    table = pd.read_csv(files[0])
+    table = pd.read_csv(files[0], dtype=str, keep_default_na=False)
     rles = table[table["Usage"] != "Ignored"].groupby("ImageId")["EncodedPixels"].agg(list)
     images = read_set(find_set(folder, TEST_NAMES[1]))
     images = images.subset(i for i, image_id in enumerate(images.ids) if image_id in rles.index)
-    return replace(
-        images, labels=[_paint_rles(rles[i], one.shape) for i, one in zip(images.ids, images.images, strict=True)]
-    )
+    pairs = zip(images.ids, images.images, strict=True)
+    return replace(images, labels=[_paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
 
 
-def _paint_rles(rles, shape):
-    """Run lists of one image -> labels int32 (H, W)."""
-    runs = [np.fromstring(rle, int, sep=" ").reshape(-1, 2) for rle in rles]
-    masks = [np.concatenate([np.arange(start - 1, start - 1 + length) for start, length in one]) for one in runs]
-    return np.ascontiguousarray(paint_labels(masks, (shape[1], shape[0])).T)
+def _paint_rles(rles, height, width):
+    """Paint the run lists of one image -> labels int32 (H, W)."""
+    masks = []
+    for rle in rles:
+        starts, lengths = np.array(rle.split(), int).reshape(-1, 2).T
+        masks.append(np.repeat(starts - 1 - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum()))
+    return np.ascontiguousarray(paint_labels(masks, (width, height)).T)  # they count down the columns
 
 
 def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
@@ -2233,9 +2219,7 @@ def run_kernel(environ: Mapping[str, str]) -> None:
         Predictions(test).write(working)
     with watch.stage("read train"):
         train = read_set(find_set(data, (TRAIN,)))
-    tuning = train.subset([])
-    if stage == 2:
-        train, tuning = add_truth(train, read_truth(data))
+    train, tuning = add_truth(train, read_truth(data)) if stage == 2 else (train, train.subset([]))
     run_competition(config, train, tuning, test, working, Keeper(), watch)
     watch.report(working / STAGES_FILE)
 

@@ -6,7 +6,7 @@ import numpy as np
 from nuclei.training_data.images import ImageSet
 
 # kind: colour of the ground, colour of the nuclei, radius of the nuclei in px
-LOOKS = {
+DRAWN_LOOKS = {
     "fluorescence-small": ((12, 12, 12), (140, 140, 140), 9),
     "fluorescence-large": ((12, 12, 12), (140, 140, 140), 25),
     "purple": ((200, 185, 230), (110, 70, 150), 12),
@@ -42,7 +42,7 @@ def draw_field(rng, shape, radius, count):
 
 def draw_kind(kind, seed=0, side=256):
     """An image (side, side, 3) with the look of a kind, and its labels."""
-    ground, colour, radius = LOOKS[kind]
+    ground, colour, radius = DRAWN_LOOKS[kind]
     rng = np.random.default_rng(seed)
     labels = draw_field(rng, (side, side), radius, 12)
     image = np.where(labels[..., None] > 0, colour, ground) + rng.normal(0, 3, (side, side, 1))

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import ndimage as ndi
 
 from nuclei.prediction.segmenter import Segmenter
-from nuclei.prediction.watershed import Thresholds
+from nuclei.prediction.watershed import HANDS
 from nuclei.settings.config import Config
 
 
@@ -34,7 +34,7 @@ class CutOff(PixelNetwork):
 
 def make_segmenter(network):
     """A Segmenter of small tiles around a stand-in."""
-    return Segmenter(network, Thresholds(), Config(tile_size=64, tile_overlap=16, tile_batch=2, tta_views=1))
+    return Segmenter(network, HANDS["stage1_train"], Config(tile_size=64, tile_overlap=16, tile_batch=2, tta_views=1))
 
 
 def paint(labels):

@@ -129,7 +129,7 @@ def test_a_picture_of_the_run(sample_run, tmp_path, capsys):
     arguments = ["--weights", str(folder / "out"), "--data", str(folder / "data"), "--out", str(out)]
     assert main(["picture", *arguments]) == 0
     assert cv2.imread(str(out)).shape[1] > 4 * 256
-    assert "held no images out" in capsys.readouterr().err
+    assert "trained on the images of fold 0" in capsys.readouterr().err
 
 
 # ---- how a command ends ------------------------------------------------------------------------
@@ -261,11 +261,11 @@ def weights_of(**changes):
 
     def spoil(f):
         from nuclei.prediction.segmenter import save_run
-        from nuclei.prediction.watershed import Thresholds
+        from nuclei.prediction.watershed import HANDS
         from nuclei.training.train import new_model
 
         config = Config(model_width=4, model_depth=2)
-        save_run(f / "out", new_model(config), Thresholds(), config)
+        save_run(f / "out", new_model(config), HANDS["stage1_train"], "nowhere", config)
         content = json.loads((f / "out" / "config.json").read_text())
         content["config"] |= changes
         (f / "out" / "config.json").write_text(json.dumps(content))

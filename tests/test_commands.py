@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,10 +11,11 @@ import pytest
 
 from nuclei.competition.submission import encode_labels, write_submission
 from nuclei.prediction.metric import average_precision
-from nuclei.settings.config import PRESETS, BadInput, Config
+from nuclei.settings.config import PRESETS, BadInput
 from nuclei_kit.command.cli import main
 from nuclei_kit.command.commands import find_data, find_submission, make_config, print_next, quote
 from nuclei_kit.command.parser import build_parser
+from nuclei_kit.experiments.folds import FOLDS
 from nuclei_kit.experiments.scoring import read_solution
 from nuclei_kit.sample.sample import draw_sample
 
@@ -53,6 +55,18 @@ def test_sample_draws_a_competition_and_says_what_is_next(tmp_path, capsys):
     said = capsys.readouterr().out
     assert (tmp_path / "new one/stage1_train.zip").is_file()
     assert f"nuclei run --data '{tmp_path / 'new one'}' --preset sample" in said
+
+
+def test_sample_draws_the_second_stage_where_it_is_asked_for(tmp_path, capsys):
+    assert main(["sample", str(tmp_path), "--stage", "2"]) == 0
+    assert f"nuclei run --data {tmp_path} --preset sample --stage 2\n" in capsys.readouterr().out
+    solution = tmp_path / "stage2_solution_final.csv"
+    submission = str(tmp_path / "stage2_sample_submission_final.csv")
+    assert main(["check", submission, "--data", str(tmp_path), "--stage", "2"]) == 0
+    assert main(["score", submission, "--solution", str(solution)]) == 0
+    assert capsys.readouterr().out.split()[-1] == "0.0000"
+    print_next(tmp_path / "submission.csv", tmp_path, stage=2)
+    assert f"--solution {solution}\n" in capsys.readouterr().out
 
 
 def test_info_prints_every_set(drawn, capsys):
@@ -118,8 +132,13 @@ def test_options_change_the_preset():
     assert config_of("--steps", "7").train_steps == 7
     assert config_of("--fold", "3", "--seed", "5").data_fold == 3
     assert config_of("--seed", "5").train_seed == 5
-    assert PRESETS["sample"].data_folds == 0
-    assert config_of("--preset", "sample", "--fold", "2").data_folds == Config.data_folds
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_fold_holds_images_out_and_sets_a_tenth_of_the_others_aside(preset):
+    config = config_of("--preset", preset, "--fold", "2")
+    assert (config.data_folds, config.data_fold, config.data_tuning) == (FOLDS, 2, 0.1)
+    assert replace(config, data_folds=0, data_fold=0, data_tuning=0.0) == config_of("--preset", preset)
 
 
 def test_the_option_goes_before_the_environment(monkeypatch):

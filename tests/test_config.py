@@ -19,6 +19,22 @@ def test_cpu_preset_is_the_default():
     assert PRESETS["cpu"] == Config()
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_holds_nothing_out_as_for_a_submission(name):
+    assert (PRESETS[name].data_folds, PRESETS[name].data_tuning) == (0, 0)
+
+
+def test_seed_preset_is_the_idea_that_the_kit_began_with():
+    seed = PRESETS["seed"]
+    assert (seed.model_name, seed.model_outputs, seed.train_loss) == ("one_hundred_layers", 1, "weighted_dice")
+
+
+def test_the_sample_is_drawn_by_one_hand():
+    """Its masks are as full in the test images as in those that train; Kaggle's are not."""
+    hands = {name: preset.data_hand for name, preset in PRESETS.items()}
+    assert hands == dict.fromkeys(PRESETS, "stage1_test") | {"sample": "stage1_train"}
+
+
 @pytest.mark.parametrize(
     "settings, fragment",
     [
@@ -28,13 +44,14 @@ def test_cpu_preset_is_the_default():
         ({"train_minutes": 0.0}, "budget of 0"),
         ({"model_name": "resnet"}, "unet, one_hundred_layers"),
         ({"model_stem": 3}, "1, 2 or 4"),
-        ({"model_width": 0}, "start at 1"),
-        ({"model_depth": 0}, "start at 1"),
-        ({"train_batch": 0}, "start at 1"),
-        ({"tile_batch": 0}, "start at 1"),
-        ({"train_crop": 0}, "start at 1"),
-        ({"train_crop": -256}, "start at 1"),
-        ({"train_checks": 0}, "start at 1"),
+        ({"model_width": 0}, "model_width starts at 1"),
+        ({"model_depth": 0}, "model_depth starts at 1"),
+        ({"train_batch": 0}, "train_batch starts at 1"),
+        ({"tile_batch": 0}, "tile_batch starts at 1"),
+        ({"train_crop": 0}, "train_crop starts at 1"),
+        ({"train_crop": -256}, "train_crop starts at 1"),
+        ({"train_checks": 0}, "train_checks starts at 1"),
+        ({"model_outputs": 2}, "model_outputs must be 1 .* or 3"),
         ({"model_diameter": 0.0}, "model_diameter"),
         ({"model_zoom": -0.1}, "model_zoom"),
         ({"model_zoom": 1.1}, "model_zoom"),
@@ -45,6 +62,7 @@ def test_cpu_preset_is_the_default():
         ({"train_warmup": 1.0}, "train_warmup"),
         ({"train_balance": 1.5}, "train_balance"),
         ({"train_seed": -1}, "train_seed"),
+        ({"train_loss": "focal"}, "train_loss must be one of weighted_crossentropy_dice, weighted_dice, dice"),
         ({"train_crop": 250}, "train_crop must be a multiple of 32"),
         ({"tile_size": 250}, "tile_size must be a multiple of 32"),
         ({"model_depth": 6, "model_stem": 4, "train_crop": 128}, "multiple of 256"),
@@ -56,11 +74,12 @@ def test_cpu_preset_is_the_default():
         ({"tta_minutes": 0.0}, "tta_minutes"),
         ({"data_folds": 1}, "data_folds"),
         ({"data_folds": -1}, "data_folds"),
-        ({"data_fold": 8}, "data_fold must be under 8"),
+        ({"data_folds": 8, "data_fold": 8}, "data_fold must be under 8"),
         ({"data_fold": -1}, "data_fold must be under"),
         ({"data_folds": 0, "data_fold": 1}, "data_fold must be under 1"),
         ({"data_tuning": -0.1}, "data_tuning"),
         ({"data_tuning": 0.6}, "data_tuning"),
+        ({"data_hand": "mine"}, "data_hand must be one of stage1_test, stage1_train"),
     ],
 )
 def test_what_cannot_be_run_is_refused(settings, fragment):

@@ -1,18 +1,32 @@
 """Data: the two ways a set may lie on disk, and the small reader, which gives what the careful one gives."""
 
+import csv
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drawn_files import assert_same_sets, draw_files, write_folder, write_zip
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nuclei.competition.data import TEST_NAMES, TRAIN, find_set, group_files, last_stage, paint_labels, read_set
+from nuclei.competition.data import (
+    TEST_NAMES,
+    TRAIN,
+    find_set,
+    group_files,
+    last_stage,
+    paint_labels,
+    read_set,
+    read_truth,
+)
+from nuclei.competition.submission import encode_labels
 from nuclei.settings.config import BadInput
+from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS
+from nuclei_kit.experiments import scoring
 from nuclei_kit.files.reading import read_images
 from nuclei_kit.sample.sample import draw_sample
 
@@ -103,6 +117,114 @@ def test_of_the_real_images_too():
     small = read_set(REAL)
     assert len(small.ids) == 65
     assert_same_sets(small, read_images(REAL))
+
+
+# ---- the truth of stage1_test, which stage 2 learns from ---------------------------------------
+
+
+@pytest.fixture
+def opened(sample, tmp_path):
+    """A folder with the sample's test images and its solution, to be spoilt."""
+    for name in ("stage1_test.zip", "stage1_solution.csv"):
+        shutil.copy(sample[TRAIN].parents[1] / name, tmp_path)
+    return tmp_path
+
+
+def change_rows(folder, change):
+    """Have `change`, a function of a row's dict, rewrite the solution in a folder."""
+    path = folder / "stage1_solution.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(change(dict(row)) for row in rows)
+
+
+def assert_same_truth(folder):
+    """The small reader's truth is the careful one's -> it."""
+    small = read_truth(folder)
+    assert_same_sets(small, scoring.read_truth(folder))
+    assert all(labels.flags.c_contiguous for labels in small.labels)
+    return small
+
+
+def test_the_truth_is_that_of_the_solution(opened):
+    truth, expected = assert_same_truth(opened), scoring.read_solution(opened / "stage1_solution.csv")
+    assert truth.ids == sorted(expected) and len(truth.ids) == 3
+    for image_id, labels in zip(truth.ids, truth.labels, strict=True):
+        np.testing.assert_array_equal(labels, expected[image_id])
+    images = read_set(opened / "stage1_test.zip")
+    assert all(np.array_equal(one, other) for one, other in zip(truth.images, images.images, strict=True))
+
+
+def test_the_truth_comes_zipped_too(opened):
+    whole = read_truth(opened)
+    write_zip(opened / "stage1_solution.csv.zip", {"solution.csv": (opened / "stage1_solution.csv").read_bytes()})
+    (opened / "stage1_solution.csv").unlink()
+    assert_same_sets(assert_same_truth(opened), whole)
+
+
+def test_images_that_kaggle_ignored_have_no_truth(opened):
+    whole = read_truth(opened)
+    change_rows(opened, lambda row: row | {"Usage": "Ignored" if row["ImageId"] == whole.ids[1] else "Private"})
+    assert_same_sets(assert_same_truth(opened), whole.subset([0, 2]))
+
+
+def test_a_truth_of_no_image_here_is_left_out(opened):
+    whole = read_truth(opened)
+    change_rows(opened, lambda row: row | ({"ImageId": "0"} if row["ImageId"] == whole.ids[0] else {}))
+    assert_same_sets(assert_same_truth(opened), whole.subset([1, 2]))
+
+
+def test_an_image_of_which_nothing_is_told_is_empty_of_nuclei(opened):
+    whole = read_truth(opened)
+    change_rows(opened, lambda row: row | ({"EncodedPixels": ""} if row["ImageId"] == whole.ids[2] else {}))
+    truth = assert_same_truth(opened)
+    assert truth.ids == whole.ids
+    assert not truth.labels[2].any() and truth.labels[1].any()
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 30)] * 2, *[st.integers(1, 20)] * 2), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=25)
+def test_masks_that_overlap_are_painted_alike(tmp_path_factory, boxes):
+    folder = tmp_path_factory.mktemp("overlap")
+    files, _ = draw_files(ids=("aa",), masks=False)
+    write_folder(folder / "stage1_test", files)
+    rows = []
+    for top, left, height, width in boxes:
+        mask = np.zeros((40, 60), np.int32)
+        mask[top : top + height, left : left + width] = 1
+        rows.append(f"aa,{encode_labels(mask)[0]},40,60,Public\n")
+    (folder / "stage1_solution.csv").write_text("ImageId,EncodedPixels,Height,Width,Usage\n" + "".join(rows))
+    assert_same_truth(folder)
+
+
+@pytest.mark.parametrize("missing", ["stage1_solution.csv", "stage1_test.zip"])
+def test_without_a_truth_there_is_a_warning_and_no_image(opened, caplog, missing):
+    (opened / missing).unlink()
+    assert_same_sets(read_truth(opened), ImageSet([], [], [], []))
+    assert str(opened) in caplog.text and missing.partition(".zip")[0] in caplog.text
+    caplog.clear()
+    if missing == "stage1_test.zip":
+        with pytest.raises(BadInput, match=r"holds no stage1_test\.zip"):
+            scoring.read_truth(opened)
+    else:
+        assert_same_sets(scoring.read_truth(opened), ImageSet([], [], [], []))
+        assert missing in caplog.text
+
+
+def test_a_truth_of_other_images_is_refused_by_the_careful_reader(opened):
+    change_rows(opened, lambda row: row | {"Height": str(int(row["Height"]) + 1)})
+    with pytest.raises(BadInput, match=r"stage1_solution\.csv .*another size"):
+        scoring.read_truth(opened)
+
+
+@pytest.mark.skipif(
+    not REAL.with_name("stage1_solution.csv").is_file(), reason="set NUCLEI_DATA to the folder with Kaggle's files"
+)
+def test_the_real_truth_is_read_alike():
+    assert {labels.max() > 0 for labels in assert_same_truth(REAL.parent).labels} == {True}
 
 
 # ---- its parts ---------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What runs on Kaggle: its settings, where it finds the data, and that the kernel gives what the sources give."""
 
 import csv
+import json
 import logging
 import os
 import re
@@ -11,11 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from drawn_files import assert_same_sets
 
 import build_kernel
 from nuclei.competition.submission import write_submission
 from nuclei.run import entry
 from nuclei.settings.config import PRESETS, BadInput
+from nuclei_kit.experiments import home_run
+from nuclei_kit.files.reading import list_ids
 from nuclei_kit.files.run_lists import check_submission
 from nuclei_kit.kaggle.twin import START_UP
 from nuclei_kit.sample.sample import draw_sample
@@ -29,6 +33,14 @@ def data(tmp_path_factory):
     """The sample competition, mounted as Kaggle does today -> the folder of the mounts."""
     mounted = tmp_path_factory.mktemp("kaggle") / "input"
     draw_sample(mounted / COMPETITION_FILES, n_train=3, n_test=2)
+    return mounted
+
+
+@pytest.fixture(scope="module")
+def two_stages(tmp_path_factory):
+    """The sample competition of both stages -> the folder of the mounts."""
+    mounted = tmp_path_factory.mktemp("stages") / "input"
+    draw_sample(mounted / COMPETITION_FILES, n_train=3, n_test=5, stage=2)
     return mounted
 
 
@@ -128,10 +140,10 @@ def start(data, tmp_path, monkeypatch):
     """Run the kernel in this test's folder with a stand-in for the competition's run."""
     monkeypatch.setattr(entry, "start_log", lambda: None)
 
-    def start(run_competition, **settings):
+    def start(run_competition, mounted=data, **settings):
         monkeypatch.setattr(entry, "run_competition", run_competition)
         environ = {f"NUCLEI_{name}": str(value) for name, value in settings.items()}
-        entry.run_kernel({"NUCLEI_INPUT": str(data), "NUCLEI_WORKING": str(tmp_path)} | environ)
+        entry.run_kernel({"NUCLEI_INPUT": str(mounted), "NUCLEI_WORKING": str(tmp_path)} | environ)
 
     return start
 
@@ -155,13 +167,55 @@ def test_a_placeholder_stands_before_the_run_and_replaces_nothing(start, data, t
 def test_the_run_gets_the_settings_and_the_images(start, data, tmp_path):
     runs = []
     start(lambda *arguments: runs.append(arguments), PRESET="cpu", SEED=3)
-    ((config, train, test, folder, keeper, watch),) = runs
+    ((config, train, tuning, test, folder, keeper, watch),) = runs
     assert config == replace(PRESETS["cpu"], train_seed=3)
     assert (len(train.ids), len(train.labels), folder) == (3, 3, tmp_path)
+    assert tuning.ids == []
     assert sorted(test.ids) == sorted(read_ids(data / COMPETITION_FILES / "stage1_sample_submission.csv"))
     assert keeper.load("training") is None  # nothing on Kaggle outlives its session
     assert list(watch.stages) == ["read test", "read train"]
     assert (tmp_path / "stages.csv").is_file()
+
+
+def test_the_first_stage_never_reads_the_solution(start, two_stages, tmp_path, monkeypatch):
+    shutil.copytree(two_stages, tmp_path / "input")
+    (tmp_path / "input" / COMPETITION_FILES / "stage1_solution.csv").write_bytes(b"\xff\x00 what nobody can read")
+    runs = []
+    with monkeypatch.context() as patch:
+        patch.setattr(entry, "read_truth", None)
+        start(lambda *arguments: runs.append(arguments), tmp_path / "input", STAGE=1)
+    ((_, train, tuning, test, *_),) = runs
+    assert (len(train.ids), tuning.ids) == (3, [])
+    assert test.ids == list_ids(two_stages / COMPETITION_FILES / "stage1_test.zip")
+    with pytest.raises(UnicodeDecodeError):  # that it would be noticed
+        start(lambda *_: None, tmp_path / "input", STAGE=2)
+
+
+def test_the_second_stage_gets_the_images_that_it_gets_at_home(start, two_stages, tmp_path, monkeypatch):
+    """It comes first where its images are; half of the opened ones train, the other half tunes."""
+    runs, competition = [], two_stages / COMPETITION_FILES
+    start(lambda *arguments: runs.append(arguments), two_stages)
+    monkeypatch.setattr(home_run, "run_competition", lambda *arguments: runs.append(arguments))
+    monkeypatch.setattr(home_run, "score_held_out", lambda *_: None)
+    home_run.run_at_home(PRESETS["kaggle"], competition, tmp_path, stage=2)
+    (config, *kernel), (same, *home) = ([one[0], *one[1:4]] for one in runs)
+    assert config == same
+    for one, other in zip(kernel, home, strict=True):
+        assert_same_sets(one, other)
+    opened = list_ids(competition / "stage1_test.zip")
+    train, tuning, test = (part.ids for part in kernel)
+    assert (train[3:], tuning, test) == (opened[::2], opened[1::2], list_ids(competition / "stage2_test_final.zip"))
+    assert sorted(read_ids(tmp_path / "submission.csv")) == test  # the placeholder
+
+
+def test_the_second_stage_without_a_truth_learns_from_the_first_alone(start, two_stages, tmp_path, caplog):
+    shutil.copytree(two_stages, tmp_path / "input")
+    (tmp_path / "input" / COMPETITION_FILES / "stage1_solution.csv").unlink()
+    runs = []
+    start(lambda *arguments: runs.append(arguments), tmp_path / "input")
+    ((_, train, tuning, test, *_),) = runs
+    assert (len(train.ids), len(tuning.ids), len(test.ids)) == (3, 0, 5)
+    assert "stage1_solution.csv" in caplog.text
 
 
 def test_what_goes_wrong_is_raised_and_the_placeholder_stays(start, tmp_path):
@@ -199,6 +253,17 @@ def has_namespaces():
     """Whether a user may start a process without a network here."""
     tried = shutil.which("unshare") and subprocess.run(["unshare", "-rn", "true"], capture_output=True)
     return bool(tried) and tried.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_run_of_the_second_stage_chooses_its_thresholds_on_the_opened_images(two_stages, tmp_path, monkeypatch):
+    monkeypatch.setattr(entry, "start_log", lambda: None)
+    settings = {"INPUT": two_stages, "WORKING": tmp_path, "PRESET": "sample", "STEPS": 2}
+    entry.run_kernel({f"NUCLEI_{name}": str(value) for name, value in settings.items()})
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["thresholds_from"] == "chosen on 2 images"
+    ids = list_ids(two_stages / COMPETITION_FILES / "stage2_test_final.zip")
+    assert sorted(check_submission(tmp_path / "submission.csv", dict.fromkeys(ids))) == ids
 
 
 @pytest.mark.slow

@@ -5,12 +5,12 @@ import json
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from nuclei.settings.config import BadInput, Config
+from nuclei.settings.config import PRESETS, BadInput, Config
 from nuclei.settings.files import write_csv
 from nuclei_kit.command.cli import main
 from nuclei_kit.experiments import experiments
@@ -22,6 +22,7 @@ from nuclei_kit.experiments.experiments import (
     current_commit,
     summarise,
 )
+from nuclei_kit.experiments.folds import FOLDS, TUNING_SHARE
 from nuclei_kit.sample.sample import draw_sample
 
 # ---- settings ----------------------------------------------------------------------------------
@@ -61,6 +62,8 @@ def test_a_wrong_setting_is_refused(change, message):
 
 # ---- folds -------------------------------------------------------------------------------------
 
+HOLDS_OUT = Config(data_folds=FOLDS, data_tuning=TUNING_SHARE)
+
 
 def leave_run(folder, config, scores):
     """What a training leaves of itself: scores are {image id: (kind, score)}."""
@@ -85,15 +88,22 @@ def trainings(monkeypatch):
 
 
 def test_each_fold_is_trained_once(tmp_path, trainings):
-    cross_validate(Config(), "data", [2, 5], tmp_path)
-    cross_validate(Config(), "data", [5, 7], tmp_path)
+    cross_validate(HOLDS_OUT, "data", [2, 5], tmp_path)
+    cross_validate(HOLDS_OUT, "data", [5, 7], tmp_path)
     assert [config.data_fold for config in trainings] == [2, 5, 7]
 
 
 def test_a_fold_of_other_settings_is_not_taken_for_this_recipe(tmp_path, trainings):
-    cross_validate(Config(), "data", [2], tmp_path)
+    cross_validate(HOLDS_OUT, "data", [2], tmp_path)
     with pytest.raises(BadInput, match="other settings"):
-        cross_validate(Config(model_width=8), "data", [2], tmp_path)
+        cross_validate(replace(HOLDS_OUT, model_width=8), "data", [2], tmp_path)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_command_holds_a_fold_and_a_tuning_tenth_out_whatever_the_preset(tmp_path, trainings, monkeypatch, preset):
+    monkeypatch.chdir(tmp_path)
+    assert main(["cv", "base", "--data", "data", "--preset", preset, "--folds", "1", "6"]) == 0
+    assert trainings == [replace(PRESETS[preset], data_folds=8, data_fold=fold, data_tuning=0.1) for fold in (1, 6)]
 
 
 # ---- rows --------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei.settings.config import BadInput
-from nuclei_kit.experiments.folds import near_duplicates, split_data, split_folds
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS
+from nuclei_kit.experiments.folds import near_duplicates, split_data, split_folds
 
 
 def test_near_duplicates_are_copies_up_to_noise_light_and_a_little_shift():

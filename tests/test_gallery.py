@@ -33,10 +33,14 @@ def competition(tmp_path):
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize("fold", [None, 0, 1])
-def test_the_gallery_has_the_typical_image_of_each_kind(tmp_path, monkeypatch, caplog, fold):
+@pytest.mark.parametrize(
+    "folds, fold, shown, trained_on", [(2, None, 1, 0), (2, 0, 0, 1), (2, 1, 1, 0), (0, None, 0, 1), (0, 1, 1, 1)]
+)
+def test_the_gallery_has_the_typical_image_of_each_kind(tmp_path, monkeypatch, caplog, folds, fold, shown, trained_on):
+    """Of a run that held fold 1 out, and of one that was trained on everything."""
     segmenter = make_segmenter(PixelNetwork())
-    segmenter = replace(segmenter, config=replace(segmenter.config, data_folds=2, data_fold=1))
+    segmenter = replace(segmenter, config=replace(segmenter.config, data_folds=folds, data_fold=1 if folds else 0))
+    monkeypatch.setattr(gallery, "FOLDS", 2)
     monkeypatch.setattr(gallery, "load_run", lambda run: segmenter)
     files = {}
     for number in range(1, 8):
@@ -44,14 +48,14 @@ def test_the_gallery_has_the_typical_image_of_each_kind(tmp_path, monkeypatch, c
         files[f"{number}/images/{number}.png"] = encode(paint(labels))
         files |= {f"{number}/masks/{one}.png": mask_of(labels, one) for one in range(1, labels.max() + 1)}
     everything = read_images(write_folder(tmp_path / "data" / "stage1_train", files))
-    *_, held_out = split_data(everything, 2, 1 if fold is None else fold, segmenter.config.data_tuning)
+    *_, held_out = split_data(everything, 2, shown, segmenter.config.data_tuning)
     (kind,) = set(held_out.kinds)
     order = sorted(range(len(held_out.ids)), key=lambda i: held_out.labels[i].max())
     typical = order[len(order) // 2]
     image, truth = held_out.images[typical], held_out.labels[typical]
     expected = contact_sheet([comparison_strip(image, truth, truth, kind)])
     np.testing.assert_array_equal(draw_gallery(None, tmp_path / "data", fold), expected)
-    assert ("trained on the images of fold 0" in caplog.text) == (fold == 0)
+    assert (f"trained on the images of fold {shown}" in caplog.text) == trained_on
 
 
 def test_the_worst_come_first_and_no_more_than_asked_for(competition, tmp_path):

@@ -8,21 +8,34 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import disc_network, draw_disc_set, draw_kind
 from drawn_runs import TINY, bright_found, fake_training, nothing_found
 
 from nuclei.competition.data import read_set
 from nuclei.prediction.segmenter import Segmenter
+from nuclei.prediction.watershed import HANDS
 from nuclei.run import main
 from nuclei.run.main import run_competition
 from nuclei.run.stopwatch import Stopwatch
 from nuclei.settings.config import BadInput
 from nuclei.training.train import Keeper, new_model
-from nuclei_kit.experiments.home_run import run_at_home, score_held_out, score_table, train_at_home
+from nuclei.training_data.images import ImageSet
+from nuclei_kit.experiments import home_run, scoring
+from nuclei_kit.experiments.folds import split_data
+from nuclei_kit.experiments.home_run import (
+    run_at_home,
+    score_held_out,
+    score_set,
+    score_table,
+    scoring_check,
+    train_at_home,
+)
 from nuclei_kit.files.reading import list_ids
 from nuclei_kit.files.run_lists import check_submission
 from nuclei_kit.files.runs import FINE_TUNING_RATE, fine_tuning
 from nuclei_kit.sample.sample import draw_sample
 
+WHOLE = replace(TINY, data_folds=0, data_tuning=0.0)  # holds nothing out
 TRAINED = ["checkpoints", "config.json", "held_out.csv", "held_out_nuclei.csv", "log.csv", "model.weights.h5"]
 TRAINED += ["stages.csv"]
 
@@ -69,8 +82,9 @@ def test_a_run_leaves_its_files(finished):
 @pytest.mark.slow
 def test_it_gives_what_the_kernel_gives(finished, competition, tmp_path):
     """The careful, cached reader and the checkpoints change no byte."""
-    sets = [read_set(competition / name) for name in ("stage1_train.zip", "stage1_test.zip")]
-    run_competition(TINY, *sets, tmp_path, Keeper(), Stopwatch())
+    everything, test = (read_set(competition / name) for name in ("stage1_train.zip", "stage1_test.zip"))
+    train, tuning, _ = split_data(everything, TINY.data_folds, TINY.data_fold, TINY.data_tuning)
+    run_competition(TINY, train, tuning, test, tmp_path, Keeper(), Stopwatch())
     for name in ("submission.csv", "confidence.csv"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
@@ -160,6 +174,148 @@ def test_the_score_table_goes_by_kind():
     ]
 
 
+# ---- scores on the way -------------------------------------------------------------------------
+
+
+def segmenter_of(network):
+    return Segmenter(network, HANDS["stage1_test"], replace(TINY, model_diameter=16.0))
+
+
+def blind(x):
+    return np.zeros((*x.shape[:3], 3), np.float32)
+
+
+def test_a_network_that_is_right_scores_high_and_one_that_joins_what_touches_lower():
+    images, labels = zip(*(draw_kind("fluorescence-small", seed, side=128) for seed in range(3)), strict=True)
+    apart = ImageSet(list("abc"), list(images), list(labels), ["fluorescence-small"] * 3)
+    assert score_set(apart, segmenter_of(disc_network)) > 0.85
+    assert 0 < score_set(draw_disc_set(3), segmenter_of(disc_network)) < 0.6
+
+
+def test_a_blind_network_scores_nothing_in_one_look_an_image():
+    images, calls = draw_disc_set(2), []
+
+    def network(x):
+        calls.append(x)
+        return blind(x)
+
+    segmenter = segmenter_of(network)
+    assert score_set(images, replace(segmenter, config=replace(segmenter.config, tile_batch=1))) == 0
+    assert len(calls) == len(images.ids)  # one view, one tile each, and no search for the zoom
+
+
+def test_a_fall_of_the_score_is_a_warning_and_a_rise_is_none(caplog):
+    check = scoring_check(draw_disc_set(2))
+    scores = [check(segmenter_of(network), False) for network in (blind, disc_network, disc_network)]
+    assert scores[0] == 0 and scores[1] == scores[2] > 0.1
+    assert "tuning score fell" not in caplog.text
+    assert check(segmenter_of(blind), True) == 0
+    assert f"tuning score fell from {scores[1]:.3f} to 0.000" in caplog.text
+
+
+def test_without_tuning_images_there_is_no_score():
+    assert scoring_check(draw_disc_set(0))(None, False) is None
+
+
+def test_the_scores_on_the_way_of_a_training_stand_in_its_log(competition, tmp_path, monkeypatch):
+    seen = []
+
+    def train_model(config, train, log_file, keeper, check, start=None):
+        seen.append(check(bright_found, False))
+        return fake_training(bright_found)(config, train, log_file, keeper, check, start)
+
+    monkeypatch.setattr(main, "train_model", train_model)
+    train_at_home(TINY, competition, tmp_path)
+    train_at_home(WHOLE, competition, tmp_path)
+    assert 0 < seen[0] < 1 and seen[1] is None
+
+
+# ---- the two stages ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_stages(tmp_path_factory):
+    """A drawn competition of both stages, with the truth of both."""
+    folder = tmp_path_factory.mktemp("stages")
+    draw_sample(folder, n_train=10, n_test=5, stage=2)
+    return folder
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Stand in for the run itself -> (images to train on, to tune on, to predict) of each."""
+    seen = []
+
+    def run(config, train, tuning, test, folder, keeper, watch):
+        seen.append((train, tuning, test))
+        keeper.load("training")  # refuses another run's
+        keeper.save("training", {"step": 1})
+
+    monkeypatch.setattr(home_run, "run_competition", run)
+    monkeypatch.setattr(home_run, "score_held_out", lambda *_: None)
+    return seen
+
+
+def test_a_run_for_a_submission_learns_from_every_training_image(two_stages, tmp_path, parts):
+    run_at_home(WHOLE, two_stages, tmp_path)
+    ((train, tuning, test),) = parts
+    assert train.ids == list_ids(two_stages / "stage1_train.zip")
+    assert tuning.ids == []
+    assert test.ids == list_ids(two_stages / "stage1_test.zip")
+
+
+def test_the_first_stage_never_reads_the_solution(two_stages, tmp_path, parts, monkeypatch):
+    data = shutil.copytree(two_stages, tmp_path / "data")
+    (data / "stage1_solution.csv").write_bytes(b"\xff\x00 what nobody can read")
+    with monkeypatch.context() as patch:
+        patch.setattr(home_run, "read_truth", None)
+        patch.setattr(scoring, "read_solution", None)
+        run_at_home(WHOLE, data, tmp_path)
+    assert len(parts) == 1
+    with pytest.raises(BadInput, match=r"stage1_solution\.csv"):  # that it would be noticed
+        run_at_home(WHOLE, data, tmp_path, stage=2)
+
+
+@pytest.mark.parametrize("config", [WHOLE, TINY], ids=["nothing held out", "a fold held out"])
+def test_the_second_stage_trains_on_half_of_the_opened_images_and_tunes_on_the_others(
+    two_stages, tmp_path, parts, config
+):
+    """The tuning images of a fold train, since those of the test's own kind choose better."""
+    run_at_home(config, two_stages, tmp_path, stage=2)
+    ((train, tuning, test),) = parts
+    everything = read_set(two_stages / "stage1_train.zip")
+    *learned, held_out = split_data(everything, config.data_folds, config.data_fold, config.data_tuning)
+    opened = list_ids(two_stages / "stage1_test.zip")
+    assert train.ids == learned[0].ids + learned[1].ids + opened[::2]
+    assert tuning.ids == opened[1::2]
+    assert test.ids == list_ids(two_stages / "stage2_test_final.zip")
+    assert not set(held_out.ids) & {*train.ids, *tuning.ids}
+    truth = scoring.read_solution(two_stages / "stage1_solution.csv")
+    for part in (train, tuning):
+        for image_id, labels in zip(part.ids, part.labels, strict=True):
+            if image_id in truth:
+                np.testing.assert_array_equal(labels, truth[image_id])
+
+
+def test_the_second_stage_without_a_truth_is_a_warning(two_stages, tmp_path, parts, caplog):
+    data = shutil.copytree(two_stages, tmp_path / "data")
+    (data / "stage1_solution.csv").unlink()
+    run_at_home(WHOLE, data, tmp_path, stage=2)
+    ((train, tuning, _),) = parts
+    assert (len(train.ids), len(tuning.ids)) == (10, 0)
+    assert "stage1_solution.csv" in caplog.text
+
+
+def test_a_run_of_the_second_stage_resumes_with_the_same_truth_alone(two_stages, tmp_path, parts):
+    data = shutil.copytree(two_stages, tmp_path / "data")
+    run_at_home(WHOLE, data, tmp_path, stage=2)
+    run_at_home(WHOLE, data, tmp_path, stage=2)
+    solution = data / "stage1_solution.csv"
+    solution.write_text(solution.read_text().replace("Public", "Ignored", 40))
+    with pytest.raises(BadInput, match=r"other settings .*train was"):
+        run_at_home(WHOLE, data, tmp_path, stage=2)
+
+
 # ---- what is refused before it costs a training ------------------------------------------------
 
 
@@ -205,16 +361,15 @@ def test_a_prediction_that_is_cut_off_resumes_from_its_checkpoints(competition, 
     monkeypatch.setattr(main, "train_model", fake_training(nothing_found))
     monkeypatch.setattr(main, "REMEMBER_SECONDS", 0.0)
     monkeypatch.setattr(Segmenter, "segment", cut_off)
-    config = replace(TINY, data_folds=0, data_tuning=0.0)
     with pytest.raises(KeyboardInterrupt):
-        run_at_home(config, competition, tmp_path)
+        run_at_home(WHOLE, competition, tmp_path)
     assert (tmp_path / "submission.csv").is_file()
     with pytest.raises(BadInput, match=r"other settings .*train_steps was 4, is 5"):
-        run_at_home(replace(config, train_steps=5), competition, tmp_path)
+        run_at_home(replace(WHOLE, train_steps=5), competition, tmp_path)
     with pytest.raises(BadInput, match=r"other settings .*test was"):
         draw_sample(tmp_path / "other", n_train=2, n_test=3)
-        run_at_home(config, tmp_path / "other", tmp_path)
-    run_at_home(config, competition, tmp_path)
+        run_at_home(WHOLE, tmp_path / "other", tmp_path)
+    run_at_home(WHOLE, competition, tmp_path)
     assert len(seen) == 3 + 2  # of four images
     assert list(check_submission(tmp_path / "submission.csv", dict.fromkeys(ids))) == sorted(ids)
 

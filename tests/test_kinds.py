@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from drawn import LOOKS, draw_discs, draw_field, draw_kind
+from drawn import DRAWN_LOOKS, draw_discs, draw_field, draw_kind
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ FLUORESCENCE = ("fluorescence-small", "fluorescence-large")
 
 
 def test_every_kind_has_its_look():
-    assert tuple(LOOKS) == KINDS
+    assert tuple(DRAWN_LOOKS) == KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)

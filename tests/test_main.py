@@ -12,16 +12,17 @@ from drawn import draw_disc_set
 from drawn_runs import TINY, MemoryKeeper, bright_found, fake_training, nothing_found
 
 from nuclei.prediction.segmenter import Segmenter
-from nuclei.prediction.watershed import Thresholds
+from nuclei.prediction.watershed import HANDS, Thresholds
 from nuclei.run import main
-from nuclei.run.main import run_competition, train_segmenter
+from nuclei.run.main import add_truth, run_competition, train_segmenter
 from nuclei.run.predictions import Predictions
 from nuclei.run.stopwatch import Stopwatch
-from nuclei.settings.config import BadInput
 from nuclei.training.train import Keeper
-from nuclei_kit.experiments.folds import split_data
+from nuclei.training_data.images import ImageSet
+from nuclei.training_data.kinds import LOOKS
 from nuclei_kit.files.run_lists import check_submission
 
+NOTHING_TO_TUNE_ON = ImageSet([], [], [], [])
 FILES = ["confidence.csv", "config.json", "log.csv", "model.weights.h5", "submission.csv"]
 
 
@@ -38,19 +39,19 @@ def test_set():
 
 @pytest.fixture
 def run(train_set, test_set, tmp_path):
-    """Run the whole competition in this test's folder -> (the Segmenter, the images held out)."""
+    """Run the whole competition in this test's folder -> the Segmenter."""
 
-    def run(config=TINY, folder=tmp_path, keeper=None, train=train_set, test=test_set):
-        return run_competition(config, train, test, folder, keeper or Keeper(), Stopwatch())
+    def run(config=TINY, folder=tmp_path, keeper=None, train=train_set, tuning=NOTHING_TO_TUNE_ON, test=test_set):
+        return run_competition(config, train, tuning, test, folder, keeper or Keeper(), Stopwatch())
 
     return run
 
 
 @pytest.fixture(scope="module")
 def finished(train_set, test_set, tmp_path_factory):
-    """The folder of a finished run of TINY."""
+    """The folder of a finished run of TINY, which had two images to choose thresholds on."""
     out = tmp_path_factory.mktemp("run")
-    run_competition(TINY, train_set, test_set, out, Keeper(), Stopwatch())
+    run_competition(TINY, train_set.subset(range(8)), train_set.subset([8, 9]), test_set, out, Keeper(), Stopwatch())
     return out
 
 
@@ -84,9 +85,9 @@ def test_a_run_leaves_its_files(finished):
 
 
 @pytest.mark.slow
-def test_the_same_seed_and_steps_give_the_same_numbers(finished, run, tmp_path):
+def test_the_same_seed_and_steps_give_the_same_numbers(finished, run, train_set, tmp_path):
     """The weights tell, too: four steps find few nuclei. Their file differs, since it has Keras's names of layers."""
-    segmenter, _ = run()
+    segmenter = run(train=train_set.subset(range(8)), tuning=train_set.subset([8, 9]))
     for name in ("submission.csv", "confidence.csv"):
         assert contents(tmp_path)[name] == contents(finished)[name]
     x = np.random.default_rng(0).random((4, 64, 64, 3), np.float32)
@@ -99,7 +100,9 @@ def test_the_same_seed_and_steps_give_the_same_numbers(finished, run, tmp_path):
 def test_the_settings_are_kept(finished):
     content = json.loads((finished / "config.json").read_text())
     assert content["config"] == asdict(TINY)
-    assert set(content["thresholds"]) == set(asdict(Thresholds()))
+    assert content["thresholds"].keys() == set(LOOKS.values())
+    assert all(one.keys() == asdict(Thresholds()).keys() for one in content["thresholds"].values())
+    assert content["thresholds_from"] == "chosen on 2 images"
     assert content["versions"]["keras"] == keras.__version__
 
 
@@ -117,9 +120,7 @@ def test_a_loaded_run_predicts_the_same_rows(finished, test_set, tmp_path):
 @pytest.mark.slow
 def test_one_hundred_layers_goes_the_whole_way(run, tmp_path, eagerly, test_set):
     size = {"model_name": "one_hundred_layers", "model_width": 2, "train_steps": 2, "tile_batch": 1}
-    config = replace(TINY, **size, data_folds=0, data_tuning=0.0)
-    _, held_out = run(config, train=draw_disc_set(3), test=test_set.subset([0]))
-    assert held_out.ids == []
+    run(replace(TINY, **size), train=draw_disc_set(3), test=test_set.subset([0]))
     assert list(check_submission(tmp_path / "submission.csv", {"00": (64, 64)})) == ["00"]
     (row,) = csv.DictReader((tmp_path / "log.csv").open(newline=""))
     assert np.isfinite(float(row["loss"]))
@@ -128,7 +129,7 @@ def test_one_hundred_layers_goes_the_whole_way(run, tmp_path, eagerly, test_set)
 # ---- training, by a stand-in -------------------------------------------------------------------
 
 
-def test_the_images_are_split_as_the_config_says(train_set, tmp_path, monkeypatch):
+def test_the_network_learns_from_the_training_images_alone(train_set, tmp_path, monkeypatch):
     seen = []
 
     def train_model(config, train, *rest):
@@ -136,49 +137,77 @@ def test_the_images_are_split_as_the_config_says(train_set, tmp_path, monkeypatc
         return fake_training()(config, train, *rest)
 
     monkeypatch.setattr(main, "train_model", train_model)
-    segmenter, held_out = train_segmenter(TINY, train_set, tmp_path, Keeper(), lambda segmenter: None)
-    expected = split_data(train_set, TINY.data_folds, TINY.data_fold, TINY.data_tuning)
-    assert [part.ids for part in (*seen, held_out)] == [expected[0].ids, expected[2].ids]
+    train, tuning = train_set.subset(range(7)), train_set.subset([7, 8])
+    segmenter = train_segmenter(TINY, train, tuning, tmp_path, Keeper(), lambda segmenter, is_last: None)
+    assert seen == [train]
     assert segmenter.config == TINY
 
 
-def test_the_last_weights_count_and_a_fall_of_the_score_is_a_warning(train_set, tmp_path, monkeypatch, caplog):
-    """A check does not choose: a half-trained network may win by noise."""
-    config = replace(TINY, data_folds=0)
-    monkeypatch.setattr(main, "train_model", fake_training(bright_found, [nothing_found]))
-    train_segmenter(config, train_set, tmp_path, Keeper(), lambda segmenter: None)
-    assert "tuning score fell" not in caplog.text
-    monkeypatch.setattr(main, "train_model", fake_training(nothing_found, [bright_found]))
-    segmenter, _ = train_segmenter(config, train_set, tmp_path, Keeper(), lambda segmenter: None)
-    assert segmenter.network(np.ones((1, 64, 64, 3))).max() == 0
-    assert "tuning score fell from" in caplog.text and "to 0.000" in caplog.text
+def test_the_last_weights_count_whatever_the_checks_say(train_set, tmp_path, monkeypatch):
+    """A half-trained network may win by noise."""
+    for on_the_way, at_last, surest in ((bright_found, nothing_found, 0), (nothing_found, bright_found, 1)):
+        checked = []
+
+        def on_check(segmenter, is_last, checked=checked):
+            checked.append((segmenter.network(np.ones((1, 64, 64, 3))).max(), is_last))
+            return 1.0 - checked[-1][0]  # the network that finds nothing scores more
+
+        monkeypatch.setattr(main, "train_model", fake_training(at_last, [on_the_way]))
+        segmenter = train_segmenter(TINY, train_set, NOTHING_TO_TUNE_ON, tmp_path, Keeper(), on_check)
+        assert checked == [(1 - surest, False), (surest, True)]
+        assert segmenter.network(np.ones((1, 64, 64, 3))).max() == surest
+
+
+def unsure(x):
+    return bright_found(x) * 0.65
 
 
 def test_thresholds_suit_the_network_and_are_chosen_once(train_set, tmp_path, monkeypatch):
     """A network that is sure of nothing finds nothing by the default thresholds."""
-
-    def unsure(x):
-        return bright_found(x) * 0.65
-
     monkeypatch.setattr(main, "train_model", fake_training(unsure))
-    keeper = MemoryKeeper()
-    config = replace(TINY, data_folds=0)
-    segmenter, _ = train_segmenter(config, train_set, tmp_path, keeper, lambda segmenter: None)
-    assert segmenter.thresholds.confidence < 0.65 < Thresholds().confidence
-    assert json.loads((tmp_path / "config.json").read_text())["thresholds"] == asdict(segmenter.thresholds)
-    monkeypatch.setattr(main, "tune_thresholds", None)  # a run that resumes has chosen them
-    again, _ = train_segmenter(config, train_set, tmp_path, keeper, lambda segmenter: None)
-    assert again.thresholds == segmenter.thresholds
-    untuned = replace(config, data_tuning=0.0)
-    again, _ = train_segmenter(untuned, train_set, tmp_path, Keeper(), lambda segmenter: None)
-    assert again.thresholds == Thresholds()
+    keeper, tuning = MemoryKeeper(), train_set.subset([7, 8, 9])
+
+    def train():
+        return train_segmenter(TINY, train_set, tuning, tmp_path, keeper, lambda segmenter, is_last: None)
+
+    segmenter = train()
+    assert segmenter.thresholds["small"].confidence < 0.65 < Thresholds().confidence
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["thresholds"] == {look: asdict(one) for look, one in segmenter.thresholds.items()}
+    assert content["thresholds_from"] == "chosen on 3 images"
+    monkeypatch.setattr(main, "Tuner", None)  # a run that resumes has chosen them
+    assert train().thresholds == segmenter.thresholds
 
 
-def test_training_images_without_masks_are_refused(train_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(main, "train_model", None)
-    with pytest.raises(BadInput, match="no masks"):
-        train_segmenter(TINY, replace(train_set, labels=[]), tmp_path, Keeper(), lambda segmenter: None)
-    assert not contents(tmp_path)
+@pytest.mark.parametrize("hand", HANDS)
+def test_without_tuning_images_the_hand_gives_the_thresholds(train_set, tmp_path, monkeypatch, hand):
+    monkeypatch.setattr(main, "train_model", fake_training(unsure, [bright_found]))
+    monkeypatch.setattr(main, "Tuner", None)
+    config, checked = replace(TINY, data_hand=hand), []
+
+    def on_check(segmenter, is_last):
+        checked.append(segmenter.thresholds)
+
+    segmenter = train_segmenter(config, train_set, NOTHING_TO_TUNE_ON, tmp_path, Keeper(), on_check)
+    assert segmenter.thresholds == HANDS[hand]
+    assert checked == [HANDS[hand]] * 2
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["thresholds"] == {look: asdict(one) for look, one in HANDS[hand].items()}
+    assert content["thresholds_from"] == f"for masks as {hand}'s"
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 6])
+def test_half_of_the_opened_images_train_and_the_other_half_tunes(train_set, count):
+    opened = replace(draw_disc_set(count, seed=2), ids=[f"opened {n}" for n in range(count)])
+    train, tuning = add_truth(train_set, opened)
+    assert train.ids[:10] == train_set.ids
+    assert sorted(train.ids[10:] + tuning.ids) == opened.ids
+    assert len(train.ids) - 10 - len(tuning.ids) in (0, 1)
+    for part in (train, tuning):
+        for image_id, image, labels in zip(part.ids, part.images, part.labels, strict=True):
+            if image_id in opened.ids:
+                assert image is opened.images[opened.ids.index(image_id)]
+                assert labels is opened.labels[opened.ids.index(image_id)]
 
 
 # ---- prediction --------------------------------------------------------------------------------
@@ -230,12 +259,12 @@ def test_a_prediction_that_is_cut_off_repeats_no_finished_image(run, tmp_path, m
     monkeypatch.setattr(main, "train_model", fake_training(bright_found))
     monkeypatch.setattr(main, "REMEMBER_SECONDS", 0.0)
     monkeypatch.setattr(Segmenter, "segment", cut_off)
-    keeper, config = MemoryKeeper(), replace(TINY, data_folds=0, data_tuning=0.0)
+    keeper = MemoryKeeper()
     with pytest.raises(KeyboardInterrupt):
-        run(config, keeper=keeper)
+        run(keeper=keeper)
     counts = count_nuclei(tmp_path)
     assert [counts[image_id] > 0 for image_id in ("00", "01", "02", "03")] == [True, True, False, False]
-    run(config, keeper=keeper)
+    run(keeper=keeper)
     assert len(seen) == 3 + 2  # of four images
     counts = count_nuclei(tmp_path)
     assert all(counts[image_id] for image_id in ("00", "01", "02", "03"))

@@ -19,10 +19,10 @@ SIDE = 120
 @pytest.fixture
 def use(monkeypatch):
     """A network in place of weights: call `use(network)` before a prediction."""
-    monkeypatch.setattr(prediction, "digest_run", lambda weights: weights)
+    monkeypatch.setattr(prediction, "digest_runs", lambda weights: weights)
 
     def use(network):
-        monkeypatch.setattr(prediction, "load_run", lambda weights: make_segmenter(network))
+        monkeypatch.setattr(prediction, "load_runs", lambda weights: make_segmenter(network))
         return network
 
     return use

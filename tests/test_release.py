@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nuclei.prediction.segmenter import save_run
-from nuclei.prediction.watershed import Thresholds
+from nuclei.prediction.watershed import HANDS
 from nuclei.settings.config import Config
 from nuclei.training.train import new_model
 from nuclei_kit.files.release import main, release_run
@@ -28,7 +28,7 @@ def model():
 def test_a_released_network_is_the_run_s_but_for_rounding(model, tmp_path, named):
     run, folder = tmp_path / "run", tmp_path / "released"
     run.mkdir()
-    save_run(run, model, Thresholds(seed=0.25), TINY)
+    save_run(run, model, HANDS["stage1_test"], "a drawn set", TINY)
     size = release_run(tmp_path / named, folder)
     assert size == (folder / "model.weights.h5").stat().st_size
     assert (folder / "config.json").read_bytes() == (run / "config.json").read_bytes()
@@ -37,11 +37,11 @@ def test_a_released_network_is_the_run_s_but_for_rounding(model, tmp_path, named
     for one, other in zip(model.weights, released.weights, strict=True):
         rounding = 2**-11 if len(one.shape) > 1 else 0  # float16 has 11 bits
         np.testing.assert_allclose(one, other, rtol=rounding, atol=1e-7 * (rounding > 0))
-    assert load_run(folder).thresholds == Thresholds(seed=0.25)
+    assert load_run(folder).thresholds == HANDS["stage1_test"]
 
 
 def test_the_command_says_what_it_wrote_or_what_is_wrong(model, tmp_path, capsys):
-    save_run(tmp_path, model, Thresholds(), TINY)
+    save_run(tmp_path, model, HANDS["stage1_train"], "a drawn set", TINY)
     assert main([str(tmp_path), str(tmp_path / "released")]) == 0
     assert f"{tmp_path / 'released'} holds the network" in capsys.readouterr().out
     assert main([str(tmp_path / "nowhere"), str(tmp_path / "released")]) == 2

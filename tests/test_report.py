@@ -59,6 +59,8 @@ def write_run(folder, found, test):
     write_submission(folder / "held_out_nuclei.csv", [r for i, one in held_out.items() for r in make_rows(i, one)])
     write_submission(folder / "submission.csv", [r for i in ("test-a", "test-b") for r in make_rows(i, test)])
     content = {"config": {"model_name": "</script><b>", "model_width": 32}, "versions": {"keras": "3.15"}}
+    content |= {"thresholds": {"small": {"seed": 0.25, "grow": 0.0}, "large": {"seed": 0.5, "grow": 1.5}}}
+    content |= {"thresholds_from": "chosen on 7 images", "earlier_thresholds": [{"thresholds": {}}]}
     (folder / "config.json").write_text(json.dumps(content))
     log = "step,seconds,learning_rate,loss,tuning_score\n9,60,0.1,1.5,\n20,120,0.1,0.75,0.5\n30,180,0.1,0.5,0.625\n"
     (folder / "log.csv").write_text(log)
@@ -142,6 +144,9 @@ def test_the_page_has_the_scores(page):
     assert [scores[f"{t:.2f}"] for t in IOU_THRESHOLDS] == [f"{value:.2f}" for value in precision]
     assert page.row("stage", "train")["seconds"] == "180.0"
     assert page.row("versions", "keras")["value"] == "3.15"
+    assert page.row("thresholds", "small") == {"thresholds": "small", "seed": "0.25", "grow": "0.0"}
+    assert page.row("thresholds", "large")["grow"] == "1.5"
+    assert "thresholds chosen on 7 images" in page.said
 
 
 def test_the_page_counts_the_outcomes(page):
@@ -285,6 +290,12 @@ class Visit:
 
     def ask(self, script, *arguments):
         return self.browser.execute_script(f"return {script}", *arguments)
+
+    def wait_until(self, condition):
+        """Wait for what an event brings about, which the browser may deal with after the command's answer."""
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        WebDriverWait(self.browser, 5).until(lambda browser: self.ask(condition))
 
     def all(self, selector):
         return self.browser.find_elements("css selector", selector)

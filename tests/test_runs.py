@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from nuclei.prediction.segmenter import Segmenter, save_run
-from nuclei.prediction.watershed import Thresholds
+from nuclei.prediction.watershed import HANDS, Thresholds
 from nuclei.settings.config import MODEL_NAMES, BadInput, Config
 from nuclei.training.train import new_model
 from nuclei_kit.files.limits import MAX_SETTINGS, check_settings
-from nuclei_kit.files.runs import FINE_TUNING_RATE, digest_run, fine_tuning, load_run
+from nuclei_kit.files.runs import FINE_TUNING_RATE, digest_runs, find_run, fine_tuning, load_run, load_runs
 
 TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_overlap=16, tile_batch=4)
 
@@ -22,7 +22,7 @@ TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_ove
 def saved(tmp_path_factory):
     """The folder of a run of TINY that learnt nothing."""
     folder = tmp_path_factory.mktemp("saved")
-    save_run(folder, new_model(TINY), Thresholds(seed=0.25), TINY)
+    save_run(folder, new_model(TINY), HANDS["stage1_test"], "a drawn set", TINY)
     return folder
 
 
@@ -30,6 +30,14 @@ def saved(tmp_path_factory):
 def run(saved, tmp_path):
     """A copy of it, to be spoilt."""
     return shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+
+
+def save_other(folder, **changes):
+    """Save a run of other weights and thresholds, and of TINY but for some settings -> its folder."""
+    folder.mkdir()
+    config = replace(TINY, **changes)
+    save_run(folder, new_model(config), HANDS["stage1_train"], "another drawn set", config)
+    return folder
 
 
 def answer(segmenter):
@@ -49,13 +57,13 @@ def spoil_settings(run, change):
 
 def test_a_run_comes_back_as_it_was_saved(run):
     segmenter = load_run(run)
-    assert (segmenter.thresholds, segmenter.config) == (Thresholds(seed=0.25), TINY)
+    assert (segmenter.thresholds, segmenter.config) == (HANDS["stage1_test"], TINY)
     np.testing.assert_array_equal(answer(segmenter), answer(Segmenter.load(run)))
 
 
 def test_a_run_is_named_by_its_weights_too(run):
     segmenter = load_run(run / "model.weights.h5")
-    assert (segmenter.thresholds, segmenter.config) == (Thresholds(seed=0.25), TINY)
+    assert (segmenter.thresholds, segmenter.config) == (HANDS["stage1_test"], TINY)
     np.testing.assert_array_equal(answer(segmenter), answer(load_run(run)))
 
 
@@ -66,13 +74,21 @@ def test_the_network_that_ships_is_the_default():
 
 
 def test_the_digest_of_a_run_changes_with_its_weights_and_settings(run):
-    digests = {digest_run(run)}
-    assert digest_run(run / "model.weights.h5") in digests
+    digests = {digest_runs([run])}
+    assert digest_runs([run / "model.weights.h5"]) in digests
     spoil_settings(run, lambda config: config.update(tta_views=1))
-    digests.add(digest_run(run))
-    save_run(run, new_model(TINY), Thresholds(seed=0.25), TINY)  # other random weights
-    digests.add(digest_run(run))
-    assert len(digests | {digest_run()}) == 4
+    digests.add(digest_runs([run]))
+    save_run(run, new_model(TINY), HANDS["stage1_test"], "a drawn set", TINY)  # other random weights
+    digests.add(digest_runs([run]))
+    assert digest_runs(None) == digest_runs([]) == digest_runs(find_run()[:1])
+    assert len(digests | {digest_runs(None)}) == 4
+
+
+def test_the_digest_of_several_runs_is_of_all_of_them_in_order(run, tmp_path):
+    """The first has the thresholds, so the order counts."""
+    other = save_other(tmp_path / "other")
+    digests = {digest_runs(runs) for runs in ([run], [other], [run, other], [other, run], [run, run])}
+    assert len(digests) == 5
 
 
 @pytest.mark.parametrize(
@@ -97,6 +113,40 @@ def test_settings_that_only_another_version_knows_are_named(run, name, value):
     spoil_settings(run, lambda config: config.update({name: value}))
     with pytest.raises(BadInput, match=rf"config\.json is not .*this version.* \(it has {name}.*\): train again"):
         load_run(run)
+
+
+# ---- several runs ------------------------------------------------------------------------------
+
+
+def test_the_probabilities_of_several_runs_are_the_mean_of_theirs(run, tmp_path):
+    """Networks of other sizes go together; thresholds and views are the first's."""
+    others = [save_other(tmp_path / "wider", model_width=8, tta_views=1), save_other(tmp_path / "again")]
+    runs = [run, *others]
+    joint, each = load_runs(runs), [answer(load_run(one)) for one in runs]
+    assert np.ptp(each, axis=0).max() > 0.01
+    np.testing.assert_allclose(answer(joint), np.mean(each, axis=0), atol=1e-6)
+    assert answer(joint).dtype == np.float32
+    assert (joint.thresholds, joint.config) == (HANDS["stage1_test"], TINY)
+    image = np.random.default_rng(1).integers(0, 256, (80, 70, 3), np.uint8)
+    alone = [load_run(one).predict(image, 1.0, views=1) for one in runs]
+    np.testing.assert_allclose(joint.predict(image, 1.0, views=1), np.mean(alone, axis=0), atol=1e-5)
+
+
+def test_one_run_or_none_is_no_average(run):
+    np.testing.assert_array_equal(answer(load_runs([run])), answer(load_run(run)))
+    assert load_runs(None).config == load_runs([]).config == load_run().config
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("model_diameter", 16.0), ("model_zoom", 1.0), ("model_outputs", 1), ("tile_size", 128), ("tile_overlap", 32)],
+)
+def test_runs_that_see_images_otherwise_are_refused_by_name(run, tmp_path, name, value):
+    other = save_other(tmp_path / "other", **{name: value})
+    with pytest.raises(BadInput, match=rf"{other} .*its {name} is"):
+        load_runs([run, run, other])
+    with pytest.raises(BadInput, match=r"nowhere.* is missing"):
+        load_runs([run, tmp_path / "nowhere"])
 
 
 # ---- loading what does not fit -----------------------------------------------------------------
@@ -128,6 +178,7 @@ def test_settings_that_break_a_rule_are_refused(run, name, value):
         load_run(run)
 
 
+BY_LOOK = {look: asdict(one) for look, one in HANDS["stage1_train"].items()}
 DAMAGED = {
     "torn": "{",
     "a list": "[]",
@@ -135,7 +186,11 @@ DAMAGED = {
     "a list of settings": '{"config": [], "thresholds": {}}',
     "one setting, unknown": '{"config": {"colour": 1}}',
     "no thresholds": json.dumps({"config": asdict(TINY)}),
-    "another threshold": json.dumps({"config": asdict(TINY), "thresholds": {"moon": 1.0}}),
+    "thresholds of no look": json.dumps({"config": asdict(TINY), "thresholds": asdict(Thresholds())}),
+    "thresholds of nothing": json.dumps({"config": asdict(TINY), "thresholds": {}}),
+    "a look too few": json.dumps({"config": asdict(TINY), "thresholds": {"small": {}, "large": {}}}),
+    "a look too many": json.dumps({"config": asdict(TINY), "thresholds": BY_LOOK | {"pink": {}}}),
+    "another threshold": json.dumps({"config": asdict(TINY), "thresholds": BY_LOOK | {"small": {"moon": 1.0}}}),
     "nesting without end": "[" * 200_000,
 }
 
@@ -200,7 +255,7 @@ def hostile_loop(file):
 def test_weights_are_numbers_in_the_file_itself(tmp_path, spoil, said):
     with h5py.File(tmp_path / "model.weights.h5", "w") as file:
         spoil(file)
-    (tmp_path / "config.json").write_text(json.dumps({"config": asdict(TINY), "thresholds": asdict(Thresholds())}))
+    (tmp_path / "config.json").write_text(json.dumps({"config": asdict(TINY), "thresholds": BY_LOOK}))
     with pytest.raises(BadInput, match=rf"model\.weights\.h5 does not fit .*{said}"):
         load_run(tmp_path)
 

@@ -12,7 +12,7 @@ import pytest
 from nuclei.prediction.metric import average_precision
 from nuclei.settings.config import BadInput
 from nuclei_kit.files.run_lists import decode_rles
-from nuclei_kit.sample.sample import LOOKS, NOISE, SAMPLE_FILES, draw_image, draw_sample
+from nuclei_kit.sample.sample import NOISE, SAMPLE_FILES, SAMPLE_LOOKS, STAGE_2_FILES, draw_image, draw_sample
 
 N_TRAIN, N_TEST = 40, 12
 
@@ -180,7 +180,7 @@ def test_some_nuclei_touch_in_most_images(train):
     assert merged > 0.8 * len(train)
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=lambda look: look.name)
+@pytest.mark.parametrize("look", SAMPLE_LOOKS, ids=lambda look: look.name)
 def test_every_nucleus_differs_from_its_surroundings(look):
     image, labels = draw_image(look, np.random.default_rng(5))
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(float)
@@ -202,6 +202,64 @@ def test_threshold_and_components_score_below_045(train, test, solution):
         for image_id, stack in test.items()
     ]
     assert 0.25 < np.mean(scores) < 0.45  # below 0.25 a small network would have too hard a time
+
+
+# ---- the second stage --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both_stages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("both")
+    draw_sample(folder, n_train=2, n_test=5, stage=2)
+    return folder
+
+
+def test_a_second_stage_changes_no_byte_of_the_first(both_stages, tmp_path):
+    draw_sample(tmp_path, n_train=2, n_test=5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SAMPLE_FILES)
+    first, both = hashes(tmp_path), hashes(both_stages)
+    assert both.keys() == first.keys() | set(STAGE_2_FILES)
+    assert {name: both[name] for name in first} == first
+
+
+def test_the_second_stage_has_images_of_its_own_with_their_truth(both_stages, train, test):
+    final = read_archive(both_stages / "stage2_test_final.zip")
+    assert len(final) == 5 and not final.keys() & (train.keys() | test.keys())
+    earlier = {stack["images"][0].tobytes() for stack in (*train.values(), *test.values())}
+    assert not earlier & {stack["images"][0].tobytes() for stack in final.values()}
+    assert all(not stack["masks"] for stack in final.values())
+    rows = read_rows(both_stages / "stage2_sample_submission_final.csv")
+    assert {row["ImageId"]: row["EncodedPixels"] for row in rows} == dict.fromkeys(final, "")
+    solution = read_rows(both_stages / "stage2_solution_final.csv")
+    assert {row["ImageId"] for row in solution} == final.keys()
+    assert {row["Usage"] for row in solution} == {"Private"}
+    scores = []
+    for image_id, stack in final.items():
+        labels = solution_labels(solution, image_id)
+        assert labels.shape == stack["images"][0].shape[:2]
+        scores.append(average_precision(labels, threshold_and_components(stack["images"][0])))
+    assert 0.2 < np.mean(scores) < 0.6  # the truth is of these very images
+
+
+def test_a_sample_of_the_first_stage_replaces_one_of_both(tmp_path):
+    """Else a run would predict the second stage of another seed."""
+    draw_sample(tmp_path, seed=1, n_train=1, n_test=1, stage=2)
+    draw_sample(tmp_path, seed=2, n_train=1, n_test=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(SAMPLE_FILES)
+
+
+def test_a_real_second_stage_is_never_drawn_over(tmp_path):
+    draw_sample(tmp_path, n_train=1, n_test=1)
+    with zipfile.ZipFile(tmp_path / "stage2_test_final.zip", "w") as archive:
+        archive.writestr("a.png", b"")
+    before = hashes(tmp_path)
+    for stage in (1, 2):
+        with pytest.raises(BadInput, match=r"stage2_test_final\.zip that is not of a sample"):
+            draw_sample(tmp_path, n_train=1, n_test=1, stage=stage)
+    assert hashes(tmp_path) == before
+
+
+# ---- where it may be drawn ---------------------------------------------------------------------
 
 
 def test_a_real_competition_is_never_drawn_over(tmp_path):

@@ -48,12 +48,13 @@ def test_a_solution_without_usage_counts_whole(write):
     assert read_solution(path)["c"].tolist() == [[1, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("name", ["stage1_solution.csv", "stage1_solution.csv.zip"])
-def test_the_solution_among_the_competitions_files_is_found(write, tmp_path, name):
-    assert find_solution(tmp_path, 1) is None
-    path = write(SOLUTION, name)
-    assert find_solution(tmp_path, 1) == path
-    assert find_solution(tmp_path, 2) is None
+@pytest.mark.parametrize("ending", ["", ".zip"])
+@pytest.mark.parametrize("stage, name", [(1, "stage1_solution.csv"), (2, "stage2_solution_final.csv")])
+def test_the_solution_among_the_competitions_files_is_found(write, tmp_path, stage, name, ending):
+    assert find_solution(tmp_path, stage) is None
+    path = write(SOLUTION, name + ending)
+    assert find_solution(tmp_path, stage) == path
+    assert find_solution(tmp_path, 3 - stage) is None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Segmenter: what it finds in drawn images, the zoom that it fits, and a run's folder there and back."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,10 +12,10 @@ from nuclei.prediction.inference import predict_probs
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.segmenter import Segmenter, save_run
 from nuclei.prediction.tta import VIEWS
-from nuclei.prediction.watershed import Thresholds, find_confidences, find_instances
+from nuclei.prediction.watershed import HANDS, Thresholds, find_confidences, find_instances
 from nuclei.settings.config import BadInput, Config
 from nuclei.training.train import new_model
-from nuclei.training_data.kinds import ZOOM_RANGE, nucleus_diameter, standard_lut
+from nuclei.training_data.kinds import KINDS, LOOKS, ZOOM_RANGE, nucleus_diameter, standard_lut
 
 # All the way to 24 px.
 CONFIG = Config(model_diameter=24.0, model_zoom=1.0, tile_size=64, tile_overlap=16, tta_views=1)
@@ -23,7 +23,7 @@ TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_ove
 
 
 def make_segmenter(network=disc_network, **changes):
-    return Segmenter(network, Thresholds(), replace(CONFIG, **changes))
+    return Segmenter(network, HANDS["stage1_train"], replace(CONFIG, **changes))
 
 
 # ---- segmenting --------------------------------------------------------------------------------
@@ -46,8 +46,30 @@ def test_to_segment_is_to_fit_the_zoom_to_predict_and_to_flood():
     assert zoom < 0.8
     probs = segmenter.predict(image, zoom)
     labels, confidences = segmenter.segment(image)
-    np.testing.assert_array_equal(labels, find_instances(probs, segmenter.thresholds, zoom))
+    np.testing.assert_array_equal(labels, find_instances(probs, segmenter.thresholds["large"], zoom))
     np.testing.assert_array_equal(confidences, find_confidences(probs, labels))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_is_flooded_by_the_thresholds_of_its_look(kind):
+    """Thresholds that nothing can reach, but for the look of this kind."""
+    image, _ = draw_kind(kind)
+    blind = dict.fromkeys(LOOKS.values(), Thresholds(confidence=2.0))
+    seeing = blind | {LOOKS[kind]: Thresholds()}
+    segmenter = replace(make_segmenter(), thresholds=seeing)
+    assert segmenter.thresholds_for(image) == Thresholds()
+    assert segmenter.segment(image)[0].max() > 0
+    unseeing = dict.fromkeys(LOOKS.values(), Thresholds()) | {LOOKS[kind]: Thresholds(confidence=2.0)}
+    assert replace(segmenter, thresholds=unseeing).segment(image)[0].max() == 0
+
+
+def test_a_network_of_one_output_segments():
+    images = draw_disc_set(3)
+    segmenter = make_segmenter(lambda x: disc_network(x)[..., :1], tta_views=2)
+    for image, truth in zip(images.images, images.labels, strict=True):
+        labels, confidences = segmenter.segment(image)
+        assert ((labels > 0) == (truth > 0)).mean() > 0.95
+        assert confidences.shape == (labels.max(),) and confidences.min() > 0.7
 
 
 @pytest.mark.parametrize("views, seen", [(None, 4), (1, 1), (2, 2), (8, 8)])
@@ -135,6 +157,13 @@ def test_fit_zoom_keeps_its_first_guess_where_the_second_look_finds_nothing():
     assert zoom == pytest.approx(24 / 60, rel=0.08)
 
 
+def test_the_zoom_does_not_depend_on_the_thresholds():
+    """The sizes that it goes by are those of the masks that the network learned from, whoever drew the test's."""
+    image = draw_disc(60)
+    blind = dict.fromkeys(LOOKS.values(), Thresholds(interior=1.0, confidence=2.0, grow=9.0))
+    assert replace(make_segmenter(), thresholds=blind).fit_zoom(image) == make_segmenter().fit_zoom(image)
+
+
 @pytest.mark.parametrize("diameter", [15, 45])
 def test_a_fitted_zoom_makes_nuclei_alike(diameter):
     """The law that the zoom serves: enlarged by it, every disc is as wide."""
@@ -149,7 +178,7 @@ def test_a_fitted_zoom_makes_nuclei_alike(diameter):
 @pytest.fixture
 def run(tmp_path):
     """The folder of a run of TINY that learnt nothing."""
-    save_run(tmp_path, new_model(TINY), Thresholds(seed=0.25), TINY)
+    save_run(tmp_path, new_model(TINY), HANDS["stage1_test"], "a drawn set", TINY)
     return tmp_path
 
 
@@ -162,11 +191,11 @@ def change_config(run, change):
 
 def test_a_run_comes_back_as_it_was_saved(tmp_path, eagerly):
     model = new_model(TINY)
-    save_run(tmp_path, model, Thresholds(seed=0.25), TINY)
+    save_run(tmp_path, model, HANDS["stage1_test"], "a drawn set", TINY)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.weights.h5"]
     for name in (tmp_path, str(tmp_path), tmp_path / "model.weights.h5"):
         segmenter = Segmenter.load(name)
-        assert (segmenter.thresholds, segmenter.config) == (Thresholds(seed=0.25), TINY)
+        assert (segmenter.thresholds, segmenter.config) == (HANDS["stage1_test"], TINY)
         for one, other in zip(segmenter.network.args[0].get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
     probs = segmenter.network(np.random.default_rng(0).random((4, 64, 64, 3), np.float32))
@@ -174,7 +203,10 @@ def test_a_run_comes_back_as_it_was_saved(tmp_path, eagerly):
 
 
 def test_what_was_saved_says_what_made_it(run):
-    versions = json.loads((run / "config.json").read_text())["versions"]
+    content = json.loads((run / "config.json").read_text())
+    assert content["thresholds"] == {look: asdict(one) for look, one in HANDS["stage1_test"].items()}
+    assert content["thresholds_from"] == "a drawn set"
+    versions = content["versions"]
     assert set(versions) == {"python", "keras", "numpy", "cv2"}
     assert versions["numpy"] == np.__version__
 

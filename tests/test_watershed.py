@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
 from nuclei.prediction.metric import average_precision
-from nuclei.prediction.watershed import Thresholds, find_confidences, find_instances
+from nuclei.prediction.watershed import HANDS, Thresholds, find_confidences, find_instances
+from nuclei.settings.config import HAND_NAMES
+from nuclei.training_data.kinds import LOOKS
 from nuclei.training_data.targets import BORDER, CORE, INTERIOR, make_targets
 
 PLAIN = Thresholds(seed=0.5, interior=0.5, seed_area=8, area=24, confidence=0)
@@ -153,6 +155,32 @@ def test_unsure_nuclei_are_dropped_by_confidence():
     assert not find_instances(probs, Thresholds(confidence=0.95)).any()
 
 
+@pytest.mark.parametrize("grow, zoom", [(1.5, 1.0), (4.0, 1.0), (4.0, 2.0), (1.5, 0.5), (0.75, 1.0)])
+@pytest.mark.parametrize("name", CROWDS)
+def test_nuclei_grow_by_so_many_pixels_of_the_networks_scale_and_meet_halfway(name, grow, zoom):
+    probs = make_targets(CROWDS[name], 0.45)
+    before = find_instances(probs, PLAIN, zoom)
+    after = find_instances(probs, replace(PLAIN, grow=grow), zoom)
+    assert_instances(after, before.shape)
+    assert after.max() == before.max() and np.array_equal(after[before > 0], before[before > 0])
+    distances = np.stack([ndi.distance_transform_edt(before != label) for label in range(1, before.max() + 1)])
+    nearest = distances.min(axis=0)
+    assert np.array_equal(after > 0, nearest <= grow / zoom)
+    rows, columns = np.nonzero(after)
+    assert np.array_equal(distances[after[rows, columns] - 1, rows, columns], nearest[rows, columns])
+
+
+def test_nuclei_are_weighed_before_they_grow():
+    truth = draw_discs((40, 80), (20, 20, 10), (20, 60, 4))
+    probs, small = make_targets(truth, 0.45), np.count_nonzero(truth == 2)
+    probs[..., INTERIOR] *= 0.8
+    sure = Thresholds(seed_area=0, area=small, confidence=0.8 - 1e-6)
+    for grow in (0.0, 3.0):
+        assert find_instances(probs, replace(sure, grow=grow)).max() == 2
+        assert find_instances(probs, replace(sure, grow=grow, area=small + 1)).max() == 1
+        assert find_instances(probs, replace(sure, grow=grow, confidence=0.81)).max() == 0
+
+
 def test_flooding_goes_by_altitude():
     # Two peaks and a valley off the middle: the line between the instances follows the valley, not the distance.
     mask = np.ones((9, 61), bool)
@@ -164,6 +192,54 @@ def test_flooding_goes_by_altitude():
     labels = find_instances(probs, PLAIN)
     assert labels.max() == 2
     assert abs(np.count_nonzero(labels[4] == labels[4, 0]) - 40) <= 1
+
+
+# ---- the interior alone ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CROWDS)
+def test_one_output_parts_what_touches_by_its_depth(name):
+    truth = CROWDS[name]
+    labels = find_instances(make_targets(truth, 0.45)[..., :1], PLAIN)
+    assert_instances(labels, truth.shape)
+    assert np.array_equal(labels > 0, truth > 0)
+    assert labels.max() == truth.max()
+    assert average_precision(truth, labels) > 0.75
+
+
+def test_two_touching_discs_are_parted_in_the_middle():
+    truth = draw_discs((40, 70), (20, 20, 12), (20, 43, 12))
+    labels = find_instances((truth > 0)[..., None].astype(np.float32), PLAIN)
+    assert labels.max() == 2
+    assert labels[20, 8:31].tolist() == [labels[20, 20]] * 23
+    assert labels[20, 33:55].tolist() == [labels[20, 43]] * 22
+
+
+def test_peaks_nearer_than_a_seed_is_wide_are_one_nucleus():
+    """At twice the network's scale a seed is half as wide."""
+    probs = (draw_discs((30, 40), (15, 14, 8), (15, 26, 8)) > 0)[..., None].astype(np.float32)
+    for width, zoom, count in ((6, 1.0, 2), (20, 1.0, 1), (20, 4.0, 2), (6, 0.3, 1)):
+        assert find_instances(probs, replace(PLAIN, seed_area=width**2), zoom).max() == count
+
+
+@given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 2**32), st.sampled_from([0.0, 0.8, 2.0]))
+@settings(deadline=None, max_examples=80)
+def test_laws_on_any_probability_of_the_interior(height, width, seed, blur):
+    probs = np.random.default_rng(seed).random((height, width, 1)).astype(np.float32)
+    probs = ndi.gaussian_filter(probs, (blur, blur, 0))
+    labels = find_instances(probs, ANY_SIZE)
+    assert_instances(labels, (height, width))
+    assert np.array_equal(labels > 0, probs[..., INTERIOR] > 0.5)
+
+
+# ---- thresholds --------------------------------------------------------------------------------
+
+
+def test_each_hand_has_thresholds_for_each_look():
+    assert tuple(HANDS) == HAND_NAMES
+    for thresholds in HANDS.values():
+        assert thresholds.keys() == set(LOOKS.values())
+    assert set(HANDS["stage1_train"].values()) == {Thresholds()}
 
 
 # ---- confidence --------------------------------------------------------------------------------

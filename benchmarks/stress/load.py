@@ -27,7 +27,7 @@ import numpy as np
 from nuclei.prediction.tta import VIEWS, view_image
 from nuclei_kit.own_images.blocks import BLOCK
 from nuclei_kit.own_images.journal import UNFINISHED
-from nuclei_kit.sample.sample import LOOKS, draw_image, draw_sample
+from nuclei_kit.sample.sample import SAMPLE_LOOKS, draw_image, draw_sample
 
 NUCLEI = (sys.executable, "-m", "nuclei_kit")
 PATCH = 512  # px, side of what is drawn; larger images are laid out with patches, turned at random
@@ -56,12 +56,12 @@ def lay_out(patches, height, width, rng):
 
 def draw_images(folder, count, rng):
     """Write `count` images as <folder>/<n>/images/<n>.png -> their paths."""
-    patches = {look: draw_patches(look, 4, rng) for look in LOOKS}
+    patches = {look: draw_patches(look, 4, rng) for look in SAMPLE_LOOKS}
     sizes = rng.choice(list(SIZES), count, p=np.array(list(SIZES.values())) / sum(SIZES.values()))
     paths = [folder / f"{n:05d}" / "images" / f"{n:05d}.png" for n in range(count)]
     for n, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         path.parent.mkdir(parents=True)
-        cv2.imwrite(str(path), lay_out(patches[LOOKS[n % len(LOOKS)]], *size, rng))
+        cv2.imwrite(str(path), lay_out(patches[SAMPLE_LOOKS[n % len(SAMPLE_LOOKS)]], *size, rng))
     return paths
 
 
@@ -149,7 +149,7 @@ def main():
         if "files" in loads:
             again += run_load("files", [*weights, *paths], folder / "files", args.images // 2)
         if "large" in loads:
-            image = lay_out(draw_patches(LOOKS[0], 8, rng), args.side, args.side, rng)
+            image = lay_out(draw_patches(SAMPLE_LOOKS[0], 8, rng), args.side, args.side, rng)
             cv2.imwrite(str(folder / "large.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
             del image
             half = math.ceil(args.side / BLOCK) ** 2 // 2  # of the blocks, which are more where the zoom is over 1

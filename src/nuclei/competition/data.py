@@ -76,29 +76,28 @@ def read_set(path: Path) -> ImageSet:
 
 
 def read_truth(folder: Path) -> ImageSet:
-    """The images of stage1_test whose truth is in stage1_solution.csv, which Kaggle opened for stage 2, with labels."""
+    """Read the images of stage1_test whose truth Kaggle opened for stage 2, in stage1_solution.csv, with labels."""
     import pandas as pd  # late: at home it would only slow every start
 
     files = sorted(Path(folder).glob("stage1_solution.csv*"))
     if not files or not holds_set(folder, *TEST_NAMES[1]):
-        log.warning(
-            "%s lacks stage1_test or its truth, stage1_solution.csv: stage 2 learns from stage1_train alone", folder
-        )
+        log.warning("%s lacks stage1_test or stage1_solution.csv: stage 2 learns from stage1_train alone", folder)
         return ImageSet([], [], [], [])
-    table = pd.read_csv(files[0])
+    table = pd.read_csv(files[0], dtype=str, keep_default_na=False)
     rles = table[table["Usage"] != "Ignored"].groupby("ImageId")["EncodedPixels"].agg(list)
     images = read_set(find_set(folder, TEST_NAMES[1]))
     images = images.subset(i for i, image_id in enumerate(images.ids) if image_id in rles.index)
-    return replace(
-        images, labels=[_paint_rles(rles[i], one.shape) for i, one in zip(images.ids, images.images, strict=True)]
-    )
+    pairs = zip(images.ids, images.images, strict=True)
+    return replace(images, labels=[_paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
 
 
-def _paint_rles(rles, shape):
-    """Run lists of one image -> labels int32 (H, W)."""
-    runs = [np.fromstring(rle, int, sep=" ").reshape(-1, 2) for rle in rles]
-    masks = [np.concatenate([np.arange(start - 1, start - 1 + length) for start, length in one]) for one in runs]
-    return np.ascontiguousarray(paint_labels(masks, (shape[1], shape[0])).T)
+def _paint_rles(rles, height, width):
+    """Paint the run lists of one image -> labels int32 (H, W)."""
+    masks = []
+    for rle in rles:
+        starts, lengths = np.array(rle.split(), int).reshape(-1, 2).T
+        masks.append(np.repeat(starts - 1 - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum()))
+    return np.ascontiguousarray(paint_labels(masks, (width, height)).T)  # they count down the columns
 
 
 def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:

@@ -32,7 +32,7 @@ from nuclei.training_data.targets import INTERIOR
 class Segmenter:
     """A trained network with what it takes to find nuclei in images.
 
-    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3): any callable;
+    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3 or 1): any callable;
     thresholds: by look (see LOOKS in kinds), what makes nuclei of probs;
     config: the run's settings, of which model_, tile_ and tta_ count here.
     """

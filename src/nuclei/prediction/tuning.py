@@ -27,7 +27,7 @@ SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, w
 
 
 class Tuner:
-    """Scores thresholds on images with labels, as a network sees them in two views, and chooses the best."""
+    """Score thresholds on images with labels, as a network sees them in two views, and choose the best."""
 
     def __init__(self, images: ImageSet, segmenter: Segmenter):
         self.looks = np.array([LOOKS[kind] for kind in images.kinds])
@@ -38,7 +38,7 @@ class Tuner:
         self.scores: dict[Thresholds, np.ndarray] = {}
 
     def score(self, thresholds: Thresholds) -> np.ndarray:
-        """The average precision of each image, float64 (N,)."""
+        """Score each image by the same thresholds, float64 (N,)."""
         if thresholds not in self.scores:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 scores = pool.map(partial(_score_case, thresholds=thresholds), self.cases)
@@ -50,14 +50,18 @@ class Tuner:
         return np.array([self.score(thresholds[look])[i] for i, look in enumerate(self.looks)])
 
     def choose(self, those: np.ndarray) -> dict[str, Thresholds]:
-        """The thresholds that score best on `those` images, bool (N,): of each look, shrunk towards all looks."""
+        """Choose what scores best on `those` images, bool (N,): for each look, shrunk towards all of them."""
         return {look: self._choose_one(those, those & (self.looks == look)) for look in sorted(set(LOOKS.values()))}
 
     def _choose_one(self, those, own):
+        def worth(thresholds):
+            scores = self.score(thresholds)
+            return scores[own].sum() + SHRINKAGE * scores[those].mean()
+
         best = Thresholds()
         for choices in (FULLNESS_CHOICES, SEED_CHOICES):
             tried = [replace(best, **dict(zip(choices, values, strict=True))) for values in product(*choices.values())]
-            best = max(tried, key=lambda one: self.score(one)[own].sum() + SHRINKAGE * self.score(one)[those].mean())
+            best = max([best, *tried], key=worth)
         return best
 
 

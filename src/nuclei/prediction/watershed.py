@@ -65,7 +65,8 @@ def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0)
 def _find_peaks(interior, apart):
     """Find the peaks of the distance transform, at least `apart` px from each other -> (seeds, altitude)."""
     depth = cv2.distanceTransform(np.pad(interior, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    peaks = peak_local_max(cv2.GaussianBlur(depth, (0, 0), 1), min_distance=max(1, round(apart)), exclude_border=False)
+    smooth = cv2.GaussianBlur(depth, (0, 0), 1) * interior
+    peaks = peak_local_max(smooth, min_distance=max(1, round(apart)), exclude_border=False)
     seeds = np.zeros(interior.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return seeds, -depth

@@ -66,9 +66,7 @@ def run_kernel(environ: Mapping[str, str]) -> None:
         Predictions(test).write(working)
     with watch.stage("read train"):
         train = read_set(find_set(data, (TRAIN,)))
-    tuning = train.subset([])
-    if stage == 2:
-        train, tuning = add_truth(train, read_truth(data))
+    train, tuning = add_truth(train, read_truth(data)) if stage == 2 else (train, train.subset([]))
     run_competition(config, train, tuning, test, working, Keeper(), watch)
     watch.report(working / STAGES_FILE)
 

@@ -21,7 +21,6 @@ class Config:
     data_folds: int = 0  # 0: nothing is held out, as for a submission; 2..: fold `data_fold` is held out for the report
     data_fold: int = 0  # 0..data_folds - 1
     data_tuning: float = 0.0  # share of the other images that chooses thresholds: the validation split
-
     data_hand: str = "stage1_test"  # whose masks the thresholds suit where no tuning images choose them
 
     # The network
@@ -63,19 +62,11 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse what cannot be run, before anything is read or trained."""
         not_negative = ("train_steps", "train_minutes", "train_seed", "target_border", "target_core", "train_warmup")
-        from_one = (
-            "model_width",
-            "model_depth",
-            "train_batch",
-            "train_crop",
-            "train_checks",
-            "tile_batch",
-            "target_rare",
-        )
+        from_one = ("model_width", "model_depth", "train_batch", "train_crop", "train_checks", "tile_batch")
         above_zero, shares = ("model_diameter", "target_sigma", "tta_minutes"), ("model_zoom", "train_balance")
         for rule, message in (
             *((getattr(self, name) >= 0, f"{name} cannot be negative") for name in not_negative),
-            *((getattr(self, name) >= 1, f"{name} starts at 1") for name in from_one),
+            *((getattr(self, name) >= 1, f"{name} starts at 1") for name in (*from_one, "target_rare")),
             *((getattr(self, name) > 0, f"{name} must be above 0") for name in above_zero),
             *((0 <= getattr(self, name) <= 1, f"{name} must be in 0..1") for name in shares),
             (self.train_steps or self.train_minutes, "a budget of 0 trains nothing: give --minutes or --steps above 0"),
@@ -107,12 +98,7 @@ class Config:
 _SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
 _SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2, "data_hand": "stage1_train"}
 _LAYERS: dict = {"model_name": "one_hundred_layers", "model_width": 16}
-_KAGGLE: dict = _LAYERS | {
-    "train_minutes": 480.0,
-    "train_rate": 1e-2,
-    "train_batch": 8,
-    "train_checks": 4,
-    "tile_batch": 8,
-}
+_KAGGLE: dict = _LAYERS | {"train_minutes": 480.0, "train_rate": 1e-2, "train_batch": 8, "train_checks": 4}
+_KAGGLE |= {"tile_batch": 8}
 _SEED: dict = _LAYERS | {"model_outputs": 1, "train_loss": "weighted_dice", "train_crop": 128}
 PRESETS = {"sample": Config(**_SAMPLE), "cpu": Config(), "kaggle": Config(**_KAGGLE), "seed": Config(**_SEED)}

@@ -65,14 +65,12 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
 
 
 def make_crops(config: Config, train: ImageSet) -> Crops:
-    """Make the random crops that a config trains on: x as the network sees them, y the three targets and the weight."""
+    """Make the random crops that a config trains on: x as the network sees them, y the targets and the weight."""
     c = config
 
     def make_y(labels):
-        weights = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
-        return np.concatenate(
-            [make_targets(labels, c.target_core)[..., : c.model_outputs], weights[..., None]], axis=-1
-        )
+        targets = make_targets(labels, c.target_core)[..., : c.model_outputs]
+        return np.dstack([targets, pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)])
 
     zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
     return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)

@@ -23,7 +23,7 @@ class ImageSet:
     overlapping: int = 0
 
     def join(self, other: "ImageSet") -> "ImageSet":
-        """The images of both, all of which have labels."""
+        """Join the images of two sets with labels into one; what was unreadable is left behind."""
         fields = ("ids", "images", "labels", "kinds")
         return ImageSet(*(getattr(self, name) + getattr(other, name) for name in fields))
 

@@ -21,10 +21,8 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
     deepest = np.zeros(labels.max(initial=0) + 1, np.float32)
     np.maximum.at(deepest, labels.ravel(), depth.ravel())
     interior = labels > 0
-    return np.stack(
-        [interior, _border_mask(labels), interior & (depth > core * deepest[labels])],
-        axis=-1,
-    ).astype(np.float32)
+    deep = interior & (depth > core * deepest[labels])
+    return np.stack([interior, _border_mask(labels), deep], axis=-1).astype(np.float32)
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:

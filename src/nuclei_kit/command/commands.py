@@ -174,13 +174,14 @@ def compare(args: Namespace) -> None:
     "nuclei sample build/sample --seed 1",
     option("folder", metavar="DIR", type=Path, help="folder to draw it into"),
     option("--seed", metavar="S", type=natural, default=0, help="another seed, other images (default 0)"),
+    option("--stage", type=int, choices=(1, 2), default=1, help="2 draws the second stage, too (default 1)"),
 )
 def sample(args: Namespace) -> None:
     from nuclei_kit.sample.sample import draw_sample
 
-    draw_sample(args.folder, args.seed)
+    draw_sample(args.folder, args.seed, stage=args.stage)
     print(f"{args.folder} holds a sample competition. Next:")
-    print(f"  nuclei run --data {quote(args.folder)} --preset sample")
+    print(f"  nuclei run --data {quote(args.folder)} --preset sample{_stage_option(args.stage)}")
 
 
 @command(
@@ -383,13 +384,16 @@ def print_next(path: Path, data: Path, stage: int) -> None:
     """Say what can be done with a submission."""
     from nuclei_kit.experiments.scoring import find_solution
 
-    stage_option = f" --stage {stage}" if stage != 1 else ""
     solution = find_solution(data, stage)
     named = quote(solution) if solution else "CSV   (if you have a solution file)"
     print(f"\nThe submission is {path}. Next:")
-    print(f"  nuclei check {quote(path)} --data {quote(data)}{stage_option}")
+    print(f"  nuclei check {quote(path)} --data {quote(data)}{_stage_option(stage)}")
     print(f"  nuclei score {quote(path)} --solution {named}")
     print(f"  or upload it: {UPLOAD_PAGE}")
+
+
+def _stage_option(stage):
+    return f" --stage {stage}" if stage != 1 else ""
 
 
 def quote(path: Path) -> str:

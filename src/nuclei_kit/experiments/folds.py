@@ -84,6 +84,6 @@ def split_data(images: ImageSet, folds: int, fold: int, tuning: float) -> tuple[
     if to_tune.all():
         raise BadInput(
             f"the {len(images.ids)} training images are too few or too alike to hold some out and train on the rest: "
-            "add images, or use --preset sample, which holds none out"
+            "add images, or hold none out, as nuclei run does without --fold"
         )
     return images.subset(rest[~to_tune]), images.subset(rest[to_tune]), images.subset(np.flatnonzero(held_out))

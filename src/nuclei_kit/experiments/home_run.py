@@ -49,9 +49,9 @@ def run_at_home(config: Config, data: Path, folder: Path, stage: int = 1) -> Non
         test = read_images(find_whole_set(data, TEST_NAMES[stage]), default_cache())
     everything = _read_train(data, watch)
     train, tuning, held_out = split_data(everything, config.data_folds, config.data_fold, config.data_tuning)
-    if stage == 2:
-        train, tuning = add_truth(train, read_truth(data))
-    keeper = Checkpoints(folder, run_identity(config, everything, test, None) | {"stage": stage})
+    if stage == 2:  # what chooses thresholds is the test's own kind, so the tuning images train
+        train, tuning = add_truth(train.join(tuning), read_truth(data))
+    keeper = Checkpoints(folder, run_identity(config, train.join(tuning), test, None) | {"stage": stage})
     segmenter = run_competition(config, train, tuning, test, folder, keeper, watch)
     score_held_out(segmenter, held_out, folder, watch)
     watch.report(folder / STAGES_FILE)

@@ -18,7 +18,8 @@ from nuclei_kit.files.reading import find_whole_set, read_images
 from nuclei_kit.files.run_lists import check_submission, decode_rles, parse_runs
 from nuclei_kit.files.tables import read_table
 
-SOLUTION = "stage1_solution.csv"  # among the competition's files, zipped as it comes
+# Stage: its solution among the competition's files, zipped as it comes.
+SOLUTIONS = {1: "stage1_solution.csv", 2: "stage2_solution_final.csv"}
 CONFIDENCE_LEVEL = 0.95  # confidence of the interval in which a mean difference lies
 
 
@@ -66,8 +67,8 @@ def score_submission(path: Path, solution: Path) -> np.ndarray:
 
 
 def find_solution(data: Path, stage: int) -> Path | None:
-    """Find the solution among a competition's files, which have one for stage 1 alone -> its path, or None."""
-    paths = [data / name for name in (SOLUTION, f"{SOLUTION}.zip")] if stage == 1 else []
+    """Find the solution of a stage among a competition's files -> its path, or None."""
+    paths = [data / name for name in (SOLUTIONS[stage], f"{SOLUTIONS[stage]}.zip")]
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -107,7 +108,7 @@ def read_truth(data: Path, solution: Path | None = None) -> ImageSet:
     """
     solution = solution or find_solution(data, 1)
     if not solution:
-        log.warning("%s has no %s: nothing of stage1_test's truth is known", data, SOLUTION)
+        log.warning("%s has no %s: nothing of stage1_test's truth is known", data, SOLUTIONS[1])
         return ImageSet([], [], [], [])
     truths, images = read_solution(solution), read_images(find_whole_set(data, TEST_NAMES[1]), default_cache())
     known = images.subset(i for i, image_id in enumerate(images.ids) if image_id in truths)

@@ -68,7 +68,7 @@ def unfinished_prediction(out: Path, digest: str) -> Iterator[Journal]:
     It is deleted with its folder when the prediction is done. Until then other journals may stand beside it.
 
     Args:
-        digest: `digest_run` of the weights.
+        digest: `digest_runs` of the weights.
 
     Raises:
         BadInput: the prediction that was cut off had other weights.

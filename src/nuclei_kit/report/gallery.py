@@ -21,7 +21,7 @@ from nuclei_kit.report.pictures import PANEL, comparison_strip, contact_sheet, c
 def draw_gallery(weights: Path | None, data: Path, fold: int | None = None) -> np.ndarray:
     """Draw a contact sheet, uint8 RGB: of each kind of image, the one with the median number of nuclei.
 
-    They are held-out images of stage1_train, cropped to PANEL; where the run held none out, its tuning images.
+    They are held-out images of stage1_train, cropped to PANEL; where the run held none out, it was trained on them.
 
     Args:
         weights: a run's folder, or its weights file; None for the network that ships.

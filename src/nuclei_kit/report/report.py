@@ -287,13 +287,24 @@ def _settings_section(run):
         return []
     try:
         content = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
+        origin = {"thresholds": f" {content.get('thresholds_from', '')}"}
         parts = [
-            f"<details><summary>{escape(name)}</summary>{_table((name, 'value'), values.items())}</details>"
-            for name, values in content.items()
+            f"<details><summary>{escape(name + origin.get(name, ''))}</summary>{_settings_table(name, content[name])}"
+            "</details>"
+            for name in ("config", "thresholds", "versions")
+            if name in content
         ]
     except (ValueError, AttributeError) as error:
         raise BadInput(f"{run / CONFIG_FILE} is not a settings file: delete it, or train again ({error})") from None
     return [_section("Settings and versions", f'<div class="settings">{"".join(parts)}</div>')]
+
+
+def _settings_table(name, values):
+    """A part of a settings file as an HTML table; thresholds, which go by look, have a row a look."""
+    if name != "thresholds":
+        return _table((name, "value"), values.items())
+    rows = [(look, *one.values()) for look, one in values.items()]
+    return _table((name, *dict.fromkeys(field for one in values.values() for field in one)), rows)
 
 
 def _section(title, content, style=""):

@@ -25,7 +25,9 @@ SAMPLE_FILES = (
     "stage1_sample_submission.csv",
     "stage1_solution.csv",
 )
-SAMPLE_MARK = b"synthetic sample"  # comment in the training zip: these files may be replaced
+STAGE_2_FILES = ("stage2_test_final.zip", "stage2_sample_submission_final.csv", "stage2_solution_final.csv")
+SPLITS = ("train", "test", "final")  # each has random numbers of its own; the last is stage 2's test set
+SAMPLE_MARK = b"synthetic sample"  # comment in the zips: these files may be replaced
 
 TOUCHING = 0.2  # share of nuclei placed against an earlier one
 MIN_AREA = 30  # pixels that the image's edge leaves of a nucleus, at least
@@ -57,7 +59,7 @@ class Look:
     cell_strengths: tuple[float, float] = (0.0, 0.0)
 
 
-LOOKS = (
+SAMPLE_LOOKS = (
     Look(
         name="small fluorescent",
         sizes=((128, 128), (128, 160), (160, 128), (192, 160)),
@@ -119,10 +121,14 @@ LOOKS = (
 )
 
 
-def draw_sample(folder: Path, seed: int = 0, n_train: int = 40, n_test: int = 12) -> None:
+def draw_sample(folder: Path, seed: int = 0, n_train: int = 40, n_test: int = 12, stage: int = 1) -> None:
     """Draw a small competition into `folder`, in place of an earlier sample there.
 
     The same seed, 0 or more, gives the same bytes on the same machine.
+
+    Args:
+        n_train, n_test: images of the training set and of each test set.
+        stage: 2 draws the second stage's test set, too.
 
     Raises:
         BadInput: `folder` cannot be a folder, or holds a competition that is not a sample.
@@ -130,20 +136,26 @@ def draw_sample(folder: Path, seed: int = 0, n_train: int = 40, n_test: int = 12
     folder = Path(folder)
     _make_sample_folder(folder)
     train = _draw_split(seed, "train", n_train)
-    test = _draw_split(seed, "test", n_test)
-    solution_rows = [
-        (image_id, rle, *labels.shape, "Public") for image_id, _, labels in test for rle in encode_labels(labels)
-    ]
     label_rows = [(image_id, rle) for image_id, _, labels in train for rle in encode_labels(labels)]
-    contents = (
-        _zip_bytes(_image_members(train) | _mask_members(train)),
-        _zip_bytes(_image_members(test)),
-        _csv_bytes(SUBMISSION_HEADER, label_rows),
-        _csv_bytes(SUBMISSION_HEADER, [(image_id, "") for image_id, _, _ in test]),
-        _csv_bytes((*SUBMISSION_HEADER, "Height", "Width", "Usage"), solution_rows),
-    )
+    archive, *tables = _test_contents(_draw_split(seed, "test", n_test), "Public")
+    train_archive = _zip_bytes(_image_members(train) | _mask_members(train))
+    contents = (train_archive, archive, _csv_bytes(SUBMISSION_HEADER, label_rows), *tables)
     for name, content in zip(SAMPLE_FILES, contents, strict=True):
         write_whole(folder / name, content)
+    if stage == 2:
+        contents = _test_contents(_draw_split(seed, "final", n_test), "Private")
+        for name, content in zip(STAGE_2_FILES, contents, strict=True):
+            write_whole(folder / name, content)
+
+
+def _test_contents(drawn, usage):
+    """Make the files of a test set: its images, a submission without a nucleus, and the solution."""
+    rows = [(image_id, rle, *labels.shape, usage) for image_id, _, labels in drawn for rle in encode_labels(labels)]
+    return (
+        _zip_bytes(_image_members(drawn)),
+        _csv_bytes(SUBMISSION_HEADER, [(image_id, "") for image_id, _, _ in drawn]),
+        _csv_bytes((*SUBMISSION_HEADER, "Height", "Width", "Usage"), rows),
+    )
 
 
 def draw_image(look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -167,8 +179,8 @@ def _draw_split(seed, split, count):
     for index in range(count):
         image_id = _hex_id(f"{seed} {split} {index}")
         # Its own generator: an image does not depend on how many are drawn before it.
-        rng = np.random.default_rng((seed, int(split == "test"), index))
-        drawn.append((image_id, *draw_image(LOOKS[index % len(LOOKS)], rng)))
+        rng = np.random.default_rng((seed, SPLITS.index(split), index))
+        drawn.append((image_id, *draw_image(SAMPLE_LOOKS[index % len(SAMPLE_LOOKS)], rng)))
     return drawn
 
 
@@ -314,14 +326,20 @@ def _csv_bytes(header, rows):
 
 
 def _make_sample_folder(folder):
-    """Make the folder, and refuse to draw over a competition that is not a sample."""
+    """Make the folder, refuse to draw over a competition that is not a sample, and clear an earlier second stage."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{folder} cannot be made a folder: {error.strerror}") from None
-    present = [name for name in SAMPLE_FILES if (folder / name).exists()]
-    if present and not _is_sample(folder / SAMPLE_FILES[0]):
-        raise BadInput(f"{folder} holds a {present[0]} that is not of a sample: name another folder")
+    present = [name for name in (*SAMPLE_FILES, *STAGE_2_FILES) if (folder / name).exists()]
+    if not _is_sample(folder / SAMPLE_FILES[0]):
+        foreign = present
+    else:  # whose second stage may still be Kaggle's
+        foreign = [name for name in STAGE_2_FILES[:1] if name in present and not _is_sample(folder / name)]
+    if foreign:
+        raise BadInput(f"{folder} holds a {foreign[0]} that is not of a sample: name another folder")
+    for name in STAGE_2_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _is_sample(archive):
