@@ -29,7 +29,7 @@ run: .venv/.ready  ## draw the sample competition, run the built kernel on it as
 test: lint  ## check lint, format and types, run the tests
 	@.venv/bin/python $(PYTEST)
 
-quick: .venv/.ready-test  ## run the tests that take no training, in under a minute
+quick: .venv/.ready-test  ## run the tests but for the slow ones, in under a minute
 	@.venv/bin/python $(PYTEST) -m "not slow"
 
 coverage: .venv/.ready-test  ## run the tests, and list the lines that they do not reach
@@ -60,7 +60,7 @@ kaggle-env: build/stacks/kaggle/.ready  ## set up the versions of Kaggle's image
 	@echo "  .venv/bin/nuclei kernel run --python build/stacks/kaggle/bin/python --data DIR --preset cpu --minutes 25"
 
 clean:  ## remove the environments, build/ and the caches; submission/ stays
-	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv build .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -exec rm -rf {} +
 
 # The stamps are touched last and removed first, so an interrupted set-up starts afresh, and a set-up

@@ -1,13 +1,18 @@
-"""What every test shares: a quiet TensorFlow, float32 to start from, and a cache of the session's own."""
+"""What every test shares: a quiet TensorFlow, float32 to start from, a cache of the session's own, no stopwatch."""
 
 import os
 import sys
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command has it
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+# A machine that is busy for a moment fails no test.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 from drawn import draw_field
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei.settings.config import BadInput
@@ -159,7 +159,6 @@ def test_standardised_images_reach_the_network():
 
 
 @given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=40), st.floats(0, 1))
-@settings(deadline=None)
 def test_laws_of_the_chances(kinds, balance):
     chances = draw_chances(kinds, balance)
     assert chances.shape == (len(kinds),) and chances.min() > 0

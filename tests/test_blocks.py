@@ -47,7 +47,6 @@ def draw_crowd(seed, shape, count):
 # ---- splitting ---------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.integers(1, 99), st.integers(1, 99), st.integers(1, 9), st.integers(1, 9))
 def test_blocks_cover_every_pixel_once(height, width, down, across):
     covered = np.zeros((height, width), int)
@@ -64,7 +63,7 @@ def test_a_block_is_widened_as_far_as_the_image_goes():
 # ---- stitching ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.integers(40, 300), st.integers(40, 300), st.integers(1, 5), st.integers(1, 5))
 def test_what_every_block_sees_alike_is_stitched_to_the_whole(seed, height, width, down, across):
     labels = draw_crowd(seed, (height, width), 30)

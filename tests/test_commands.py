@@ -30,6 +30,7 @@ def drawn(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # four commands in one process; test_parser has their --help alone
 def test_they_start_without_keras(drawn, tmp_path):
     solution, data = str(drawn / "stage1_solution.csv"), str(drawn)
     submission = str(drawn / "stage1_sample_submission.csv")

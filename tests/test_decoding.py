@@ -90,7 +90,7 @@ def test_a_large_image_is_stretched_by_some_of_its_pixels(monkeypatch, channels)
 
 
 @given(st.integers(-20, 20), st.floats(-1e3, 1e3), st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_floats_of_any_scale_give_the_same_image(exponent, offset, negate):
     ramp = np.linspace(0, 1, 400).reshape(20, 20)
     expected = decode_image(encode(ramp.astype(np.float32), ".tiff"), "file")

@@ -65,6 +65,7 @@ def test_the_policy_of_this_machine_is_what_its_cpu_multiplies():
     assert device.choose_precision() == ("mixed_bfloat16" if multiplies else "float32")
 
 
+@pytest.mark.slow  # it fills memory beyond all that TensorFlow held
 def test_peak_memory_grows_with_what_is_held_and_stays():
     before = device.peak_memory()
     assert 0 < before < 1000

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from drawn import draw_kind
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei.settings.config import BadInput
@@ -46,7 +46,6 @@ def deals(draw):
 
 
 @given(deals())
-@settings(deadline=None)
 def test_laws_of_the_folds(deal):
     kinds, groups, folds, seed = deal
     fold = split_folds(kinds, groups, folds, seed)

@@ -96,7 +96,7 @@ def test_formats_that_state_their_size_elsewhere_are_refused(ending):
         decode_image(content, "x.png")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from([GOOD, TIFF]), st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255))), st.integers(0, 99)
 )
@@ -171,7 +171,7 @@ def test_thousands_of_empty_files_are_unreadable_each_by_itself(tmp_path):
     assert len(read.unreadable) == 3000 and not read.ids
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1), st.integers(0, 99))
 def test_mutated_zips_are_read_or_refused(tmp_path_factory, changes, cut):
     path = tmp_path_factory.getbasetemp() / "mutated.zip"
@@ -274,7 +274,7 @@ def test_a_solution_cannot_ask_for_any_memory(tmp_path, height, width):
 printable = st.text(st.characters(blacklist_categories=("C", "Z")) | st.just(" "), min_size=1, max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(printable, st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32)), min_size=1))
 def test_what_the_writer_writes_the_check_takes(tmp_path_factory, images):
     path = tmp_path_factory.getbasetemp() / "written.csv"

@@ -50,7 +50,7 @@ def test_an_image_of_any_size_comes_back_exact(height, width):
     assert_exact(height, width, 64, 16, 2, (0,))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     height=st.integers(1, 150),
     width=st.integers(1, 150),
@@ -64,7 +64,7 @@ def test_tiles_overlaps_and_views_change_nothing(height, width, tile, shared, ba
     assert_exact(height, width, tile, overlap, batch, views)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     height=st.integers(1, 700), width=st.integers(1, 700), views=st.sets(st.sampled_from(VIEWS), min_size=1).map(sorted)
 )

@@ -10,7 +10,7 @@ from nuclei_kit.own_images.journal import UNFINISHED, Journal, unfinished_predic
 values = st.lists(st.tuples(st.text(), st.lists(st.text() | st.integers())), unique_by=lambda item: item[0], max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values, st.data())
 def test_cut_off_anywhere_it_holds_the_lines_that_are_whole(tmp_path_factory, items, data):
     path = tmp_path_factory.mktemp("journal") / "a" / "x.journal"

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from drawn import DRAWN_LOOKS, draw_discs, draw_field, draw_kind
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei.training_data.kinds import (
@@ -106,7 +106,6 @@ def test_nucleus_diameter_goes_by_area_and_takes_gaps_in_the_ids():
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=20))
-@settings(deadline=None)
 def test_nucleus_diameter_is_that_of_the_nucleus_of_the_median_pixel(areas):
     labels = np.repeat(np.arange(1, len(areas) + 1), areas)[None].astype(np.int32)
     of_each_pixel = np.sort(np.repeat(areas, areas))

@@ -8,9 +8,9 @@ from nuclei.network.loss import weighted_crossentropy_dice, weighted_dice
 from nuclei.network.model import UNET_WIDEST, build_model, one_hundred_layers, unet
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def fresh_state():
-    """No memory of one test in the next."""
+    """Leave no memory of these networks to the next module."""
     yield
     keras.backend.clear_session()
 
@@ -106,7 +106,11 @@ def test_prediction_normalises_by_what_training_did(hundred, name):
 
 @pytest.mark.parametrize(
     ("name", "policy"),
-    [("unet", "mixed_float16"), ("unet", "mixed_bfloat16"), ("one_hundred_layers", "mixed_bfloat16")],
+    [
+        ("unet", "mixed_float16"),
+        ("unet", "mixed_bfloat16"),
+        pytest.param("one_hundred_layers", "mixed_bfloat16", marks=pytest.mark.slow),
+    ],
 )
 def test_the_last_activation_is_float32_under_every_policy(name, policy):
     keras.mixed_precision.set_global_policy(policy)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from drawn import draw_discs
+from waiting import wait_until
 
 from nuclei.competition.submission import encode_labels, make_rows, write_submission
 from nuclei.prediction.metric import IOU_THRESHOLDS, average_precision, precision_at_thresholds
@@ -290,12 +291,6 @@ class Visit:
     def ask(self, script, *arguments):
         return self.browser.execute_script(f"return {script}", *arguments)
 
-    def wait_until(self, condition):
-        """Wait for what an event brings about, which the browser may deal with after the command's answer."""
-        from selenium.webdriver.support.wait import WebDriverWait
-
-        WebDriverWait(self.browser, 5).until(lambda browser: self.ask(condition))
-
     def all(self, selector):
         return self.browser.find_elements("css selector", selector)
 
@@ -305,6 +300,11 @@ class Visit:
 
     def text(self, selector):
         return self.ask("document.querySelector(arguments[0]).textContent", selector)
+
+    def open(self, number):
+        """Click on the link of a card; the page hears of its new address a moment later."""
+        self.all(".card a")[number].click()
+        wait_until(self.one("#viewer").is_displayed)
 
     def choose(self, name, value):
         self.one(f"#{name} option[value='{value}']").click()
@@ -319,9 +319,17 @@ class Visit:
     def view(self):
         return [float(x) for x in self.one("#stage svg").get_dom_attribute("viewBox").split()]
 
-    def names(self, *words):
-        """Whether the line about the chosen nucleus has all these words."""
-        return all(word in self.text("#nucleus") for word in words)
+    def wait_for_nucleus(self, *words):
+        """Wait until the line about the chosen nucleus has all these words."""
+        wait_until(lambda: all(word in self.text("#nucleus") for word in words))
+
+    def wait_for_image(self, image_id):
+        """Wait until the viewer shows this image."""
+        wait_until(lambda: self.one("#viewer").is_displayed() and self.text("#viewer-title") == image_id)
+
+    def wait_for_close(self):
+        """Wait until the viewer is closed, and the address with it."""
+        wait_until(lambda: not self.one("#viewer").is_displayed() and self.ask("location.hash") == "")
 
     def hover(self, side, index):
         """Move the pointer to the middle of a nucleus."""
@@ -365,14 +373,14 @@ def test_without_truth_the_least_sure_come_first(visit, page):
     names = [link.get_attribute("title") for link in at.all(".card a")]
     assert names[:2] == ["test-b", "test-a"]  # means of 0.74 and 0.9; where nothing is known they come last
     assert "0.740" in at.all(".card p + p span")[0].text
-    at.all(".card a")[0].click()
+    at.open(0)
     at.type("3")
     strokes = "[...document.querySelectorAll('#stage .found .outline')].map(path => getComputedStyle(path).stroke)"
     assert len(set(at.ask(strokes))) == 3  # each its own colour, by how sure it is
     at.type("n")
-    assert at.names("nucleus 3", "0.500")  # the keys begin with the least sure
+    at.wait_for_nucleus("nucleus 3", "0.500")  # the keys begin with the least sure
     at.hover("found", 1)
-    assert at.names("nucleus 2", "0.970")
+    at.wait_for_nucleus("nucleus 2", "0.970")
 
 
 @pytest.mark.slow
@@ -401,9 +409,8 @@ def test_the_layers_switch_in_place(visit, page):
 @pytest.mark.slow
 def test_an_image_opens_zooms_and_closes(visit, page):
     at = visit(page)
-    at.all(".card a")[0].click()
-    assert at.one("#viewer").is_displayed()
-    assert at.text("#viewer-title") == "held-a"
+    at.open(0)
+    at.wait_for_image("held-a")
     assert at.ask("location.hash") == "#image=held-a"
     assert at.view() == [0, 0, 120, 100]
     at.one("#larger").click()
@@ -412,27 +419,26 @@ def test_an_image_opens_zooms_and_closes(visit, page):
     assert at.view() == pytest.approx([0, 0, 120, 100])
     x, y = 640, 450  # within the picture
     at.send("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=-200)
-    assert at.view()[2] < 100
+    wait_until(lambda: at.view()[2] < 100)
     before = at.view()
     for kind, right in (("mousePressed", 0), ("mouseMoved", 50), ("mouseReleased", 50)):
         at.send("Input.dispatchMouseEvent", type=kind, x=x + right, y=y, button="left", buttons=1, clickCount=1)
-    assert at.view()[0] < before[0]
+    wait_until(lambda: at.view()[0] < before[0])
     at.one("#fit").click()
     assert at.view() == [0, 0, 120, 100]
     at.one("#close").click()
-    assert not at.one("#viewer").is_displayed()
-    at.wait_until('location.hash === ""')
+    at.wait_for_close()
 
 
 @pytest.mark.slow
 def test_the_nucleus_under_the_pointer_is_named(visit, page):
     at = visit(page, "#image=held-a")
     at.hover("found", 0)
-    assert at.names("Prediction", "nucleus 1", "matched", "IoU 1.000")
+    at.wait_for_nucleus("Prediction", "nucleus 1", "matched", "IoU 1.000")
     at.hover("truth", 1)
-    assert at.names("Truth", "nucleus 2", "missed", "IoU 0.000")
+    at.wait_for_nucleus("Truth", "nucleus 2", "missed", "IoU 0.000")
     at.hover("found", 2)
-    assert at.names("Prediction", "nucleus 3", "invented")
+    at.wait_for_nucleus("Prediction", "nucleus 3", "invented")
 
 
 @pytest.mark.slow
@@ -442,20 +448,20 @@ def test_the_keyboard_alone_will_do(visit, page):
     at = visit(page)
     at.ask("document.querySelector('.card a').focus()")
     at.type(Keys.ENTER)
-    assert at.text("#viewer-title") == "held-a"
+    at.wait_for_image("held-a")
     at.type("n")
-    assert at.names("Prediction", "nucleus 1")
+    at.wait_for_nucleus("Prediction", "nucleus 1")
     at.type("3", "p", "p")
     assert at.ask("document.body.dataset.layer") == "prediction"
     at.type("+", Keys.SHIFT + Keys.ARROW_RIGHT + Keys.NULL)
     assert at.view()[0] > 20
     at.type(Keys.ARROW_RIGHT)
-    assert at.text("#viewer-title") == HOSTILE
+    at.wait_for_image(HOSTILE)
     at.type(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
-    assert at.text("#viewer-title") == "test-b"
+    at.wait_for_image("test-b")
     at.type(Keys.ESCAPE)
-    assert not at.one("#viewer").is_displayed()
-    assert at.ask("document.activeElement.title") == "test-b"
+    at.wait_for_close()
+    wait_until(lambda: at.ask("document.activeElement.title") == "test-b")
 
 
 @pytest.mark.slow
@@ -463,7 +469,7 @@ def test_a_link_opens_at_its_image_whatever_its_name(visit, page):
     from urllib.parse import quote
 
     at = visit(page, f"#image={quote(HOSTILE)}")
-    assert at.text("#viewer-title") == HOSTILE
+    at.wait_for_image(HOSTILE)
     assert at.ask("document.querySelectorAll('img').length") == 0
     at = visit(page, "#image=%E0%A4%A")
     assert not at.one("#viewer").is_displayed()
@@ -476,7 +482,7 @@ def test_nothing_is_cut_off(visit, page, width):
     assert at.ask("document.documentElement.scrollWidth") <= width
     named = "e => e.ariaLabel || e.labels?.length || e.textContent.trim()"
     assert at.ask(f"[...document.querySelectorAll('button, select, a, input')].every({named})")
-    at.all(".card a")[0].click()
+    at.open(0)
     stage, window = (at.ask(f"document.getElementById('{name}').clientWidth") for name in ("stage", "viewer"))
     assert stage <= window <= width
 
@@ -515,6 +521,6 @@ def test_a_comparison_begins_where_they_differ_most(visit, comparison):
     assert images["test-a"]["agreement"] == pytest.approx(average_precision(OTHER, FOUND))
     first = [link.get_attribute("title") for link in at.all(".card a")][:2]
     assert first == ["test-a", "test-b"]  # where no truth is known, by how little they agree
-    at.all(".card a")[2].click()
+    at.open(2)
     at.type("5")
     assert at.ask("document.querySelector('#stage g.other').getBoundingClientRect().width") > 0

@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei.competition.submission import write_submission
@@ -74,7 +74,6 @@ def test_overlapping_run_lists_are_refused_by_number():
         decode_rles(["1 1", "2 2", "3 2"], 2, 3)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-1, 9), max_size=6), st.integers(1, 3), st.integers(1, 3))
 def test_a_run_list_is_taken_only_if_it_keeps_every_rule(numbers, height, width):
     runs = list(zip(numbers[::2], numbers[1::2], strict=False))
@@ -90,7 +89,6 @@ def test_a_run_list_is_taken_only_if_it_keeps_every_rule(numbers, height, width)
             parse_runs(rle, height, width)
 
 
-@settings(deadline=None)
 @given(st.text("0129 -+._xe\t\n\u0661\u00a0", max_size=12))
 def test_any_text_is_a_run_list_or_refused(text):
     with contextlib.suppress(BadInput):
@@ -166,7 +164,6 @@ CLAIMS = {"": set(), "1 1": {1}, "1 2": {1, 2}, "2 2 5 2": {2, 3, 5, 6}, "6 1": 
 CLAIMS |= dict.fromkeys(("6 2", "0 1", "1 0", "3 1 1 1", "1", "x", "1  1"))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("aabbc"), st.sampled_from([*list(CLAIMS)[:6] * 3, *CLAIMS])), max_size=5))
 def test_what_is_taken_keeps_every_rule_and_all_that_does_is_taken(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "rows.csv"

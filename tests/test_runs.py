@@ -1,6 +1,7 @@
 """Runs: a run's folder taken at its word where that can be done, and refused where it cannot."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import h5py
@@ -17,11 +18,18 @@ from nuclei_kit.files.runs import FINE_TUNING_RATE, digest_runs, find_run, fine_
 TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_overlap=16, tile_batch=4)
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     """The folder of a run of TINY that learnt nothing."""
-    save_run(tmp_path, new_model(TINY), HANDS["stage1_test"], "a drawn set", TINY)
-    return tmp_path
+    folder = tmp_path_factory.mktemp("saved")
+    save_run(folder, new_model(TINY), HANDS["stage1_test"], "a drawn set", TINY)
+    return folder
+
+
+@pytest.fixture
+def run(saved, tmp_path):
+    """A copy of it, to be spoilt."""
+    return shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
 
 
 def save_other(folder, **changes):
@@ -148,7 +156,13 @@ def test_runs_that_see_images_otherwise_are_refused_by_name(run, tmp_path, name,
 
 @pytest.mark.parametrize(
     "name, value",
-    [("model_width", 8), ("model_depth", 1), ("model_depth", 3), ("model_stem", 2), ("model_name", MODEL_NAMES[1])],
+    [
+        ("model_width", 8),
+        ("model_depth", 1),
+        ("model_depth", 3),
+        ("model_stem", 2),
+        pytest.param("model_name", MODEL_NAMES[1], marks=pytest.mark.slow),
+    ],
 )
 def test_weights_of_another_network_are_refused(run, name, value):
     spoil_settings(run, lambda config: config.update({name: value}))

@@ -17,7 +17,7 @@ label_images = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(
 
 
 @given(label_images)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_laws_of_targets_and_weights_on_any_labels(labels):
     targets = make_targets(labels, 0.45)
     assert targets.dtype == np.float32 and targets.shape == (*labels.shape, 3)

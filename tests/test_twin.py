@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from benchmarks.stress.kills import kill_twin, list_processes
 from nuclei_kit.command.terminal import Failed
@@ -209,13 +209,6 @@ def test_the_kernel_dies_with_the_twin(data, tmp_path, sent):
         assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[sent]
         assert b"stopped by " in said and b"Traceback" not in said
         assert not list((tmp_path / "tmp").iterdir())
-
-
-def wait_until(true, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # ---- the real kernel ---------------------------------------------------------------------------

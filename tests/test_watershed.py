@@ -58,7 +58,7 @@ def test_perfect_probabilities_score_high_on_average():
 
 
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 2**32), st.sampled_from([0.0, 0.8, 2.0]))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_laws_on_any_probabilities(height, width, seed, blur):
     probs = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
     probs = ndi.gaussian_filter(probs, (blur, blur, 0))

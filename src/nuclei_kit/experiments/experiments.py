@@ -18,11 +18,11 @@ from nuclei.settings.files import CONFIG_FILE, LOG_FILE, write_csv
 from nuclei.training_data.kinds import KINDS
 from nuclei_kit.experiments.home_run import train_at_home
 from nuclei_kit.experiments.scoring import mean_interval
-from nuclei_kit.files.folders import HELD_OUT_FILE, in_use, unfinished
+from nuclei_kit.files.folders import HELD_OUT_FILE, OPEN_FILE, in_use, unfinished
 from nuclei_kit.files.limits import check_settings
 from nuclei_kit.files.tables import read_table
 
-COLUMNS = ("date", "commit", "recipe", "command", "minutes", "device", "mean", "spread", *KINDS)
+COLUMNS = ("date", "commit", "recipe", "command", "minutes", "device", "mean", "spread", *KINDS, "open")
 
 
 def change_settings(config: Config, changes: Iterable[str]) -> Config:
@@ -67,9 +67,9 @@ def cross_validate(config: Config, data: Path, folds: Sequence[int], folder: Pat
             raise BadInput(f"{out} holds a training with other settings: give this recipe another name")
 
 
-def read_scores(run: Path) -> dict[str, tuple[str, float]]:
-    """Read a run's held_out.csv -> {image id: (kind, score)}."""
-    rows = read_table(run / HELD_OUT_FILE, ("ImageId", "kind", "score"))
+def read_scores(run: Path, name: str = HELD_OUT_FILE) -> dict[str, tuple[str, float]]:
+    """Read a run's held_out.csv, or open.csv -> {image id: (kind, score)}."""
+    rows = read_table(run / name, ("ImageId", "kind", "score"))
     return {row["ImageId"]: (row["kind"], float(row["score"])) for row in rows}
 
 
@@ -93,6 +93,7 @@ def append_row(table: Path, command: str, folder: Path, folds: Iterable[int]) ->
     """
     runs = {fold: folder / f"fold-{fold}" for fold in folds}
     mean, spread, kinds = summarise({fold: read_scores(run) for fold, run in runs.items()})
+    opened = [read_scores(run, OPEN_FILE) for run in runs.values() if (run / OPEN_FILE).is_file()]
     seconds = [float(read_table(run / LOG_FILE, ["seconds"])[-1]["seconds"]) for run in runs.values()]
     row = dict.fromkeys(COLUMNS, "") | {
         "date": datetime.date.today().isoformat(),
@@ -104,6 +105,7 @@ def append_row(table: Path, command: str, folder: Path, folds: Iterable[int]) ->
         "mean": f"{mean:.4f}",
         "spread": "" if np.isnan(spread) else f"{spread:.4f}",
         **{kind: f"{score:.3f}" for kind, score in kinds.items()},
+        "open": f"{summarise(dict(enumerate(opened)))[0]:.4f}" if opened else "",
     }
     with in_use(table.parent, wait=True):  # two recipes that end at once must not lose a row
         rows = [*(read_table(table, COLUMNS) if table.is_file() else []), row]

@@ -1,6 +1,7 @@
 """Home run: a competition on one's own machine, read with care, resumed after a kill, its held-out images scored."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from nuclei.competition.submission import make_rows, write_submission
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
 from nuclei.prediction.segmenter import Segmenter
-from nuclei.prediction.watershed import Thresholds, find_instances
+from nuclei.prediction.watershed import HANDS, Thresholds, find_instances
 from nuclei.run.main import add_truth, run_competition, train_segmenter
 from nuclei.run.stopwatch import Stopwatch
 from nuclei.settings.config import BadInput, Config, log
@@ -18,10 +19,10 @@ from nuclei.settings.files import LOG_FILE, STAGES_FILE, write_csv
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS, nucleus_diameter
 from nuclei_kit.experiments.folds import split_data
-from nuclei_kit.experiments.scoring import read_truth
+from nuclei_kit.experiments.scoring import find_solution, read_truth
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.checkpoint import Checkpoints, run_identity
-from nuclei_kit.files.folders import HELD_OUT_FILE, HELD_OUT_NUCLEI_FILE
+from nuclei_kit.files.folders import HELD_OUT_FILE, HELD_OUT_NUCLEI_FILE, OPEN_FILE
 from nuclei_kit.files.reading import find_whole_set, read_images
 
 SCORE_DROP = 0.05  # drop of the tuning score below the best so far that is worth a warning
@@ -65,6 +66,8 @@ def train_at_home(config: Config, data: Path, folder: Path, start: list[np.ndarr
     with watch.stage("train"):
         segmenter = train_segmenter(config, train, tuning, folder, keeper, scoring_check(tuning), start)
     score_held_out(segmenter, held_out, folder, watch)
+    if held_out.ids:
+        score_open(segmenter, data, folder, watch)
     watch.report(folder / STAGES_FILE)
 
 
@@ -107,15 +110,27 @@ def score_held_out(segmenter: Segmenter, held_out: ImageSet, folder: Path, watch
     """Find the nuclei of the held-out images, if any; leave their rows and scores in `folder`, and log a table."""
     if not held_out.ids:
         return
-    with watch.stage("held out", len(held_out.ids)):
-        found = [segmenter.segment(image)[0] for image in progress(held_out.images, "score")]
-    scores = np.array([average_precision(*pair) for pair in zip(held_out.labels, found, strict=True)])
-    rows = zip(held_out.ids, held_out.kinds, scores, strict=True)
-    write_csv(folder / HELD_OUT_FILE, ("ImageId", "kind", "score"), [(i, kind, f"{one:.4f}") for i, kind, one in rows])
+    found = _score_images(segmenter, held_out, folder / HELD_OUT_FILE, watch, "held out")
     nuclei = zip(held_out.ids, found, strict=True)
     write_submission(folder / HELD_OUT_NUCLEI_FILE, [row for i, labels in nuclei for row in make_rows(i, labels)])
-    fold, folds = segmenter.config.data_fold, segmenter.config.data_folds
-    log.info("score on held-out images, fold %d of %d\n%s", fold, folds, score_table(held_out.kinds, scores))
+
+
+def score_open(segmenter: Segmenter, data: Path, folder: Path, watch: Stopwatch) -> None:
+    """Score the images of stage1_test whose truth lies beside the data, if any, by the thresholds for their hand."""
+    if find_solution(data, 1):
+        by_hand = replace(segmenter, thresholds=HANDS["stage1_test"])
+        _score_images(by_hand, read_truth(data), folder / OPEN_FILE, watch, "open")
+
+
+def _score_images(segmenter, images, path, watch, name):
+    """Score images with labels, write a table of it and log another -> what was found, labels of each."""
+    with watch.stage(name, len(images.ids)):
+        found = [segmenter.segment(image)[0] for image in progress(images.images, "score")]
+    scores = np.array([average_precision(*pair) for pair in zip(images.labels, found, strict=True)])
+    rows = zip(images.ids, images.kinds, scores, strict=True)
+    write_csv(path, ("ImageId", "kind", "score"), [(i, kind, f"{score:.4f}") for i, kind, score in rows])
+    log.info("score on %s images\n%s", name, score_table(images.kinds, scores))
+    return found
 
 
 def score_table(kinds: Sequence[str], scores: np.ndarray) -> str:
