@@ -134,6 +134,18 @@ def test_rows_are_added_to_those_that_are_there(tmp_path):
     assert "float" in rows[0]["device"]
 
 
+def test_a_row_has_the_mean_over_folds_of_the_open_images_where_they_were_scored(tmp_path):
+    for name, folds in (("with", {6: (0.2, 0.4), 7: (0.5, 0.7)}), ("without", {6: (), 7: ()})):
+        for fold, opened in folds.items():
+            leave_run(tmp_path / name / f"fold-{fold}", Config(), {"a": ("purple", 0.5)})
+            rows = "".join(f"o{n},purple,{score}\n" for n, score in enumerate(opened))
+            if rows:
+                (tmp_path / name / f"fold-{fold}/open.csv").write_text("ImageId,kind,score\n" + rows)
+        append_row(tmp_path / "table.csv", name, tmp_path / name, [6, 7])
+    with open(tmp_path / "table.csv", newline="") as file:
+        assert [row["open"] for row in csv.DictReader(file)] == ["0.4500", ""]
+
+
 def test_recipes_that_end_at_once_lose_no_row(tmp_path, monkeypatch):
     def write_slowly(*args):
         time.sleep(0.3)  # long enough for the other to have read the table

@@ -12,6 +12,7 @@ from drawn import disc_network, draw_disc_set, draw_kind
 from drawn_runs import TINY, bright_found, fake_training, nothing_found
 
 from nuclei.competition.data import read_set
+from nuclei.prediction.metric import average_precision
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.watershed import HANDS
 from nuclei.run import main
@@ -314,6 +315,46 @@ def test_a_run_of_the_second_stage_resumes_with_the_same_truth_alone(two_stages,
     solution.write_text(solution.read_text().replace("Public", "Ignored", 40))
     with pytest.raises(BadInput, match=r"other settings .*train was"):
         run_at_home(WHOLE, data, tmp_path, stage=2)
+
+
+# ---- the open images of stage1_test, scored where a fold is held out ---------------------------
+
+
+def test_a_training_for_measuring_scores_the_opened_images_by_the_thresholds_of_their_hand(
+    two_stages, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(main, "train_model", fake_training(bright_found))
+    train_at_home(TINY, two_stages, tmp_path)
+    rows, opened = read_rows(tmp_path / "open.csv"), scoring.read_truth(two_stages)
+    segmenter = Segmenter(bright_found, HANDS["stage1_test"], TINY)
+    scores = [average_precision(truth, segmenter.segment(image)[0]) for image, truth in zip_labels(opened)]
+    assert [row["ImageId"] for row in rows] == opened.ids and [row["kind"] for row in rows] == opened.kinds
+    assert [float(row["score"]) for row in rows] == pytest.approx(scores, abs=6e-5)
+    assert max(scores) > 0.1
+    assert [row["stage"] for row in read_rows(tmp_path / "stages.csv")][-1] == "open"
+
+
+def zip_labels(images):
+    return zip(images.images, images.labels, strict=True)
+
+
+def test_neither_a_run_nor_a_training_for_a_submission_scores_them(two_stages, tmp_path, monkeypatch):
+    """A run of the first stage would have seen their truth, else."""
+    monkeypatch.setattr(main, "train_model", fake_training(bright_found))
+    monkeypatch.setattr(home_run, "read_truth", None)
+    train_at_home(WHOLE, two_stages, tmp_path)
+    (tmp_path / "run").mkdir()
+    run_at_home(TINY, two_stages, tmp_path / "run")
+    assert not list(tmp_path.rglob("open.csv"))
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PK")])
+def test_a_truth_that_cannot_be_read_costs_no_training(two_stages, tmp_path, monkeypatch, spoil):
+    data = shutil.copytree(two_stages, tmp_path / "data")
+    spoil(data / "stage1_test.zip")
+    monkeypatch.setattr(main, "train_model", failing_training)
+    with pytest.raises(BadInput, match="stage1_test"):
+        train_at_home(TINY, data, tmp_path)
 
 
 # ---- the idea that the kit began with ----------------------------------------------------------
