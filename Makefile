@@ -35,10 +35,11 @@ quick: .venv/.ready-test  ## run the tests but for the slow ones, in under a min
 coverage: .venv/.ready-test  ## run the tests, and list the lines that they do not reach
 	@.venv/bin/python $(PYTEST) --cov --cov-report=term-missing:skip-covered
 
-lint: .venv/.ready-test  ## check lint, format, types, and the links of the documents
+lint: .venv/.ready-test  ## check lint, format, types, that kernel/ is fresh, and the documents' links
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
 	@.venv/bin/python -m mypy
+	@.venv/bin/python build_kernel.py --check
 	@.venv/bin/python -m pytest --quiet tests/test_docs.py
 
 docs: .venv/.ready-docs  ## build docs/ as a site into build/site, strictly

@@ -34,15 +34,15 @@
 #
 # Kaggle's files: images and masks in, rows out.
 #   23  data         line  1828  find and read a competition, in zips or folders.
-#   24  submission   line  1938  label images to the rows of Kaggle's CSV.
+#   24  submission   line  1945  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   25  stopwatch    line  1978  what each stage of a run costs.
-#   26  predictions  line  2006  the rows of every test image, which get better as the network does.
-#   27  main         line  2067  training images and test images -> a trained network and submission.csv.
-#   28  entry        line  2186  what Kaggle runs, its settings from the environment.
+#   25  stopwatch    line  1985  what each stage of a run costs.
+#   26  predictions  line  2013  the rows of every test image, which get better as the network does.
+#   27  main         line  2074  training images and test images -> a trained network and submission.csv.
+#   28  entry        line  2192  what Kaggle runs, its settings from the environment.
 #
-# sources 75d79ca4ab5425da, this file 6ac5ef290d63ed87
+# sources b19bfdafbe11a51a, this file 0fed082f637e8bfd
 
 import csv
 import io
@@ -78,7 +78,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "75d79ca4ab5425da"
+SOURCE_HASH = "b19bfdafbe11a51a"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1867,7 +1867,7 @@ def find_set(folder: Path, names: Sequence[str]) -> Path:
 
 
 def read_set(path: Path) -> ImageSet:
-    """Read a zip or an unpacked folder of images, with masks or without, in many threads."""
+    """Read a zip or an unpacked folder in many threads; of images not of 8 bits, those with masks raise BadInput."""
     archive = zipfile.ZipFile(path) if path.is_file() else None
     names = archive.namelist() if archive else [str(file) for file in path.rglob("*") if file.is_file()]
 
@@ -1875,16 +1875,23 @@ def read_set(path: Path) -> ImageSet:
         data = archive.read(name) if archive else Path(name).read_bytes()
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
-    def read_one(files):
-        image = decode(files["images"][0], cv2.IMREAD_COLOR_RGB)
+    def read_one(image_id, files):
+        image = decode(files["images"][0], cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+        if image is None or image.dtype != np.uint8:
+            if files["masks"]:
+                raise BadInput(f"{path}: the image of {image_id} is not an 8-bit PNG: get the file again")
+            return None
         masks = [decode(name, cv2.IMREAD_GRAYSCALE) for name in files["masks"]]
         return image, paint_labels([np.flatnonzero(mask > 127) for mask in masks], image.shape[:2])
 
     groups = group_files(names)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images, labels = zip(*pool.map(read_one, groups.values()), strict=True)
-    has_masks = any(files["masks"] for files in groups.values())
-    return ImageSet(list(groups), list(images), list(labels) if has_masks else [], list(map(image_kind, images)))
+        read = dict(zip(groups, pool.map(read_one, groups, groups.values()), strict=True))
+    good = {image_id: pair for image_id, pair in read.items() if pair}
+    images, labels = ([pair[n] for pair in good.values()] for n in range(2))
+    labels = labels if any(files["masks"] for files in groups.values()) else []
+    unreadable = dict.fromkeys(read.keys() - good.keys(), "not an 8-bit PNG")
+    return ImageSet(list(good), images, labels, [image_kind(image) for image in images], unreadable)
 
 
 def read_truth(folder: Path) -> ImageSet:
@@ -2127,8 +2134,8 @@ def train_segmenter(
         start: the weights to begin with, see `train_model`.
     """
     set_up_device()
-    log.info("%d images to train on, %d to choose thresholds on", len(train.ids), len(tuning.ids))
-    log.info("precision %s, backend %s", keras.mixed_precision.dtype_policy().name, keras.backend.backend())
+    precision = keras.mixed_precision.dtype_policy().name
+    log.info("%d images to train on, %d to choose thresholds on, in %s", len(train.ids), len(tuning.ids), precision)
     hand = HANDS[config.data_hand]
 
     def check(network, is_last):
@@ -2148,8 +2155,7 @@ def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
 
     The other half is to choose thresholds on, since it is the test's hand that drew its masks.
     """
-    count = len(opened.ids)
-    return train.join(opened.subset(range(0, count, 2))), opened.subset(range(1, count, 2))
+    return train.join(opened.subset(range(0, len(opened.ids), 2))), opened.subset(range(1, len(opened.ids), 2))
 
 
 def _choose_thresholds(tuning, segmenter, keeper):
@@ -2242,8 +2248,7 @@ def report_gpus() -> None:
     if gpus := list_gpus():
         log.info("GPUs: %s", ", ".join(gpus))
         return
-    log.warning("NO GPU: this run trains on the CPU, where the same score takes far longer. On Kaggle, stop it now and")
-    log.warning("choose the accelerator GPU T4 x2: machine_shape NvidiaTeslaT4 in kernel-metadata.json")
+    log.warning("NO GPU: a CPU takes far longer. On Kaggle, stop, and set machine_shape NvidiaTeslaT4 in the metadata")
 
 
 def read_config(environ: Mapping[str, str]) -> Config:

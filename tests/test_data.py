@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from drawn_files import assert_same_sets, draw_files, write_folder, write_zip
@@ -31,6 +32,26 @@ from nuclei_kit.files.reading import read_images
 from nuclei_kit.sample.sample import draw_sample
 
 REAL = Path(os.environ.get("NUCLEI_DATA", "")) / "stage1_test.zip"
+
+
+def test_an_unreadable_test_image_costs_itself_alone(tmp_path):
+    """On Kaggle, too: hours of a GPU are worth more than one image."""
+    good = cv2.imencode(".png", np.full((8, 9, 3), 90, np.uint8))[1].tobytes()
+    deep = cv2.imencode(".png", np.full((8, 9, 3), 9000, np.uint16))[1].tobytes()
+    files = {"a/images/a.png": good, "b/images/b.png": b"\x89PNG..", "c/images/c.png": deep}
+    write_zip(tmp_path / "stage1_test.zip", files)
+    images = read_set(tmp_path / "stage1_test.zip")
+    assert images.ids == ["a"] and set(images.unreadable) == {"b", "c"}
+    assert len(images.images) == len(images.kinds) == 1 and images.labels == []
+
+
+def test_an_unreadable_training_image_is_named(tmp_path):
+    files, _ = draw_files()
+    name = next(name for name in files if "/images/" in name)
+    write_zip(tmp_path / f"{TRAIN}.zip", files | {name: b"\x89PNG.."})
+    with pytest.raises(BadInput, match=name.split("/")[0]):
+        read_set(tmp_path / f"{TRAIN}.zip")
+
 
 # ---- finding -----------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ def find_set(folder: Path, names: Sequence[str]) -> Path:
 
 
 def read_set(path: Path) -> ImageSet:
-    """Read a zip or an unpacked folder of images, with masks or without, in many threads."""
+    """Read a zip or an unpacked folder in many threads; of images not of 8 bits, those with masks raise BadInput."""
     archive = zipfile.ZipFile(path) if path.is_file() else None
     names = archive.namelist() if archive else [str(file) for file in path.rglob("*") if file.is_file()]
 
@@ -63,16 +63,23 @@ def read_set(path: Path) -> ImageSet:
         data = archive.read(name) if archive else Path(name).read_bytes()
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
-    def read_one(files):
-        image = decode(files["images"][0], cv2.IMREAD_COLOR_RGB)
+    def read_one(image_id, files):
+        image = decode(files["images"][0], cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+        if image is None or image.dtype != np.uint8:
+            if files["masks"]:
+                raise BadInput(f"{path}: the image of {image_id} is not an 8-bit PNG: get the file again")
+            return None
         masks = [decode(name, cv2.IMREAD_GRAYSCALE) for name in files["masks"]]
         return image, paint_labels([np.flatnonzero(mask > 127) for mask in masks], image.shape[:2])
 
     groups = group_files(names)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images, labels = zip(*pool.map(read_one, groups.values()), strict=True)
-    has_masks = any(files["masks"] for files in groups.values())
-    return ImageSet(list(groups), list(images), list(labels) if has_masks else [], list(map(image_kind, images)))
+        read = dict(zip(groups, pool.map(read_one, groups, groups.values()), strict=True))
+    good = {image_id: pair for image_id, pair in read.items() if pair}
+    images, labels = ([pair[n] for pair in good.values()] for n in range(2))
+    labels = labels if any(files["masks"] for files in groups.values()) else []
+    unreadable = dict.fromkeys(read.keys() - good.keys(), "not an 8-bit PNG")
+    return ImageSet(list(good), images, labels, [image_kind(image) for image in images], unreadable)
 
 
 def read_truth(folder: Path) -> ImageSet:

@@ -89,8 +89,7 @@ def report_gpus() -> None:
     if gpus := list_gpus():
         log.info("GPUs: %s", ", ".join(gpus))
         return
-    log.warning("NO GPU: this run trains on the CPU, where the same score takes far longer. On Kaggle, stop it now and")
-    log.warning("choose the accelerator GPU T4 x2: machine_shape NvidiaTeslaT4 in kernel-metadata.json")
+    log.warning("NO GPU: a CPU takes far longer. On Kaggle, stop, and set machine_shape NvidiaTeslaT4 in the metadata")
 
 
 def read_config(environ: Mapping[str, str]) -> Config:

@@ -80,8 +80,8 @@ def train_segmenter(
         start: the weights to begin with, see `train_model`.
     """
     set_up_device()
-    log.info("%d images to train on, %d to choose thresholds on", len(train.ids), len(tuning.ids))
-    log.info("precision %s, backend %s", keras.mixed_precision.dtype_policy().name, keras.backend.backend())
+    precision = keras.mixed_precision.dtype_policy().name
+    log.info("%d images to train on, %d to choose thresholds on, in %s", len(train.ids), len(tuning.ids), precision)
     hand = HANDS[config.data_hand]
 
     def check(network, is_last):
@@ -101,8 +101,7 @@ def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
 
     The other half is to choose thresholds on, since it is the test's hand that drew its masks.
     """
-    count = len(opened.ids)
-    return train.join(opened.subset(range(0, count, 2))), opened.subset(range(1, count, 2))
+    return train.join(opened.subset(range(0, len(opened.ids), 2))), opened.subset(range(1, len(opened.ids), 2))
 
 
 def _choose_thresholds(tuning, segmenter, keeper):
