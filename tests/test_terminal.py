@@ -73,6 +73,8 @@ def test_a_next_step_names_the_program_as_it_was_started_where_path_does_not_fin
     for path, named in ((own, "nuclei"), (other, shlex.quote(str(own))), (tmp_path / "none", shlex.quote(str(own)))):
         monkeypatch.setenv("PATH", str(path.parent))
         assert program() == named
+    monkeypatch.setattr(sys, "argv", ["./nuclei"])
+    assert program() == "./nuclei"
     monkeypatch.setattr(sys, "argv", ["somewhere/__main__.py"])
     assert program() == "nuclei"
 

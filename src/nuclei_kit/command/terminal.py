@@ -32,7 +32,7 @@ def program() -> str:
     started, found = Path(sys.argv[0]), shutil.which("nuclei")
     if started.name != "nuclei" or (found and Path(found).resolve() == started.resolve()):
         return "nuclei"
-    return escape_control(shlex.quote(str(started)))
+    return escape_control(shlex.quote(sys.argv[0]))
 
 
 def paint(text: str, code: int) -> str:
