@@ -2,47 +2,47 @@
 #
 # Settings: what can be chosen, and how files are written.
 #    1  config       line    84  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   188  what a run leaves in its folder, written whole or not at all.
+#    2  files        line   195  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   222  a set of decoded images with their labels and kinds.
-#    4  kinds        line   258  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  targets      line   359  what the network learns from a label image, and how much each pixel weighs.
-#    6  augmentation line   451  random crops of an image and its labels.
-#    7  batches      line   560  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   229  a set of decoded images with their labels and kinds.
+#    4  kinds        line   265  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  targets      line   366  what the network learns from a label image, and how much each pixel weighs.
+#    6  augmentation line   458  random crops of an image and its labels.
+#    7  batches      line   567  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    8  model        line   666  the one-hundred-layer network, and a small U-Net for CPUs.
-#    9  loss         line   782  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   10  optimizer    line   858  Muon for the convolutions, AdamW for biases and normalisation.
-#   11  device       line   888  what the run computes on, and in which precision.
-#   12  parallel     line   948  one network on several GPUs, a copy on each.
+#    8  model        line   673  the one-hundred-layer network, and a small U-Net for CPUs.
+#    9  loss         line   789  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  optimizer    line   865  Muon for the convolutions, AdamW for biases and normalisation.
+#   11  device       line   895  what the run computes on, and in which precision.
+#   12  parallel     line   955  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1037  how far a training is, and the learning rate there.
-#   14  training_log line  1095  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1144  one network inside a time budget.
+#   13  schedule     line  1044  how far a training is, and the learning rate there.
+#   14  training_log line  1102  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1151  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1350  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1385  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1477  an image of any size through a network of one tile size.
-#   19  segmenter    line  1562  a trained network with its thresholds and settings, saved and loaded.
-#   20  metric       line  1682  one overlap matrix, IoU, precision at ten thresholds.
-#   21  progress     line  1754  a bar or a line a minute over many images.
-#   22  tuning       line  1771  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1357  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1392  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1484  an image of any size through a network of one tile size.
+#   19  segmenter    line  1569  a trained network with its thresholds and settings, saved and loaded.
+#   20  metric       line  1689  one overlap matrix, IoU, precision at ten thresholds.
+#   21  progress     line  1761  a bar or a line a minute over many images.
+#   22  tuning       line  1778  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   23  data         line  1828  find and read a competition, in zips or folders.
-#   24  submission   line  1945  label images to the rows of Kaggle's CSV.
+#   23  data         line  1835  find and read a competition, in zips or folders.
+#   24  submission   line  1952  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   25  stopwatch    line  1985  what each stage of a run costs.
-#   26  predictions  line  2013  the rows of every test image, which get better as the network does.
-#   27  main         line  2074  training images and test images -> a trained network and submission.csv.
-#   28  entry        line  2192  what Kaggle runs, its settings from the environment.
+#   25  stopwatch    line  1992  what each stage of a run costs.
+#   26  predictions  line  2020  the rows of every test image, which get better as the network does.
+#   27  main         line  2081  training images and test images -> a trained network and submission.csv.
+#   28  entry        line  2199  what Kaggle runs, its settings from the environment.
 #
-# sources b19bfdafbe11a51a, this file 0fed082f637e8bfd
+# sources 03b192c556583073, this file cf291c10a83196c4
 
 import csv
 import io
@@ -78,7 +78,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "b19bfdafbe11a51a"
+SOURCE_HASH = "03b192c556583073"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -88,6 +88,8 @@ log = logging.getLogger("nuclei")
 MODEL_NAMES = ("unet", "one_hundred_layers")
 HAND_NAMES = ("stage1_test", "stage1_train")
 LOSS_NAMES = ("weighted_crossentropy_dice", "weighted_dice", "dice")
+# Minutes to train and to predict: Kaggle's 12 hours, less half an hour to start and to read.
+BUDGET_MINUTES = 690.0
 
 
 class BadInput(ValueError):
@@ -172,6 +174,11 @@ class Config:
     def divisor(self) -> int:
         """What the height and the width of the network's input must be multiples of."""
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
+
+    @property
+    def most_minutes(self) -> float:
+        """How long the training may take on Kaggle, so that time to predict is left."""
+        return BUDGET_MINUTES - self.tta_minutes
 
 
 # docs/results.md has what each costs and scores. The sample's rate is high, since its steps are few. `seed` is the idea
@@ -2204,8 +2211,6 @@ def _predict_test(predictions, segmenter, folder, keeper):
 #
 # python -m nuclei.run.entry runs the same from the sources.
 
-BUDGET_MINUTES = 690.0  # minutes to train and to predict: Kaggle's 12 hours, less half an hour to start and to read
-
 
 def run_kernel(environ: Mapping[str, str]) -> None:
     """Read settings and data, and run. Every error is raised: Kaggle calls a run that swallows one complete."""
@@ -2265,9 +2270,8 @@ def read_config(environ: Mapping[str, str]) -> Config:
             except ValueError:
                 raise BadInput(f"{variable}={environ[variable]} is not a number of the right kind") from None
     config = replace(PRESETS[preset], **changes)
-    most = BUDGET_MINUTES - config.tta_minutes
-    if config.train_minutes > most:
-        raise BadInput(f"NUCLEI_MINUTES={config.train_minutes:g} leaves no time to predict: at most {most:g}")
+    if (minutes := config.train_minutes) > config.most_minutes:
+        raise BadInput(f"NUCLEI_MINUTES={minutes:g} leaves no time to predict: at most {config.most_minutes:g}")
     return config
 
 

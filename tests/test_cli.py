@@ -172,6 +172,16 @@ def test_a_second_run_in_one_folder_is_told_so(small, capsys, command, folder):
     assert not list((out / folder).iterdir())
 
 
+def test_a_failed_prediction_leaves_no_folder_that_it_made(small, monkeypatch):
+    monkeypatch.chdir(small)
+    for out in ("new", "new/found"):
+        assert main(["predict", "--out", out, "nowhere.png"]) == 2
+        assert not (small / "new").exists()
+    (small / "old").mkdir()
+    assert main(["predict", "--out", "old/found", "nowhere.png"]) == 2
+    assert [*small.glob("old*")] == [small / "old"] and not [*(small / "old").iterdir()]
+
+
 def test_a_full_disk_is_a_sentence(tmp_path, capsys, monkeypatch):
     def fill(folder):
         raise OSError(28, "No space left on device", "some/file")
@@ -215,6 +225,8 @@ TWIN = ["kernel", *RUN]
 CV = ["cv", "wide", "--data", "data", "--folds", "1", "--out", "out"]
 PREDICT = ["predict", "--weights", "out", "--data", "data", "--out", "out"]
 SCORE = ["score", "out", "--solution", "solution.csv"]
+PICTURE = ["picture", "--data", "data", "--out"]
+REPORT = ["report", "out", "--data", "data"]
 CHECK = ["check", "out", "--data", "data"]
 
 
@@ -352,6 +364,20 @@ BAD_INPUT = [
         ["solution.csv"],
     ),
     ("solution of nothing", put("solution.csv", b"ImageId,EncodedPixels,Height,Width\n"), SCORE, ["solution.csv"]),
+    ("no such fold of a recipe", as_it_is, [*CV, "--folds", "0", "99"], ["data_fold", "under 8"]),
+    (
+        "torn settings of a recipe's fold",
+        lambda f: write_folder(f / "out/wide/fold-1", {"held_out.csv": b"", "config.json": b'{"config": {"mo'}),
+        CV,
+        ["fold-1/config.json", "not a settings file"],
+    ),
+    ("more minutes than Kaggle has", as_it_is, [*TWIN[:4], "--preset", "kaggle", "--minutes", "600"], ["--minutes"]),
+    ("neither images nor a competition", as_it_is, ["predict", "--out", "new"], ["image files", "--data"]),
+    ("no such fold to show", as_it_is, [*PICTURE, "a.png", "--fold", "99"], ["99", "0 to 7"]),
+    ("a picture of another format", no_folder, [*PICTURE, "a.txt"], ["a.txt", ".png", ".webp"]),
+    ("the worst of no run", as_it_is, [*PICTURE, "a.png", "--worst", "2"], ["--worst", "--weights"]),
+    ("a missing run to compare with", as_it_is, [*REPORT, "--against", "nowhere"], ["nowhere is missing"]),
+    ("a folder without a run to compare with", as_it_is, [*REPORT, "--against", "data"], ["data holds no"]),
     ("no weights", as_it_is, PREDICT, ["model.weights.h5", "missing"]),
     ("weights of another configuration", weights_of(model_width=8), PREDICT, ["model.weights.h5", "config.json"]),
     ("settings of another version", weights_of(tta_zooms=[1.0]), PREDICT, ["config.json", "version", "tta_zooms"]),

@@ -93,6 +93,12 @@ def test_each_fold_is_trained_once(tmp_path, trainings):
     assert [config.data_fold for config in trainings] == [2, 5, 7]
 
 
+def test_a_fold_that_is_not_there_is_refused_before_another_is_trained(tmp_path, trainings):
+    with pytest.raises(BadInput, match="data_fold must be under 8"):
+        cross_validate(HOLDS_OUT, "data", [0, 99], tmp_path)
+    assert trainings == []
+
+
 def test_a_fold_of_other_settings_is_not_taken_for_this_recipe(tmp_path, trainings):
     cross_validate(HOLDS_OUT, "data", [2], tmp_path)
     with pytest.raises(BadInput, match="other settings"):

@@ -2,12 +2,18 @@
 
 import logging
 import os
+import shlex
 import signal
 import sys
 
 import pytest
 
-from nuclei_kit.command.terminal import RED, escape_control, log_lines, paint, stopping_at_sigterm
+from nuclei_kit.command.advice import next_steps
+from nuclei_kit.command.cli import main
+from nuclei_kit.command.commands import print_next
+from nuclei_kit.command.terminal import RED, escape_control, log_lines, paint, program, stopping_at_sigterm
+from nuclei_kit.sample import sample
+from nuclei_kit.sample.sample import draw_sample
 
 
 @pytest.mark.parametrize(
@@ -52,3 +58,37 @@ def test_colour_goes_to_terminals_alone(monkeypatch):
     assert paint("bad", RED) == "\033[31mbad\033[0m"
     monkeypatch.setenv("NO_COLOR", "1")
     assert paint("bad", RED) == "bad"
+
+
+def put_program(folder):
+    folder.mkdir(parents=True)
+    (folder / "nuclei").write_text("#!/bin/sh\n")
+    (folder / "nuclei").chmod(0o755)
+    return folder / "nuclei"
+
+
+def test_a_next_step_names_the_program_as_it_was_started_where_path_does_not_find_it(tmp_path, monkeypatch):
+    own, other = put_program(tmp_path / "a clone"), put_program(tmp_path / "other")
+    monkeypatch.setattr(sys, "argv", [str(own), "sample"])
+    for path, named in ((own, "nuclei"), (other, shlex.quote(str(own))), (tmp_path / "none", shlex.quote(str(own)))):
+        monkeypatch.setenv("PATH", str(path.parent))
+        assert program() == named
+    monkeypatch.setattr(sys, "argv", ["./nuclei"])
+    assert program() == "./nuclei"
+    monkeypatch.setattr(sys, "argv", ["somewhere/__main__.py"])
+    assert program() == "nuclei"
+
+
+def test_every_printed_step_goes_by_that_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NUCLEI_DATA", raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "argv", [".venv/bin/nuclei"])
+    draw_sample(tmp_path / "drawn", n_train=1, n_test=1)
+    monkeypatch.setattr(sample, "draw_sample", lambda *_, **__: None)
+    assert main(["sample", "drawn"]) == 0
+    print_next(tmp_path / "submission.csv", tmp_path / "drawn", 1)
+    steps = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    steps = [*steps[:-1], *(step for step, _ in next_steps(tmp_path)[1])]  # the last is the page to upload it
+    assert len(steps) == 5
+    assert all(step.startswith(".venv/bin/nuclei ") for step in steps)

@@ -45,8 +45,6 @@ from nuclei.settings.config import PRESETS, BadInput, Config, log
 from nuclei.settings.files import STAGES_FILE, SUBMISSION_FILE
 from nuclei.training.train import Keeper
 
-BUDGET_MINUTES = 690.0  # minutes to train and to predict: Kaggle's 12 hours, less half an hour to start and to read
-
 
 def run_kernel(environ: Mapping[str, str]) -> None:
     """Read settings and data, and run. Every error is raised: Kaggle calls a run that swallows one complete."""
@@ -106,9 +104,8 @@ def read_config(environ: Mapping[str, str]) -> Config:
             except ValueError:
                 raise BadInput(f"{variable}={environ[variable]} is not a number of the right kind") from None
     config = replace(PRESETS[preset], **changes)
-    most = BUDGET_MINUTES - config.tta_minutes
-    if config.train_minutes > most:
-        raise BadInput(f"NUCLEI_MINUTES={config.train_minutes:g} leaves no time to predict: at most {most:g}")
+    if (minutes := config.train_minutes) > config.most_minutes:
+        raise BadInput(f"NUCLEI_MINUTES={minutes:g} leaves no time to predict: at most {config.most_minutes:g}")
     return config
 
 

@@ -7,6 +7,8 @@ log = logging.getLogger("nuclei")
 MODEL_NAMES = ("unet", "one_hundred_layers")
 HAND_NAMES = ("stage1_test", "stage1_train")
 LOSS_NAMES = ("weighted_crossentropy_dice", "weighted_dice", "dice")
+# Minutes to train and to predict: Kaggle's 12 hours, less half an hour to start and to read.
+BUDGET_MINUTES = 690.0
 
 
 class BadInput(ValueError):
@@ -91,6 +93,11 @@ class Config:
     def divisor(self) -> int:
         """What the height and the width of the network's input must be multiples of."""
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
+
+    @property
+    def most_minutes(self) -> float:
+        """How long the training may take on Kaggle, so that time to predict is left."""
+        return BUDGET_MINUTES - self.tta_minutes
 
 
 # docs/results.md has what each costs and scores. The sample's rate is high, since its steps are few. `seed` is the idea

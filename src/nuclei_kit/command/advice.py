@@ -9,6 +9,7 @@ from pathlib import Path
 from nuclei.competition.data import TRAIN, holds_set
 from nuclei.settings.files import SUBMISSION_FILE, WEIGHTS_FILE
 from nuclei_kit.command.options import DATA_FOLDER, RUN_FOLDER, SAMPLE_FOLDER
+from nuclei_kit.command.terminal import program
 from nuclei_kit.files.folders import REPORT_FILE
 from nuclei_kit.kaggle.kernel import ROOT, SCRIPT
 
@@ -25,19 +26,19 @@ def next_steps(root: Path = ROOT) -> tuple[str, Steps]:
     if data is None:
         sentence = "There is no competition here yet."
         steps = [
-            (f"nuclei download {DATA_FOLDER}", "get Kaggle's files"),
-            (f"nuclei sample {SAMPLE_FOLDER}", "or draw a small sample"),
+            (f"{program()} download {DATA_FOLDER}", "get Kaggle's files"),
+            (f"{program()} sample {SAMPLE_FOLDER}", "or draw a small sample"),
         ]
     elif (RUN_FOLDER / SUBMISSION_FILE).is_file():
         report = RUN_FOLDER / REPORT_FILE
         seen = f", and {report} shows it: open it in a browser" if report.is_file() else ""
         sentence, steps = f"A submission is in {RUN_FOLDER}{seen}.", _with_submission(data)
     elif (RUN_FOLDER / WEIGHTS_FILE).is_file():
-        predict = f"nuclei predict --weights {RUN_FOLDER} --data {_quote(data)} --out {RUN_FOLDER}"
+        predict = f"{program()} predict --weights {RUN_FOLDER} --data {_quote(data)} --out {RUN_FOLDER}"
         sentence, steps = f"A trained network is in {RUN_FOLDER}, and no submission yet.", [(predict, "find nuclei")]
     else:
         preset = "sample" if data == SAMPLE_FOLDER else "cpu"
-        run = f"nuclei run --data {_quote(data)} --preset {preset}"
+        run = f"{program()} run --data {_quote(data)} --preset {preset}"
         sentence, steps = f"The competition is in {data}, and no run yet.", [(run, "train and predict")]
     if is_stale(root):
         steps.append((f"{Path(sys.executable).name} build_kernel.py", f"{SCRIPT} is older than its sources"))
@@ -47,12 +48,12 @@ def next_steps(root: Path = ROOT) -> tuple[str, Steps]:
 def _with_submission(data):
     steps = []
     if not (RUN_FOLDER / REPORT_FILE).is_file():
-        steps.append((f"nuclei report {RUN_FOLDER} --data {_quote(data)}", "see what it found"))
-    steps.append((f"nuclei check {RUN_FOLDER} --data {_quote(data)}", "see whether Kaggle would accept it"))
+        steps.append((f"{program()} report {RUN_FOLDER} --data {_quote(data)}", "see what it found"))
+    steps.append((f"{program()} check {RUN_FOLDER} --data {_quote(data)}", "see whether Kaggle would accept it"))
     if data == SAMPLE_FOLDER:
         solution = SAMPLE_FOLDER / "stage1_solution.csv"
-        return [*steps, (f"nuclei score {RUN_FOLDER} --solution {solution}", "see how well it scores")]
-    return [*steps, ('nuclei submit -m "first"', "send it to Kaggle")]
+        return [*steps, (f"{program()} score {RUN_FOLDER} --solution {solution}", "see how well it scores")]
+    return [*steps, (f'{program()} submit -m "first"', "send it to Kaggle")]
 
 
 def find_competition() -> Path | None:

@@ -15,7 +15,7 @@ from nuclei.settings.files import CONFIG_FILE, SUBMISSION_FILE
 from nuclei_kit.command import options
 from nuclei_kit.command.keras_start import start_keras
 from nuclei_kit.command.options import command, either, natural, option, out_folder
-from nuclei_kit.command.terminal import BOLD, GREEN, RED, YELLOW, escape_control, paint
+from nuclei_kit.command.terminal import BOLD, GREEN, RED, YELLOW, escape_control, paint, program
 from nuclei_kit.experiments.folds import FOLDS, TUNING_SHARE
 from nuclei_kit.files.folders import in_use, unfinished
 
@@ -65,7 +65,8 @@ def train(args: Namespace) -> None:
     with in_use(args.out), unfinished(args.out) as folder:
         train_at_home(config, data, folder, weights)
     out = quote(args.out)
-    print(f"\nThe run is in {args.out}. Next:\n  nuclei predict --weights {out} --data {quote(data)} --out {out}")
+    print(f"\nThe run is in {args.out}. Next:")
+    print(f"  {program()} predict --weights {out} --data {quote(data)} --out {out}")
 
 
 @command(
@@ -82,7 +83,7 @@ def predict(args: Namespace) -> None:
     args.images = images + args.images
     if args.images and args.data:
         raise BadInput("give either image files or --data with a competition, not both")
-    data = None if args.images else find_data(args)
+    data = None if args.images else find_data(args, "image files, or ")
     with in_use(args.out):
         start_keras()
         from nuclei_kit.own_images.prediction import predict_competition, predict_files
@@ -105,6 +106,10 @@ def predict(args: Namespace) -> None:
     option("--out", metavar="FILE", type=Path, required=True, help="the picture, .png or .webp"),
 )
 def picture(args: Namespace) -> None:
+    if args.out.suffix not in (".png", ".webp"):
+        raise BadInput(f"{args.out} ends in neither .png nor .webp: name such a file with --out")
+    if args.worst and not args.weights:
+        raise BadInput("--worst shows what a run held out: name the run's folder with --weights")
     data = find_data(args)
     start_keras()
     from nuclei_kit.report.gallery import draw_gallery, draw_worst
@@ -148,7 +153,8 @@ def cv(args: Namespace) -> None:
         cross_validate(config, data, args.folds, folder)
     row = append_row(args.table, args.typed, folder, args.folds)  # outside: the table may lie in that very folder
     print("\n".join(f"{name:<20} {value}" for name, value in row.items()))
-    print(f"\n{args.table} has this row. Next, another recipe on the same folds:\n  nuclei compare OTHER {args.recipe}")
+    print(f"\n{args.table} has this row. Next, another recipe on the same folds:")
+    print(f"  {program()} compare OTHER {args.recipe}")
 
 
 @command(
@@ -181,7 +187,7 @@ def sample(args: Namespace) -> None:
 
     draw_sample(args.folder, args.seed, stage=args.stage)
     print(f"{args.folder} holds a sample competition. Next:")
-    print(f"  nuclei run --data {quote(args.folder)} --preset sample{_stage_option(args.stage)}")
+    print(f"  {program()} run --data {quote(args.folder)} --preset sample{_stage_option(args.stage)}")
 
 
 @command(
@@ -298,7 +304,7 @@ def start(args: Namespace) -> None:
     print(textwrap.fill(f"{sentence} Next:", 80, break_long_words=False, break_on_hyphens=False), end="\n\n")
     for typed, what in steps:
         print(f"  {paint(typed, BOLD)}\n      {what}")
-    print("\nnuclei --help lists the commands; nuclei doctor checks this machine.")
+    print(f"\n{program()} --help lists the commands; {program()} doctor checks this machine.")
 
 
 @command(
@@ -350,11 +356,11 @@ def split_members(values: list[Path] | None) -> tuple[list[Path] | None, list[Pa
     return [path for path in values if path not in rest], rest
 
 
-def find_data(args: Namespace) -> Path:
-    """Find the competition's folder: --data, else $NUCLEI_DATA."""
+def find_data(args: Namespace, instead: str = "") -> Path:
+    """Find the competition's folder: --data, else $NUCLEI_DATA; `instead` is what else an error asks for."""
     data = args.data or os.environ.get("NUCLEI_DATA")
     if not data:
-        raise BadInput("name the competition's folder with --data DIR, or set NUCLEI_DATA")
+        raise BadInput(f"name {instead}the competition's folder with --data DIR, or set NUCLEI_DATA")
     return Path(data)
 
 
@@ -389,8 +395,8 @@ def print_next(path: Path, data: Path, stage: int) -> None:
     solution = find_solution(data, stage)
     named = quote(solution) if solution else "CSV   (if you have a solution file)"
     print(f"\nThe submission is {path}. Next:")
-    print(f"  nuclei check {quote(path)} --data {quote(data)}{_stage_option(stage)}")
-    print(f"  nuclei score {quote(path)} --solution {named}")
+    print(f"  {program()} check {quote(path)} --data {quote(data)}{_stage_option(stage)}")
+    print(f"  {program()} score {quote(path)} --solution {named}")
     print(f"  or upload it: {UPLOAD_PAGE}")
 
 

@@ -14,6 +14,7 @@ from nuclei.competition.data import TEST_NAMES, TRAIN, last_stage
 from nuclei.settings.config import BadInput
 from nuclei_kit.command.advice import DATA_FOLDER, find_competition
 from nuclei_kit.command.keras_start import start_keras
+from nuclei_kit.command.terminal import program
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, list_ids
 from nuclei_kit.kaggle.client import sign_in
@@ -105,12 +106,12 @@ def check_data() -> Finding:
     """Look for a competition, and count its images."""
     data = find_competition()
     if data is None:
-        return Finding("data", "no competition here, nor in $NUCLEI_DATA", f"nuclei download {DATA_FOLDER}")
+        return Finding("data", "no competition here, nor in $NUCLEI_DATA", f"{program()} download {DATA_FOLDER}")
     try:
         sets = [find_whole_set(data, names) for names in ((TRAIN,), TEST_NAMES[last_stage(data)])]
         return Finding("data", ", ".join(f"{len(list_ids(path))} images in {path}" for path in sets))
     except BadInput as error:
-        return Finding("data", str(error), f"nuclei download {data}")
+        return Finding("data", str(error), f"{program()} download {data}")
 
 
 def check_credentials() -> Finding:

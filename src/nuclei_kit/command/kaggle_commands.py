@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nuclei.settings.config import BadInput
 from nuclei_kit.command import options
 from nuclei_kit.command.commands import find_data, find_shapes, find_submission, make_config, print_next, report_on
 from nuclei_kit.command.options import DATA_FOLDER, RUN_FOLDER, command, option, out_folder, seconds, together
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 PYTHON = "another interpreter, such as that of Kaggle's versions (make kaggle-env)"
 LAYOUT = "where the data is mounted: Kaggle has had input/competitions/SLUG (default) and plain input/SLUG"
 
-KERNEL_FOLDER = option(
+KERNEL_OPTION = option(
     "--kernel",
     metavar="DIR",
     type=Path,
     help="folder with a kernel and its metadata, as they are (default: this clone's)",
 )
-KERNEL_NAME = together(
+OWNER_AND_SLUG = together(
     option("--owner", metavar="NAME", help="your name on Kaggle (default: from kernel-metadata.json)"),
     option("--slug", metavar="NAME", help="the kernel's name in addresses (default: as above)"),
 )
@@ -50,7 +51,12 @@ def kernel_run(args: Namespace) -> None:
     from nuclei_kit.kaggle.kernel import build_kernel
     from nuclei_kit.kaggle.twin import run_twin
 
-    make_config(args)  # refuses at once what the kernel would refuse
+    config = make_config(args)  # refuses at once what the kernel would refuse
+    if config.train_minutes > config.most_minutes:
+        raise BadInput(
+            f"--minutes {config.train_minutes:g} leaves no time to predict in Kaggle's 12 hours: give at most "
+            f"{config.most_minutes:g}"
+        )
     data, names = find_data(args), ("preset", "minutes", "steps", "seed", "stage")
     settings = {name.upper(): getattr(args, name) for name in names if getattr(args, name) is not None}
     path = run_twin(build_kernel(), data, args.out, settings, args.limit, args.layout, args.python)
@@ -59,7 +65,7 @@ def kernel_run(args: Namespace) -> None:
     report_on(args.out, data, stage)
 
 
-@command("build the kernel, check it and have Kaggle run it", "nuclei push --owner NAME", KERNEL_FOLDER, KERNEL_NAME)
+@command("build the kernel, check it and have Kaggle run it", "nuclei push --owner NAME", KERNEL_OPTION, OWNER_AND_SLUG)
 def push(args: Namespace) -> None:
     push_here(args)
 
@@ -67,7 +73,7 @@ def push(args: Namespace) -> None:
 @command(
     "follow the last push's run to its end; exit status 0 where it is COMPLETE, else 1",
     "nuclei watch --every 60",
-    KERNEL_NAME,
+    OWNER_AND_SLUG,
     EVERY,
 )
 def watch(args: Namespace) -> int:
@@ -79,7 +85,7 @@ def watch(args: Namespace) -> int:
 @command(
     "get what the last push's run left, and check it",
     "nuclei fetch --out first",
-    KERNEL_NAME,
+    OWNER_AND_SLUG,
     FETCHED,
 )
 def fetch(args: Namespace) -> None:
@@ -112,8 +118,8 @@ def submit(args: Namespace) -> None:
 @command(
     "push, watch, fetch and submit, up to the first that fails (exit status as theirs)",
     "nuclei ship -m first",
-    KERNEL_FOLDER,
-    KERNEL_NAME,
+    KERNEL_OPTION,
+    OWNER_AND_SLUG,
     EVERY,
     FETCHED,
     MESSAGE,

@@ -1,11 +1,14 @@
-"""Terminal: log lines that leave live bars whole, colours, text that cannot steer it, and SIGTERM."""
+"""Terminal: log lines that leave live bars whole, colours, text that cannot steer it, commands to type, and SIGTERM."""
 
 import contextlib
 import logging
 import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -19,6 +22,17 @@ class Failed(Exception):
 def escape_control(text: str) -> str:
     """Show control characters and undecodable bytes as escape sequences, so that no file name can steer a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def program() -> str:
+    """Name this program as it can be typed here: nuclei, or the path that started it where PATH finds another or none.
+
+    A clone's .venv/bin/nuclei runs without its environment being activated.
+    """
+    started, found = Path(sys.argv[0]), shutil.which("nuclei")
+    if started.name != "nuclei" or (found and Path(found).resolve() == started.resolve()):
+        return "nuclei"
+    return escape_control(shlex.quote(sys.argv[0]))
 
 
 def paint(text: str, code: int) -> str:

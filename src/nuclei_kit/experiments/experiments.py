@@ -20,6 +20,7 @@ from nuclei_kit.experiments.home_run import train_at_home
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.folders import HELD_OUT_FILE, OPEN_FILE, in_use, unfinished
 from nuclei_kit.files.limits import check_settings
+from nuclei_kit.files.saved_settings import read_settings
 from nuclei_kit.files.tables import read_table
 
 COLUMNS = ("date", "commit", "recipe", "command", "minutes", "device", "mean", "spread", *KINDS, "open")
@@ -56,14 +57,15 @@ def cross_validate(config: Config, data: Path, folds: Sequence[int], folder: Pat
     """Train a recipe once a fold, in `folder`/fold-K; folds that an earlier call finished stay as they are.
 
     Raises:
-        BadInput: about the data, or a fold there was trained with other settings.
+        BadInput: about the data, there is no such fold, or one there was trained with other settings.
     """
-    for fold in folds:
-        out, recipe = folder / f"fold-{fold}", replace(config, data_fold=fold)
+    recipes = [replace(config, data_fold=fold) for fold in folds]  # refuses a fold before another is trained
+    for recipe in recipes:
+        out = folder / f"fold-{recipe.data_fold}"
         if not (out / HELD_OUT_FILE).is_file():
             with unfinished(out) as running:
                 train_at_home(recipe, data, running)
-        elif json.loads((out / CONFIG_FILE).read_text())["config"] != json.loads(json.dumps(asdict(recipe))):
+        elif read_settings(out / CONFIG_FILE).get("config") != json.loads(json.dumps(asdict(recipe))):
             raise BadInput(f"{out} holds a training with other settings: give this recipe another name")
 
 

@@ -19,6 +19,7 @@ from nuclei_kit.experiments.scoring import mean_interval, read_truth
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, read_images
 from nuclei_kit.files.runs import find_run, load_run
+from nuclei_kit.files.saved_settings import read_settings
 
 PARTS = 5  # each scored by thresholds that were chosen on the others
 
@@ -52,7 +53,7 @@ def tune_run(run: Path, data: Path, solution: Path | None = None) -> Gain:
     gain = measure_gain(segmenter, images, origin)
     if gain.after.mean() > gain.before.mean():
         _, settings = find_run(run)
-        content = json.loads(settings.read_text(encoding="utf-8"))
+        content = read_settings(settings)
         earlier = {"thresholds": content["thresholds"], "thresholds_from": content.get("thresholds_from", "")}
         content["earlier_thresholds"] = [*content.get("earlier_thresholds", []), earlier]
         content["thresholds"] = {look: asdict(one) for look, one in gain.thresholds.items()}

@@ -33,7 +33,9 @@ CHECKPOINTS_FOLDER = "checkpoints"  # in a run's folder; deleted once the run's 
 
 @contextlib.contextmanager
 def in_use(out: Path, wait: bool = False) -> Iterator[None]:
-    """Keep the folder `out` for this process while the context lasts; it is made where it is missing.
+    """Keep the folder `out` for this process while the context lasts.
+
+    It is made where it is missing, and removed again where an error leaves it empty.
 
     The operating system holds the lock, on the folder itself: nothing is written, and a killed process leaves nothing.
 
@@ -43,6 +45,7 @@ def in_use(out: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         BadInput: another process has it, and `wait` is false.
     """
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -51,6 +54,11 @@ def in_use(out: Path, wait: bool = False) -> Iterator[None]:
         except BlockingIOError:
             raise BadInput(f"{out} is in use by another run: wait for it to end, or name another folder") from None
         yield
+    except BaseException:  # Ctrl-C and SIGTERM, too
+        with contextlib.suppress(OSError):  # not empty
+            for folder in missing:
+                folder.rmdir()
+        raise
     finally:
         os.close(descriptor)
 

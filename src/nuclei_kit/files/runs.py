@@ -1,7 +1,6 @@
 """Runs: a finished run's folder, read with care, to predict with and to train on."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from importlib import resources
@@ -17,6 +16,7 @@ from nuclei.settings.files import CONFIG_FILE, WEIGHTS_FILE
 from nuclei.training.train import new_model
 from nuclei.training_data.kinds import LOOKS
 from nuclei_kit.files.limits import MAX_WEIGHTS, check_settings
+from nuclei_kit.files.saved_settings import not_settings, read_settings
 
 # What members of an average must have in common, since they see the same tiles.
 SHARED_SETTINGS = ("model_outputs", "model_diameter", "model_zoom", "tile_size", "tile_overlap", "tile_batch")
@@ -30,20 +30,17 @@ def load_run(run: Path | None = None) -> Segmenter:
         BadInput: a file is missing or broken, or the weights belong to another configuration.
     """
     weights, settings = find_run(run)
-    for needed in (weights, settings):
-        if not needed.is_file():
-            raise BadInput(
-                f"{needed} is missing: name the folder of a finished run, as nuclei run or nuclei train leaves it"
-            )
+    if not weights.is_file():
+        raise BadInput(
+            f"{weights} is missing: name the folder of a finished run, as nuclei run or nuclei train leaves it"
+        )
     if not weights.name.endswith(".weights.h5"):  # Keras would open formats that hold more than numbers
         raise BadInput(f"{weights} is not a .weights.h5 file: name the folder of a finished run")
+    content = read_settings(settings)
     try:
-        _check_saved(json.loads(settings.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BadInput(
-            f"{settings} is not a settings file of this version of nuclei ({error}): train again, or use the version "
-            "that wrote it"
-        ) from None
+        _check_saved(content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise not_settings(settings, error) from None
     try:
         _check_weights(weights)
         return Segmenter.load(weights)
@@ -76,7 +73,11 @@ def load_runs(runs: Sequence[Path] | None) -> Segmenter:
 
 
 def find_run(run: Path | None = None) -> tuple[Path, Path]:
-    """Locate a run's weights and settings, whether they exist or not; `run` as for `load_run`."""
+    """Locate a run's weights and settings, whether they exist or not, by the rule of `Segmenter.load`.
+
+    Args:
+        run: its folder, or a weights file with the settings beside it; None for the network that ships.
+    """
     path = Path(str(resources.files("nuclei"))) / "weights" if run is None else Path(run)
     weights = path / WEIGHTS_FILE if path.is_dir() else path
     return weights, weights.with_name(CONFIG_FILE)

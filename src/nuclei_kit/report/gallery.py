@@ -29,10 +29,13 @@ def draw_gallery(weights: Path | None, data: Path, fold: int | None = None) -> n
         fold: the fold to show; None for the one that the run held out.
 
     Raises:
-        BadInput: about the weights or the competition.
+        BadInput: about the weights, the competition or the fold.
     """
     path = find_whole_set(data, (TRAIN,))
     segmenter = load_run(weights)
+    folds = segmenter.config.data_folds or FOLDS
+    if fold is not None and fold >= folds:
+        raise BadInput(f"fold {fold} is not there: choose one of 0 to {folds - 1}")
     images = _choose_images(read_images(path, default_cache()), segmenter.config, fold)
     strips = []
     for i in progress(_typical_of_kinds(images), "draw"):

@@ -22,6 +22,7 @@ from nuclei.settings.files import CONFIG_FILE, LOG_FILE, STAGES_FILE, SUBMISSION
 from nuclei.training_data.kinds import KINDS
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.folders import HELD_OUT_FILE, REPORT_FILE
+from nuclei_kit.files.saved_settings import not_settings, read_settings
 from nuclei_kit.files.tables import read_table
 from nuclei_kit.report.cases import HELD_OUT_PART, TEST_PART, Case, gather_cases
 from nuclei_kit.report.charts import line_chart
@@ -49,14 +50,15 @@ def write_report(
         against: another run's folder, on the same data, to compare with.
 
     Raises:
-        BadInput: `run` is not a run's folder, the data are not those of the run, or the two runs share no image.
+        BadInput: `run` or `against` is not a run's folder, the data are not those of the run, or the two runs share no
+            image.
     """
-    if not any((run / name).is_file() for name in (CONFIG_FILE, SUBMISSION_FILE)):
-        raise BadInput(
-            f"{run} holds no {CONFIG_FILE} and no {SUBMISSION_FILE}: name the folder of a run, as nuclei run leaves it"
-        )
     if data is None and (solution or against):
         raise BadInput("a report with --solution or --against needs the images: name the competition with --data DIR")
+    for folder in (run, *([against] if against else [])):
+        if not any((folder / name).is_file() for name in (CONFIG_FILE, SUBMISSION_FILE)):
+            lacks = f"holds no {CONFIG_FILE} and no {SUBMISSION_FILE}" if folder.exists() else "is missing"
+            raise BadInput(f"{folder} {lacks}: name the folder of a run, as nuclei run leaves it")
     cases = gather_cases(run, data, stage, solution) if data else []
     others = {case.image_id: case for case in gather_cases(against, data, stage, solution)} if data and against else {}
     if against and not any(case.image_id in others for case in cases):
@@ -285,8 +287,8 @@ def _cost_section(run):
 def _settings_section(run):
     if not (run / CONFIG_FILE).is_file():
         return []
+    content = read_settings(run / CONFIG_FILE)
     try:
-        content = json.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
         origin = {"thresholds": f" {content.get('thresholds_from', '')}"}
         parts = [
             f"<details><summary>{escape(name + origin.get(name, ''))}</summary>{_settings_table(name, content[name])}"
@@ -294,8 +296,8 @@ def _settings_section(run):
             for name in ("config", "thresholds", "versions")
             if name in content
         ]
-    except (ValueError, AttributeError) as error:
-        raise BadInput(f"{run / CONFIG_FILE} is not a settings file: delete it, or train again ({error})") from None
+    except AttributeError as error:
+        raise not_settings(run / CONFIG_FILE, error) from None
     return [_section("Settings and versions", f'<div class="settings">{"".join(parts)}</div>')]
 
 
