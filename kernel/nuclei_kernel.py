@@ -19,30 +19,30 @@
 #   12  parallel     line   955  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1044  how far a training is, and the learning rate there.
-#   14  training_log line  1102  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1151  one network inside a time budget.
+#   13  schedule     line  1040  how far a training is, and the learning rate there.
+#   14  training_log line  1098  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1147  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1357  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1392  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1484  an image of any size through a network of one tile size.
-#   19  segmenter    line  1569  a trained network with its thresholds and settings, saved and loaded.
-#   20  metric       line  1689  one overlap matrix, IoU, precision at ten thresholds.
-#   21  progress     line  1761  a bar or a line a minute over many images.
-#   22  tuning       line  1778  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1353  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1388  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1480  an image of any size through a network of one tile size.
+#   19  segmenter    line  1565  a trained network with its thresholds and settings, saved and loaded.
+#   20  metric       line  1685  one overlap matrix, IoU, precision at ten thresholds.
+#   21  progress     line  1757  a bar or a line a minute over many images.
+#   22  tuning       line  1774  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   23  data         line  1835  find and read a competition, in zips or folders.
-#   24  submission   line  1952  label images to the rows of Kaggle's CSV.
+#   23  data         line  1831  find and read a competition, in zips or folders.
+#   24  submission   line  1948  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   25  stopwatch    line  1992  what each stage of a run costs.
-#   26  predictions  line  2020  the rows of every test image, which get better as the network does.
-#   27  main         line  2081  training images and test images -> a trained network and submission.csv.
-#   28  entry        line  2199  what Kaggle runs, its settings from the environment.
+#   25  stopwatch    line  1988  what each stage of a run costs.
+#   26  predictions  line  2016  the rows of every test image, which get better as the network does.
+#   27  main         line  2077  training images and test images -> a trained network and submission.csv.
+#   28  entry        line  2195  what Kaggle runs, its settings from the environment.
 #
-# sources 03b192c556583073, this file cf291c10a83196c4
+# sources c8c08c871393a09e, this file d1c49a2ac64fe85a
 
 import csv
 import io
@@ -78,7 +78,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "03b192c556583073"
+SOURCE_HASH = "c8c08c871393a09e"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -961,11 +961,7 @@ def peak_memory() -> float:
 
 
 def share_gpus(*batches: int) -> AbstractContextManager:
-    """Open a context to make and compile a network in, so that it lives on as many GPUs as divide all of `batches`.
-
-    Args:
-        batches: the numbers of inputs that the network will be given at a time.
-    """
+    """Make a context in which a network lives on as many GPUs as divide all `batches` that it will be given."""
     gpus = list_gpus() if keras.backend.backend() == "tensorflow" else []
     copies = math.gcd(max(len(gpus), 1), *batches)
     if copies < 2:

@@ -17,11 +17,7 @@ from nuclei.settings.config import log
 
 
 def share_gpus(*batches: int) -> AbstractContextManager:
-    """Open a context to make and compile a network in, so that it lives on as many GPUs as divide all of `batches`.
-
-    Args:
-        batches: the numbers of inputs that the network will be given at a time.
-    """
+    """Make a context in which a network lives on as many GPUs as divide all `batches` that it will be given."""
     gpus = list_gpus() if keras.backend.backend() == "tensorflow" else []
     copies = math.gcd(max(len(gpus), 1), *batches)
     if copies < 2:
