@@ -320,6 +320,7 @@ def test_a_run_of_the_second_stage_resumes_with_the_same_truth_alone(two_stages,
 # ---- the open images of stage1_test, scored where a fold is held out ---------------------------
 
 
+@pytest.mark.slow
 def test_a_training_for_measuring_scores_the_opened_images_by_the_thresholds_of_their_hand(
     two_stages, tmp_path, monkeypatch
 ):
@@ -361,7 +362,7 @@ def test_a_truth_that_cannot_be_read_costs_no_training(two_stages, tmp_path, mon
 
 # The preset `seed`, of a size that trains at once.
 SMALL_SEED = replace(
-    PRESETS["seed"], train_steps=3, train_batch=2, train_crop=64, train_checks=1, data_hand="stage1_train"
+    PRESETS["seed"], train_steps=2, train_batch=2, train_crop=64, train_checks=1, data_hand="stage1_train"
 )
 SMALL_SEED = replace(SMALL_SEED, model_width=2, tile_size=64, tile_overlap=16, tile_batch=4, tta_views=1)
 
@@ -381,6 +382,7 @@ def test_the_seed_goes_the_whole_way(tmp_path, eagerly):
     assert probs.shape == (4, 64, 64, 1) and 0 <= probs.min() < probs.max() <= 1
 
 
+@pytest.mark.slow
 def test_the_seed_s_way_finds_the_nuclei_of_a_network_that_sees_them(two_stages, tmp_path, monkeypatch):
     """Foreground alone, parted by the distance transform, with thresholds chosen on the opened images."""
     monkeypatch.setattr(main, "train_model", fake_training(lambda x: bright_found(x)[..., :1]))

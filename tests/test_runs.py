@@ -12,6 +12,7 @@ from nuclei.prediction.segmenter import Segmenter, save_run
 from nuclei.prediction.watershed import HANDS, Thresholds
 from nuclei.settings.config import MODEL_NAMES, BadInput, Config
 from nuclei.training.train import new_model
+from nuclei_kit.files import runs
 from nuclei_kit.files.limits import MAX_SETTINGS, check_settings
 from nuclei_kit.files.runs import FINE_TUNING_RATE, digest_runs, find_run, fine_tuning, load_run, load_runs
 
@@ -122,14 +123,14 @@ def test_settings_that_only_another_version_knows_are_named(run, name, value):
 def test_the_probabilities_of_several_runs_are_the_mean_of_theirs(run, tmp_path):
     """Networks of other sizes go together; thresholds and views are the first's."""
     others = [save_other(tmp_path / "wider", model_width=8, tta_views=1), save_other(tmp_path / "again")]
-    runs = [run, *others]
-    joint, each = load_runs(runs), [answer(load_run(one)) for one in runs]
+    several = [run, *others]
+    joint, each = load_runs(several), [answer(load_run(one)) for one in several]
     assert np.ptp(each, axis=0).max() > 0.01
     np.testing.assert_allclose(answer(joint), np.mean(each, axis=0), atol=1e-6)
     assert answer(joint).dtype == np.float32
     assert (joint.thresholds, joint.config) == (HANDS["stage1_test"], TINY)
     image = np.random.default_rng(1).integers(0, 256, (80, 70, 3), np.uint8)
-    alone = [load_run(one).predict(image, 1.0, views=1) for one in runs]
+    alone = [load_run(one).predict(image, 1.0, views=1) for one in several]
     np.testing.assert_allclose(joint.predict(image, 1.0, views=1), np.mean(alone, axis=0), atol=1e-5)
 
 
@@ -143,10 +144,16 @@ def test_one_run_or_none_is_no_average(run):
     "name, value",
     [("model_diameter", 16.0), ("model_zoom", 1.0), ("model_outputs", 1), ("tile_size", 128), ("tile_overlap", 32)],
 )
-def test_runs_that_see_images_otherwise_are_refused_by_name(run, tmp_path, name, value):
-    other = save_other(tmp_path / "other", **{name: value})
-    with pytest.raises(BadInput, match=rf"{other} .*its {name} is"):
-        load_runs([run, run, other])
+def test_runs_that_see_images_otherwise_are_refused_by_name(monkeypatch, name, value):
+    configs = {"one": TINY, "another": replace(TINY, tta_views=1, model_width=8, train_seed=3)}
+    configs["other"] = replace(TINY, **{name: value})
+    monkeypatch.setattr(runs, "load_run", lambda run: Segmenter(None, HANDS["stage1_train"], configs[run]))
+    assert load_runs(["one", "another"]).config == TINY
+    with pytest.raises(BadInput, match=rf"^other .*its {name} is"):
+        load_runs(["one", "another", "other"])
+
+
+def test_a_missing_one_of_several_runs_is_named(run, tmp_path):
     with pytest.raises(BadInput, match=r"nowhere.* is missing"):
         load_runs([run, tmp_path / "nowhere"])
 

@@ -181,6 +181,7 @@ def test_else_the_images_that_a_run_held_out_choose(closed, leave_run, caplog, m
 # ---- an honest gain ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_image_has_a_say_in_the_thresholds_that_score_it(monkeypatch):
     """Nor have its near-duplicates."""
     drawn = draw_disc_set(6)

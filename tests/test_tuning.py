@@ -75,6 +75,7 @@ def tell(**drawn):
     return Tuner(ImageSet([str(n) for n in range(len(kinds))], images, truths, kinds), Told(images, probs))
 
 
+@pytest.mark.slow
 def test_each_look_gets_the_threshold_that_makes_its_masks_right():
     """Small nuclei end at 0.35 and begin to glow at 0.27, large ones end at 0.58 and glow at 0.52."""
     tuner = tell(small=draw_rings(4, rim=0.35, halo=0.27), large=draw_rings(4, rim=0.58, halo=0.52))
