@@ -42,7 +42,7 @@
 #   27  main         line  2077  training images and test images -> a trained network and submission.csv.
 #   28  entry        line  2195  what Kaggle runs, its settings from the environment.
 #
-# sources c8c08c871393a09e, this file d1c49a2ac64fe85a
+# sources 19cda3481e42cb31, this file 506967e4b975d74a
 
 import csv
 import io
@@ -78,7 +78,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "c8c08c871393a09e"
+SOURCE_HASH = "19cda3481e42cb31"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1777,7 +1777,7 @@ def progress(items: Sequence, name: str) -> Iterator:
 # What a Tuner tries: all combinations of these three, which trade off against each other, then of the rest.
 FULLNESS_CHOICES = {
     "interior": (0.2, 0.25, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7),
-    "confidence": (0.0, 0.6, 0.7, 0.8, 0.88),
+    "confidence": (0.0, 0.6, 0.7, 0.75, 0.8, 0.88),
     "grow": (0.0, 0.75, 1.5),
 }
 SEED_CHOICES = {"seed": (0.2, 0.4, 0.6), "seed_area": (16.0, 32.0), "area": (32.0, 64.0)}

@@ -19,7 +19,7 @@ from nuclei.training_data.kinds import LOOKS
 # What a Tuner tries: all combinations of these three, which trade off against each other, then of the rest.
 FULLNESS_CHOICES = {
     "interior": (0.2, 0.25, 0.3, 0.4, 0.5, 0.55, 0.6, 0.7),
-    "confidence": (0.0, 0.6, 0.7, 0.8, 0.88),
+    "confidence": (0.0, 0.6, 0.7, 0.75, 0.8, 0.88),
     "grow": (0.0, 0.75, 1.5),
 }
 SEED_CHOICES = {"seed": (0.2, 0.4, 0.6), "seed_area": (16.0, 32.0), "area": (32.0, 64.0)}
