@@ -98,6 +98,7 @@ def test_the_cost_of_each_stage_is_kept(finished):
     assert rows[3]["images"] == "4"
 
 
+@pytest.mark.slow
 def test_a_training_alone_leaves_no_submission(competition, tmp_path, monkeypatch):
     monkeypatch.setattr(main, "train_model", fake_training())
     train_at_home(TINY, competition, tmp_path)
@@ -105,6 +106,7 @@ def test_a_training_alone_leaves_no_submission(competition, tmp_path, monkeypatc
     assert [row["stage"] for row in read_rows(tmp_path / "stages.csv")] == ["read train", "train", "held out"]
 
 
+@pytest.mark.slow
 def test_a_bad_test_image_gets_its_empty_row(competition, ids, tmp_path, monkeypatch, caplog):
     data = shutil.copytree(competition, tmp_path / "data")
     with zipfile.ZipFile(data / "stage1_test.zip", "a") as archive:
@@ -123,6 +125,7 @@ def test_a_bad_test_image_gets_its_empty_row(competition, ids, tmp_path, monkeyp
 # ---- held-out images ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_held_out_images_are_scored(competition, tmp_path, monkeypatch):
     monkeypatch.setattr(main, "train_model", fake_training(bright_found))
     train_at_home(TINY, competition, tmp_path)
@@ -218,6 +221,7 @@ def test_without_tuning_images_there_is_no_score():
     assert scoring_check(draw_disc_set(0))(None, False) is None
 
 
+@pytest.mark.slow
 def test_the_scores_on_the_way_of_a_training_stand_in_its_log(competition, tmp_path, monkeypatch):
     seen = []
 
@@ -339,6 +343,7 @@ def zip_labels(images):
     return zip(images.images, images.labels, strict=True)
 
 
+@pytest.mark.slow
 def test_neither_a_run_nor_a_training_for_a_submission_scores_them(two_stages, tmp_path, monkeypatch):
     """A run of the first stage would have seen their truth, else."""
     monkeypatch.setattr(main, "train_model", fake_training(bright_found))

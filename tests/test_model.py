@@ -43,6 +43,7 @@ def assert_probs(probs, shape):
     assert np.ptp(probs) > 0
 
 
+@pytest.mark.slow
 def test_one_hundred_layers_has_what_its_docstring_counts():
     model = one_hundred_layers(growth=16)
     layers = convolutions(model)
@@ -54,6 +55,7 @@ def test_one_hundred_layers_has_what_its_docstring_counts():
     assert model.output_shape == (None, None, None, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96)])
 def test_one_hundred_layers_keeps_the_size(hundred, height, width):
     assert hundred.name == "one_hundred_layers"

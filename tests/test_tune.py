@@ -116,6 +116,7 @@ def test_where_nothing_is_gained_the_file_stays_as_it_is(competition, leave_run)
     assert (run / "config.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_that_was_tuned_is_a_run_like_any_other(competition, leave_run, tmp_path):
     """What is beside the thresholds does not matter to those who load it."""
     from nuclei.training.train import new_model

@@ -167,6 +167,7 @@ FAILURES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel, limit, message, rows", [row[1:] for row in FAILURES], ids=[r[0] for r in FAILURES])
 def test_a_failure_leaves_what_the_user_had(run, tmp_path, kernel, limit, message, rows):
     with pytest.raises(Failed, match=message):
