@@ -5,13 +5,14 @@ import os
 import shlex
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from nuclei_kit.command.advice import next_steps
 from nuclei_kit.command.cli import main
-from nuclei_kit.command.commands import print_next
-from nuclei_kit.command.terminal import RED, escape_control, log_lines, paint, program, stopping_at_sigterm
+from nuclei_kit.command.endings import print_next
+from nuclei_kit.command.terminal import RED, escape_control, log_lines, paint, program, quote, stopping_at_sigterm
 from nuclei_kit.sample import sample
 from nuclei_kit.sample.sample import draw_sample
 
@@ -30,6 +31,13 @@ from nuclei_kit.sample.sample import draw_sample
 def test_nothing_steers_the_terminal(text, shown):
     assert escape_control(text) == shown
     escape_control(text).encode()  # a lone surrogate could not be printed at all
+
+
+@pytest.mark.parametrize(
+    "path, typed", [("out", "out"), ("a folder", "'a folder'"), ("it's", """'it'"'"'s'"""), ("a\033b", r"'a\x1bb'")]
+)
+def test_paths_are_printed_as_a_shell_takes_them(path, typed):
+    assert quote(Path(path)) == typed
 
 
 def test_a_log_line_is_written_once_and_escaped(capsys):

@@ -17,7 +17,7 @@ from nuclei.prediction.tuning import Tuner
 from nuclei.prediction.watershed import HANDS, Thresholds
 from nuclei.settings.config import BadInput
 from nuclei.training_data.images import ImageSet
-from nuclei_kit.command import commands
+from nuclei_kit.command import network_commands
 from nuclei_kit.command.cli import main
 from nuclei_kit.experiments import tune
 from nuclei_kit.experiments.folds import near_duplicates, split_data
@@ -244,7 +244,7 @@ def test_the_command_shows_what_is_gained(competition, leave_run, capsys, monkey
 @pytest.mark.parametrize("name", ["nowhere", "run/model.weights.h5"])
 def test_what_is_no_run_is_named_and_not_made(competition, leave_run, tmp_path, capsys, monkeypatch, name):
     leave_run()
-    monkeypatch.setattr(commands, "start_keras", None)  # it is seen before that takes its seconds
+    monkeypatch.setattr(network_commands, "start_keras", None)  # it is seen before that takes its seconds
     assert main(["tune", str(tmp_path / name), "--data", str(competition)]) == 2
     assert f"{tmp_path / name} is missing" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -1,7 +1,6 @@
 """Advice: what to do next, judged by what is in the working folder."""
 
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from nuclei.competition.data import TRAIN, holds_set
 from nuclei.settings.files import SUBMISSION_FILE, WEIGHTS_FILE
 from nuclei_kit.command.options import DATA_FOLDER, RUN_FOLDER, SAMPLE_FOLDER
-from nuclei_kit.command.terminal import program
+from nuclei_kit.command.terminal import program, quote
 from nuclei_kit.files.folders import REPORT_FILE
 from nuclei_kit.kaggle.kernel import ROOT, SCRIPT
 
@@ -34,11 +33,11 @@ def next_steps(root: Path = ROOT) -> tuple[str, Steps]:
         seen = f", and {report} shows it: open it in a browser" if report.is_file() else ""
         sentence, steps = f"A submission is in {RUN_FOLDER}{seen}.", _with_submission(data)
     elif (RUN_FOLDER / WEIGHTS_FILE).is_file():
-        predict = f"{program()} predict --weights {RUN_FOLDER} --data {_quote(data)} --out {RUN_FOLDER}"
+        predict = f"{program()} predict --weights {RUN_FOLDER} --data {quote(data)} --out {RUN_FOLDER}"
         sentence, steps = f"A trained network is in {RUN_FOLDER}, and no submission yet.", [(predict, "find nuclei")]
     else:
         preset = "sample" if data == SAMPLE_FOLDER else "cpu"
-        run = f"{program()} run --data {_quote(data)} --preset {preset}"
+        run = f"{program()} run --data {quote(data)} --preset {preset}"
         sentence, steps = f"The competition is in {data}, and no run yet.", [(run, "train and predict")]
     if is_stale(root):
         steps.append((f"{Path(sys.executable).name} build_kernel.py", f"{SCRIPT} is older than its sources"))
@@ -48,8 +47,8 @@ def next_steps(root: Path = ROOT) -> tuple[str, Steps]:
 def _with_submission(data):
     steps = []
     if not (RUN_FOLDER / REPORT_FILE).is_file():
-        steps.append((f"{program()} report {RUN_FOLDER} --data {_quote(data)}", "see what it found"))
-    steps.append((f"{program()} check {RUN_FOLDER} --data {_quote(data)}", "see whether Kaggle would accept it"))
+        steps.append((f"{program()} report {RUN_FOLDER} --data {quote(data)}", "see what it found"))
+    steps.append((f"{program()} check {RUN_FOLDER} --data {quote(data)}", "see whether Kaggle would accept it"))
     if data == SAMPLE_FOLDER:
         solution = SAMPLE_FOLDER / "stage1_solution.csv"
         return [*steps, (f"{program()} score {RUN_FOLDER} --solution {solution}", "see how well it scores")]
@@ -68,7 +67,3 @@ def is_stale(root: Path) -> bool:
     if not builder.is_file():
         return False
     return subprocess.run([sys.executable, builder, "--check"], cwd=root, capture_output=True).returncode != 0
-
-
-def _quote(path):
-    return shlex.quote(str(path))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.command import options
-from nuclei_kit.command.commands import find_data, find_shapes, find_submission, make_config, print_next, report_on
+from nuclei_kit.command.arguments import find_data, find_shapes, find_submission, make_config
+from nuclei_kit.command.endings import print_next, report_on
 from nuclei_kit.command.options import DATA_FOLDER, RUN_FOLDER, command, option, out_folder, seconds, together
 
 if TYPE_CHECKING:

@@ -5,9 +5,12 @@ import textwrap
 from typing import NoReturn
 
 from nuclei.settings.config import BadInput
-from nuclei_kit.command.commands import COMMANDS, start
+from nuclei_kit.command.experiment_commands import EXPERIMENT_COMMANDS
+from nuclei_kit.command.first_commands import FIRST_COMMANDS, start
 from nuclei_kit.command.kaggle_commands import KAGGLE_COMMANDS, kernel_run
+from nuclei_kit.command.network_commands import NETWORK_COMMANDS
 from nuclei_kit.command.options import HELP, add_page
+from nuclei_kit.command.result_commands import RESULT_COMMANDS
 
 FIRST_STEPS = """nuclei sample build/sample
 nuclei run --data build/sample --preset sample
@@ -27,7 +30,7 @@ def build_parser() -> Parser:
     parser.epilog = "example, from nothing to a scored submission:\n" + textwrap.indent(FIRST_STEPS, "  ")
     parser.set_defaults(command=start)
     group = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for one in COMMANDS:
+    for one in (*FIRST_COMMANDS, *NETWORK_COMMANDS, *RESULT_COMMANDS, *EXPERIMENT_COMMANDS):
         one.add_to(group)
     summary, example = (
         "run the one script that Kaggle runs, here",

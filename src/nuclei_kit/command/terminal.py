@@ -35,6 +35,11 @@ def program() -> str:
     return escape_control(shlex.quote(sys.argv[0]))
 
 
+def quote(path: Path) -> str:
+    """Quote a path for a shell, with control characters escaped for the terminal."""
+    return escape_control(shlex.quote(str(path)))
+
+
 def paint(text: str, code: int) -> str:
     """Colour a text where stdout is a terminal and NO_COLOR is not set (https://no-color.org)."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):

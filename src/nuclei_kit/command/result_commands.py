@@ -1,0 +1,116 @@
+"""Result commands: what a run found, scored, checked and shown.
+
+All but `picture` need no Keras, and import their modules inside their functions: they start in a fraction of a second.
+"""
+
+import os
+from argparse import Namespace
+from pathlib import Path
+
+from nuclei.settings.config import BadInput
+from nuclei_kit.command import options
+from nuclei_kit.command.arguments import find_data, find_shapes, find_submission
+from nuclei_kit.command.keras_start import start_keras
+from nuclei_kit.command.options import command, either, natural, option
+from nuclei_kit.command.terminal import quote
+
+
+@command(
+    "score a submission by the competition's metric",
+    "nuclei score submission --solution build/sample/stage1_solution.csv",
+    options.SUBMISSION,
+    option("--solution", metavar="CSV", type=Path, required=True, help="the solution, plain or zipped"),
+)
+def score(args: Namespace) -> None:
+    from nuclei_kit.experiments.scoring import score_submission, threshold_table
+
+    path = find_submission(args.submission)
+    if not args.solution.is_file():
+        raise BadInput(f"{args.solution} is missing: name the CSV with the true nuclei")
+    print(threshold_table(score_submission(path, args.solution)))
+
+
+@command(
+    "write a page with a run's scores, training and images",
+    "nuclei report submission --data dsb2018",
+    options.RUN,
+    options.DATA,
+    options.STAGE,
+    option("--solution", metavar="CSV", type=Path, help="the true nuclei of the test images (default: the data's)"),
+    option("--against", metavar="RUN2", type=Path, help="another run, to compare with image by image"),
+)
+def report(args: Namespace) -> None:
+    from nuclei_kit.experiments.scoring import find_solution
+    from nuclei_kit.report.report import write_report
+
+    data = find_data(args) if args.data or "NUCLEI_DATA" in os.environ else None
+    solution = args.solution or (find_solution(data, args.stage) if data else None)
+    path = write_report(args.run, data, args.stage, solution, args.against)
+    print(f"{path} is the report: open it in a browser.")
+    if not data:
+        print("Without --data it has no images.")
+
+
+@command(
+    "check a submission against the competition's rules",
+    "nuclei check submission --data dsb2018",
+    options.SUBMISSION,
+    options.CHECKED,
+    options.STAGE,
+)
+def check(args: Namespace) -> None:
+    from nuclei_kit.experiments.scoring import check_file
+
+    path = find_submission(args.submission)
+    nuclei, images, empty = check_file(path, find_shapes(args))
+    print(f"{path} keeps the rules: {nuclei} nuclei in {images} images, {empty} of them empty.")
+    if not args.data:
+        print("Without --data the image ids and the borders of the images went unchecked.")
+
+
+@command(
+    "draw truth and prediction side by side, an image of each kind",
+    "nuclei picture --weights submission --data dsb2018 --out docs/examples.png",
+    options.WEIGHTS,
+    options.DATA,
+    either(
+        option("--fold", metavar="K", type=natural, help="fold to show (default: the one held out)"),
+        option("--worst", metavar="N", type=natural, help="the N held-out images of the lowest score instead"),
+    ),
+    option("--out", metavar="FILE", type=Path, required=True, help="the picture, .png or .webp"),
+)
+def picture(args: Namespace) -> None:
+    if args.out.suffix not in (".png", ".webp"):
+        raise BadInput(f"{args.out} ends in neither .png nor .webp: name such a file with --out")
+    if args.worst and not args.weights:
+        raise BadInput("--worst shows what a run held out: name the run's folder with --weights")
+    data = find_data(args)
+    start_keras()
+    from nuclei_kit.report.gallery import draw_gallery, draw_worst
+    from nuclei_kit.report.pictures import write_picture
+
+    if args.worst:
+        write_picture(args.out, draw_worst(args.weights, data, args.worst))
+    else:
+        write_picture(args.out, draw_gallery(args.weights, data, args.fold))
+    print(f"{args.out} shows truth, prediction and differences.")
+
+
+@command(
+    "write what a run found as label TIFFs, GeoJSON for QuPath and COCO JSON, its training for TensorBoard",
+    "nuclei export submission --data dsb2018 --out found",
+    options.RUN,
+    options.DATA,
+    options.STAGE,
+    option("--out", metavar="DIR", type=Path, required=True, help="folder for the files"),
+)
+def export(args: Namespace) -> None:
+    from nuclei_kit.own_images.export import export_run
+
+    count = export_run(args.run, find_data(args), args.out, args.stage)
+    print(f"{args.out} holds what was found in {count} images: labels/ for ImageJ, qupath/ and coco.json.")
+    if (args.out / "tensorboard").is_dir():
+        print(f"Its training: tensorboard --logdir {quote(args.out / 'tensorboard')}")
+
+
+RESULT_COMMANDS = (score, report, check, picture, export)  # as --help lists them
