@@ -49,7 +49,7 @@ CHAPTERS = {
     "training_data": ("images", "kinds", "targets", "augmentation", "batches"),
     "network": ("model", "loss", "optimizer", "device", "parallel"),
     "training": ("schedule", "training_log", "train"),
-    "prediction": ("tta", "watershed", "inference", "segmenter", "metric", "progress", "tuning"),
+    "prediction": ("tta", "watershed", "inference", "run_folder", "segmenter", "metric", "progress", "tuning"),
     "competition": ("data", "submission"),
     "run": ("stopwatch", "predictions", "main", "entry", "notebook"),
 }

@@ -1,48 +1,49 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 # Settings: what can be chosen, and how files are written.
-#    1  config       line    84  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   195  what a run leaves in its folder, written whole or not at all.
+#    1  config       line    85  every setting of a run in one flat, frozen dataclass, and the presets.
+#    2  files        line   196  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   229  a set of decoded images with their labels and kinds.
-#    4  kinds        line   265  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  targets      line   366  what the network learns from a label image, and how much each pixel weighs.
-#    6  augmentation line   458  random crops of an image and its labels.
-#    7  batches      line   567  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   230  a set of decoded images with their labels and kinds.
+#    4  kinds        line   266  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  targets      line   367  what the network learns from a label image, and how much each pixel weighs.
+#    6  augmentation line   459  random crops of an image and its labels.
+#    7  batches      line   568  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    8  model        line   673  the one-hundred-layer network, and a small U-Net for CPUs.
-#    9  loss         line   789  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   10  optimizer    line   865  Muon for the convolutions, AdamW for biases and normalisation.
-#   11  device       line   895  what the run computes on, and in which precision.
-#   12  parallel     line   955  one network on several GPUs, a copy on each.
+#    8  model        line   661  the one-hundred-layer network, and a small U-Net for CPUs.
+#    9  loss         line   777  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  optimizer    line   853  Muon for the convolutions, AdamW for biases and normalisation.
+#   11  device       line   883  what the run computes on, and in which precision.
+#   12  parallel     line   943  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1040  how far a training is, and the learning rate there.
-#   14  training_log line  1098  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1147  one network inside a time budget.
+#   13  schedule     line  1028  how far a training is, and the learning rate there.
+#   14  training_log line  1086  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1135  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1353  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1388  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1480  an image of any size through a network of one tile size.
-#   19  segmenter    line  1565  a trained network with its thresholds and settings, saved and loaded.
-#   20  metric       line  1685  one overlap matrix, IoU, precision at ten thresholds.
-#   21  progress     line  1757  a bar or a line a minute over many images.
-#   22  tuning       line  1774  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1341  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1376  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1468  an image of any size through a network of one tile size.
+#   19  run_folder   line  1544  a trained network and, beside it, its settings file, written and read without Keras.
+#   20  segmenter    line  1586  a trained network with its thresholds and settings.
+#   21  metric       line  1687  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1759  a bar or a line a minute over many images.
+#   23  tuning       line  1776  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   23  data         line  1831  find and read a competition, in zips or folders.
-#   24  submission   line  1948  label images to the rows of Kaggle's CSV.
+#   24  data         line  1831  find and read a competition, in zips or folders.
+#   25  submission   line  1948  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   25  stopwatch    line  1988  what each stage of a run costs.
-#   26  predictions  line  2016  the rows of every test image, which get better as the network does.
-#   27  main         line  2077  training images and test images -> a trained network and submission.csv.
-#   28  entry        line  2195  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  1988  what each stage of a run costs.
+#   27  predictions  line  2016  the rows of every test image, which get better as the network does.
+#   28  main         line  2077  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2195  what Kaggle runs, its settings from the environment.
 #
-# sources 19cda3481e42cb31, this file 506967e4b975d74a
+# sources 305fd7a6bce17307, this file db6bb4ed6cfb3ea9
 
 import csv
 import io
@@ -61,7 +62,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from importlib import resources
+from importlib import metadata, resources
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "19cda3481e42cb31"
+SOURCE_HASH = "305fd7a6bce17307"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -570,39 +571,26 @@ def _add_noise(image, rng):
 MOST_FAILING_IMAGES = 3  # images that crops cannot be made from; more than this many: a bug, not bad images
 
 
+@dataclass
 class Crops:
-    """Random training crops of a set of images; batch i depends on the seed and on i alone, whoever makes it.
+    """Random training crops of a set of images; batch i depends on the seed and on i alone, whoever makes it."""
 
-    Args:
-        images: ImageSet with labels.
-        make_y: labels int32 (S, S) -> float32 (S, S, C + 1): what the network learns, the pixel weight last.
-        zoom_for: the diameter of an image's typical nucleus, px -> the zoom at which the network sees that image.
-        batch: crops in a batch, N.
-        crop: px, the side of a crop, S.
-        spread: octaves, how far a crop strays from its image's zoom, both ways.
-        balance: see `draw_chances`.
-        seed: of all that is random.
-    """
+    images: ImageSet  # with labels
+    make_y: Callable[[np.ndarray], np.ndarray]  # labels (S, S) -> float32 (S, S, C + 1): targets, then pixel weights
+    zoom_for: Callable[[float], float]  # the diameter of an image's typical nucleus, px -> the zoom that it is seen at
+    size: int  # crops in a batch, N
+    crop: int  # px, the side of a crop, S
+    spread: float  # octaves, how far a crop strays from its image's zoom, both ways
+    balance: float  # see `draw_chances`
+    seed: int  # of all that is random
 
-    def __init__(
-        self,
-        images: ImageSet,
-        make_y: Callable[[np.ndarray], np.ndarray],
-        zoom_for: Callable[[float], float],
-        batch: int,
-        crop: int,
-        spread: float,
-        balance: float,
-        seed: int,
-    ):
-        self.ids, self.labels = images.ids, images.labels
-        self.images = [standardise(image) for image in images.images]
-        self.make_y, self.size, self.crop, self.spread, self.seed = make_y, batch, crop, spread, seed
+    def __post_init__(self) -> None:
+        self.seen = [standardise(image) for image in self.images.images]
         self.failing: dict[str, str] = {}  # id: why no crop could be made of it
-        self.chances = draw_chances(images.kinds, balance)
-        diameters = np.array([nucleus_diameter(one) for one in images.labels])
+        self.chances = draw_chances(self.images.kinds, self.balance)
+        diameters = np.array([nucleus_diameter(one) for one in self.images.labels])
         typical = np.median(diameters[diameters > 0]) if diameters.any() else 0.0
-        self.zooms = [zoom_for(float(diameter or typical)) for diameter in diameters]
+        self.zooms = [self.zoom_for(float(diameter or typical)) for diameter in diameters]
 
     def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Make batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), of `make_y`.
@@ -614,9 +602,9 @@ class Crops:
         """
         rng = np.random.default_rng([self.seed, index])
         crops = []
-        for i in rng.choice(len(self.images), self.size, p=self.chances):
+        for i in rng.choice(len(self.seen), self.size, p=self.chances):
             while (made := self._make_crop(i, rng)) is None:
-                i = rng.choice(len(self.images), p=self.chances)
+                i = rng.choice(len(self.seen), p=self.chances)
             crops.append(made)
         x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
         return x / np.float32(255), y
@@ -625,17 +613,17 @@ class Crops:
         """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
-            image, labels = augment(self.images[i], self.labels[i], rng, self.crop, zoom)
+            image, labels = augment(self.seen[i], self.images.labels[i], rng, self.crop, zoom)
             return image.astype(np.float32), self.make_y(labels)
         except Exception as error:  # hours of training are worth more than one image
-            self._leave_out(self.ids[i], f"{type(error).__name__}: {error}")
+            self._leave_out(self.images.ids[i], f"{type(error).__name__}: {error}")
             return None
 
     def _leave_out(self, image_id, why):
         if image_id not in self.failing:
             self.failing[image_id] = why
             log.warning("training image %s is left out, since no crop can be made of it (%s)", image_id, why)
-        if len(self.failing) > min(MOST_FAILING_IMAGES, len(self.images) - 1):
+        if len(self.failing) > min(MOST_FAILING_IMAGES, len(self.seen) - 1):
             named = ", ".join(self.failing)
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
@@ -1487,16 +1475,9 @@ Network = Callable[[np.ndarray], np.ndarray]
 
 
 def predict_probs(
-    image: np.ndarray,
-    network: Network,
-    tile: int,
-    overlap: int,
-    batch: int,
-    views: Sequence[int] = (0,),
-    zoom: float = 1.0,
-    lut: np.ndarray | None = None,
+    seen: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int], zoom: float
 ) -> np.ndarray:
-    """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views.
+    """Predict an image at a zoom, uint8 (H, W, 3), standardised -> probs float32 (H, W, C), the mean over the views.
 
     Args:
         network: see the module.
@@ -1505,10 +1486,8 @@ def predict_probs(
         batch: tiles in one call.
         views: some of tta.VIEWS.
         zoom: factor by which the image is enlarged for the network; probs come back at the image's own size.
-        lut: `standard_lut` of the image that this one is a part of; None takes its own.
     """
-    seen = cv2.LUT(image, standard_lut(image) if lut is None else lut)
-    height, width = image.shape[:2]
+    height, width = seen.shape[:2]
     size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
     if size == (width, height):
         return predict_tiled(seen, network, tile, overlap, batch, views)
@@ -1519,16 +1498,16 @@ def predict_probs(
 
 
 def predict_tiled(
-    image: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
+    seen: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
 ) -> np.ndarray:
-    """Predict tile by tile, uint8 (H, W, 3) as the network sees it -> probs float32 (H, W, C), blended with soft seams.
+    """Predict tile by tile, uint8 (H, W, 3), standardised -> probs float32 (H, W, C), blended with soft seams.
 
     Every view of every tile is one input of the network; what comes back is turned upright, weighted by a window that
     fades towards the tile's edge, and summed. An image smaller than the tile is mirrored out to it.
     """
-    height, width = image.shape[:2]
+    height, width = seen.shape[:2]
     padding = [(0, max(tile - n, 0)) for n in (height, width)]
-    padded = np.pad(image, [*padding, (0, 0)], mode="symmetric")
+    padded = np.pad(seen, [*padding, (0, 0)], mode="symmetric")
     rows, columns = (_tile_starts(length, tile, overlap) for length in padded.shape[:2])
     inputs = list(product(rows, columns, views))
     window = _blend_window(tile, overlap)
@@ -1562,8 +1541,50 @@ def _blend_window(tile, overlap):
     return (edge[:, None] * edge)[..., None]
 
 
-# ==== 19. src/nuclei/prediction/segmenter.py ======================================================
-# Segmenter: a trained network with its thresholds and settings, saved and loaded.
+# ==== 19. src/nuclei/prediction/run_folder.py =====================================================
+# Run folder: a trained network and, beside it, its settings file, written and read without Keras.
+
+
+def find_run(run: str | Path | None = None) -> tuple[Path, Path]:
+    """Locate a run's weights and settings, there or not, by its folder or its weights; None is the one that ships."""
+    path = Path(str(resources.files("nuclei"))) / "weights" if run is None else Path(run)
+    weights = path / WEIGHTS_FILE if path.is_dir() else path
+    return weights, weights.with_name(CONFIG_FILE)
+
+
+def save_run(folder: Path, model: Any, thresholds: Mapping[str, Thresholds], origin: str, config: Config) -> None:
+    """Write a Keras model's weights, and the settings, thresholds, their origin and versions with them, each whole."""
+    temporary = folder / "writing.weights.h5"  # Keras insists on the ending
+    model.save_weights(temporary)
+    os.replace(temporary, folder / WEIGHTS_FILE)
+    versions = {"python": sys.version.split()[0], "keras": metadata.version("keras")}
+    versions |= {one.__name__: one.__version__ for one in (np, cv2)}
+    content = {"config": config, "thresholds": thresholds, "thresholds_from": origin, "versions": versions}
+    write_settings(folder / CONFIG_FILE, content)
+
+
+def write_settings(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a settings file, whole; Config and Thresholds become tables of their fields."""
+    write_whole(path, json.dumps(content, indent=2, default=asdict) + "\n")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a settings file of whatever version -> what it holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def parse_settings(content: Mapping[str, Any]) -> tuple[Config, dict[str, Thresholds]]:
+    """Make what a settings file holds a Config and thresholds by look.
+
+    Settings of the training alone may be another version's: they have had their effect.
+    """
+    known = {one.name for one in fields(Config)}
+    values = {k: v for k, v in content["config"].items() if k in known or not k.startswith(("data_", "train_"))}
+    return Config(**values), {look: Thresholds(**one) for look, one in content["thresholds"].items()}
+
+
+# ==== 20. src/nuclei/prediction/segmenter.py ======================================================
+# Segmenter: a trained network with its thresholds and settings.
 #
 # labels, confidences = Segmenter.load().segment(image)
 
@@ -1585,24 +1606,17 @@ class Segmenter:
     def load(cls, run: str | Path | None = None) -> "Segmenter":
         """Load the segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
 
-        Settings of the training alone may be another version's: they have had their effect.
-
         Raises:
             BadInput: a file is missing. (The command line looks into the files with more care.)
         """
-        path = Path(str(resources.files("nuclei"))) / "weights" if run is None else Path(run)
-        weights = path if path.is_file() else path / WEIGHTS_FILE
-        settings = weights.with_name(CONFIG_FILE)
+        weights, settings = find_run(run)
         for needed in (weights, settings):
             if not needed.is_file():
                 raise BadInput(f"{needed} is missing: name the folder of a finished run, as nuclei run leaves it")
-        content, known = json.loads(settings.read_text(encoding="utf-8")), {one.name for one in fields(Config)}
-        values = {k: v for k, v in content["config"].items() if k in known or not k.startswith(("data_", "train_"))}
-        config = Config(**values)
+        config, thresholds = parse_settings(read_settings(settings))
         set_up_device()
         model = new_model(config)
         model.load_weights(weights)
-        thresholds = {look: Thresholds(**values) for look, values in content["thresholds"].items()}
         return cls(partial(predict_step, model), thresholds, config)
 
     def segment(self, image: np.ndarray, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -1619,10 +1633,11 @@ class Segmenter:
     def predict(
         self, image: np.ndarray, zoom: float, views: int | None = None, lut: np.ndarray | None = None
     ) -> np.ndarray:
-        """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
+        """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, 3); a part has the `standard_lut` of the whole."""
         c = self.config
         shown = VIEWS[: views or c.tta_views]
-        return predict_probs(image, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom, lut)
+        seen = cv2.LUT(image, standard_lut(image) if lut is None else lut)
+        return predict_probs(seen, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom)
 
     def thresholds_for(self, image: np.ndarray) -> Thresholds:
         """Tell what makes nuclei of an image, uint8 (H, W, 3), by how it looks."""
@@ -1669,20 +1684,7 @@ def set_up_device() -> None:
     cv2.setNumThreads(1)
 
 
-def save_run(
-    folder: Path, model: keras.Model, thresholds: Mapping[str, Thresholds], origin: str, config: Config
-) -> None:
-    """Write a network's weights, and the settings, thresholds, their origin and versions with them, each file whole."""
-    temporary = folder / "writing.weights.h5"  # Keras insists on the ending
-    model.save_weights(temporary)
-    os.replace(temporary, folder / WEIGHTS_FILE)
-    versions = {"python": sys.version.split()[0]} | {one.__name__: one.__version__ for one in (keras, np, cv2)}
-    by_look = {look: asdict(one) for look, one in thresholds.items()}
-    content = {"config": asdict(config), "thresholds": by_look, "thresholds_from": origin, "versions": versions}
-    write_whole(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
-
-
-# ==== 20. src/nuclei/prediction/metric.py =========================================================
+# ==== 21. src/nuclei/prediction/metric.py =========================================================
 # Metric: one overlap matrix, IoU, precision at ten thresholds.
 #
 # A predicted nucleus is a true positive, a hit, at threshold t if its intersection over union (IoU) with a true one is
@@ -1754,7 +1756,7 @@ def average_precision(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(precision_at_thresholds(truth, predicted).mean())
 
 
-# ==== 21. src/nuclei/prediction/progress.py =======================================================
+# ==== 22. src/nuclei/prediction/progress.py =======================================================
 # Progress: a bar or a line a minute over many images.
 
 PROGRESS_SECONDS = 60  # seconds between two log lines
@@ -1771,7 +1773,7 @@ def progress(items: Sequence, name: str) -> Iterator:
         yield item
 
 
-# ==== 22. src/nuclei/prediction/tuning.py =========================================================
+# ==== 23. src/nuclei/prediction/tuning.py =========================================================
 # Tuning: the score on images with labels, and the thresholds that suit a network.
 
 # What a Tuner tries: all combinations of these three, which trade off against each other, then of the rest.
@@ -1797,10 +1799,13 @@ class Tuner:
 
     def score(self, thresholds: Thresholds) -> np.ndarray:
         """Score each image by the same thresholds, float64 (N,)."""
+
+        def score_case(truth, probs, zoom):
+            return average_precision(truth, find_instances(probs, thresholds, zoom))
+
         if thresholds not in self.scores:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                scores = pool.map(partial(_score_case, thresholds=thresholds), self.cases)
-            self.scores[thresholds] = np.array(list(scores))
+                self.scores[thresholds] = np.array(list(pool.map(score_case, *zip(*self.cases, strict=True))))
         return self.scores[thresholds]
 
     def score_by_look(self, thresholds: Mapping[str, Thresholds]) -> np.ndarray:
@@ -1823,12 +1828,7 @@ class Tuner:
         return best
 
 
-def _score_case(case, thresholds):
-    truth, probs, zoom = case
-    return average_precision(truth, find_instances(probs, thresholds, zoom))
-
-
-# ==== 23. src/nuclei/competition/data.py ==========================================================
+# ==== 24. src/nuclei/competition/data.py ==========================================================
 # Data: find and read a competition, in zips or folders.
 #
 # Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus. This is the small
@@ -1945,7 +1945,7 @@ def paint_labels(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndar
     return labels
 
 
-# ==== 24. src/nuclei/competition/submission.py ====================================================
+# ==== 25. src/nuclei/competition/submission.py ====================================================
 # Submission: label images to the rows of Kaggle's CSV.
 #
 # A nucleus is written as a run list "start length start length ...", which goes down the columns and counts pixels from
@@ -1985,7 +1985,7 @@ def write_submission(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     write_csv(path, SUBMISSION_HEADER, rows)
 
 
-# ==== 25. src/nuclei/run/stopwatch.py =============================================================
+# ==== 26. src/nuclei/run/stopwatch.py =============================================================
 # Stopwatch: what each stage of a run costs.
 
 
@@ -2013,7 +2013,7 @@ class Stopwatch:
         write_csv(path, ("stage", "seconds", "images", "peak_gb"), rows)
 
 
-# ==== 26. src/nuclei/run/predictions.py ===========================================================
+# ==== 27. src/nuclei/run/predictions.py ===========================================================
 # Predictions: the rows of every test image, which get better as the network does.
 
 
@@ -2074,7 +2074,7 @@ class Predictions:
         write_csv(folder / CONFIDENCE_FILE, ("ImageId", "nucleus", "confidence"), rows)
 
 
-# ==== 27. src/nuclei/run/main.py ==================================================================
+# ==== 28. src/nuclei/run/main.py ==================================================================
 # Main: training images and test images -> a trained network and submission.csv.
 
 EARLY_SHARE = 0.02  # share of the training's minutes for each prediction on the way
@@ -2192,7 +2192,7 @@ def _predict_test(predictions, segmenter, folder, keeper):
     return len(predictions.order) - done
 
 
-# ==== 28. src/nuclei/run/entry.py =================================================================
+# ==== 29. src/nuclei/run/entry.py =================================================================
 # Entry: what Kaggle runs, its settings from the environment.
 #
 # A script has no arguments there, so these variables stand in for them. None is needed:

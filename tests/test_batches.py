@@ -36,7 +36,7 @@ def make_y(labels):
 
 
 def make_crops(images, **changes):
-    settings = {"batch": 3, "crop": 64, "spread": 0.7, "balance": 0.6, "seed": 0}
+    settings = {"size": 3, "crop": 64, "spread": 0.7, "balance": 0.6, "seed": 0}
     return Crops(images, make_y, zoom_for, **settings | changes)
 
 
@@ -54,7 +54,7 @@ def test_a_batch_holds_crops_targets_and_weights():
 
 
 def test_targets_belong_to_their_crop():
-    x, y = make_crops(draw_set(), batch=16).batch(3)
+    x, y = make_crops(draw_set(), size=16).batch(3)
     for crop, target in zip(x, y[..., INTERIOR] > 0, strict=True):
         if 0.05 < target.mean() < 0.95:
             contrast = crop[target].mean() - crop[~target].mean()
@@ -94,7 +94,7 @@ def failing(monkeypatch):
     augment = batches.augment
 
     def fail(crops, *numbers):
-        bad = [id(crops.labels[n]) for n in numbers]
+        bad = [id(crops.images.labels[n]) for n in numbers]
 
         def augment_most(image, labels, *rest):
             if id(labels) in bad:
@@ -141,7 +141,7 @@ def test_an_image_without_nuclei_takes_the_scale_of_the_others():
 
 @pytest.mark.parametrize("radius", [5, 15])
 def test_nuclei_of_any_size_come_at_the_networks_scale(radius):
-    settings = {"spread": 0.0, "crop": 256, "batch": 1}
+    settings = {"spread": 0.0, "crop": 256, "size": 1}
     crops = make_crops(draw_set(3, radius), **settings)
     assert crops.zooms == pytest.approx([zoom_for(2 * radius)] * 3, rel=0.05)
     (labels,) = draw_set(1, radius).labels
@@ -182,7 +182,7 @@ def test_batches_draw_by_these_chances():
     kinds = ["brown"] + ["purple"] * 19
 
     def share(balance):
-        _, y = make_crops(as_set(images, labels, kinds), crop=32, batch=200, balance=balance).batch(0)
+        _, y = make_crops(as_set(images, labels, kinds), crop=32, size=200, balance=balance).batch(0)
         return y[..., INTERIOR].any(axis=(1, 2)).mean()
 
     assert share(1.0) == pytest.approx(0.5, abs=0.12)

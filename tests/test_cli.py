@@ -280,7 +280,7 @@ def weights_of(**changes):
     """Weights of the sample preset, beside a config.json that says otherwise."""
 
     def spoil(f):
-        from nuclei.prediction.segmenter import save_run
+        from nuclei.prediction.run_folder import save_run
         from nuclei.prediction.watershed import HANDS
         from nuclei.training.train import new_model
 

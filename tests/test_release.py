@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nuclei.prediction.segmenter import save_run
+from nuclei.prediction.run_folder import save_run
 from nuclei.prediction.watershed import HANDS
 from nuclei.settings.config import Config
 from nuclei.training.train import new_model

@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from nuclei.prediction.segmenter import Segmenter, save_run
+from nuclei.prediction.run_folder import save_run
+from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.watershed import HANDS, Thresholds
 from nuclei.settings.config import MODEL_NAMES, BadInput, Config
 from nuclei.training.train import new_model

@@ -12,7 +12,8 @@ from drawn_runs import TINY, FakeModel, bright_found
 
 from nuclei.competition.submission import encode_labels
 from nuclei.prediction import tuning
-from nuclei.prediction.segmenter import Segmenter, save_run
+from nuclei.prediction.run_folder import save_run
+from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.tuning import Tuner
 from nuclei.prediction.watershed import HANDS, Thresholds
 from nuclei.settings.config import BadInput

@@ -11,22 +11,14 @@ import cv2
 import numpy as np
 
 from nuclei.prediction.tta import unview_probs, view_image
-from nuclei.training_data.kinds import standard_lut
 
 Network = Callable[[np.ndarray], np.ndarray]
 
 
 def predict_probs(
-    image: np.ndarray,
-    network: Network,
-    tile: int,
-    overlap: int,
-    batch: int,
-    views: Sequence[int] = (0,),
-    zoom: float = 1.0,
-    lut: np.ndarray | None = None,
+    seen: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int], zoom: float
 ) -> np.ndarray:
-    """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, C), the mean over the dihedral views.
+    """Predict an image at a zoom, uint8 (H, W, 3), standardised -> probs float32 (H, W, C), the mean over the views.
 
     Args:
         network: see the module.
@@ -35,10 +27,8 @@ def predict_probs(
         batch: tiles in one call.
         views: some of tta.VIEWS.
         zoom: factor by which the image is enlarged for the network; probs come back at the image's own size.
-        lut: `standard_lut` of the image that this one is a part of; None takes its own.
     """
-    seen = cv2.LUT(image, standard_lut(image) if lut is None else lut)
-    height, width = image.shape[:2]
+    height, width = seen.shape[:2]
     size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
     if size == (width, height):
         return predict_tiled(seen, network, tile, overlap, batch, views)
@@ -49,16 +39,16 @@ def predict_probs(
 
 
 def predict_tiled(
-    image: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
+    seen: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
 ) -> np.ndarray:
-    """Predict tile by tile, uint8 (H, W, 3) as the network sees it -> probs float32 (H, W, C), blended with soft seams.
+    """Predict tile by tile, uint8 (H, W, 3), standardised -> probs float32 (H, W, C), blended with soft seams.
 
     Every view of every tile is one input of the network; what comes back is turned upright, weighted by a window that
     fades towards the tile's edge, and summed. An image smaller than the tile is mirrored out to it.
     """
-    height, width = image.shape[:2]
+    height, width = seen.shape[:2]
     padding = [(0, max(tile - n, 0)) for n in (height, width)]
-    padded = np.pad(image, [*padding, (0, 0)], mode="symmetric")
+    padded = np.pad(seen, [*padding, (0, 0)], mode="symmetric")
     rows, columns = (_tile_starts(length, tile, overlap) for length in padded.shape[:2])
     inputs = list(product(rows, columns, views))
     window = _blend_window(tile, overlap)

@@ -1,15 +1,11 @@
-"""Segmenter: a trained network with its thresholds and settings, saved and loaded.
+"""Segmenter: a trained network with its thresholds and settings.
 
 labels, confidences = Segmenter.load().segment(image)
 """
 
-import json
-import os
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 
 import cv2
@@ -19,12 +15,12 @@ import numpy as np
 from nuclei.network.device import choose_precision
 from nuclei.network.parallel import predict_step
 from nuclei.prediction.inference import Network, predict_probs
+from nuclei.prediction.run_folder import find_run, parse_settings, read_settings
 from nuclei.prediction.tta import VIEWS
 from nuclei.prediction.watershed import Thresholds, find_confidences, find_instances
 from nuclei.settings.config import BadInput, Config
-from nuclei.settings.files import CONFIG_FILE, WEIGHTS_FILE, write_whole
 from nuclei.training.train import new_model
-from nuclei.training_data.kinds import LOOKS, image_kind, network_zoom, nucleus_diameter
+from nuclei.training_data.kinds import LOOKS, image_kind, network_zoom, nucleus_diameter, standard_lut
 from nuclei.training_data.targets import INTERIOR
 
 
@@ -45,24 +41,17 @@ class Segmenter:
     def load(cls, run: str | Path | None = None) -> "Segmenter":
         """Load the segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
 
-        Settings of the training alone may be another version's: they have had their effect.
-
         Raises:
             BadInput: a file is missing. (The command line looks into the files with more care.)
         """
-        path = Path(str(resources.files("nuclei"))) / "weights" if run is None else Path(run)
-        weights = path if path.is_file() else path / WEIGHTS_FILE
-        settings = weights.with_name(CONFIG_FILE)
+        weights, settings = find_run(run)
         for needed in (weights, settings):
             if not needed.is_file():
                 raise BadInput(f"{needed} is missing: name the folder of a finished run, as nuclei run leaves it")
-        content, known = json.loads(settings.read_text(encoding="utf-8")), {one.name for one in fields(Config)}
-        values = {k: v for k, v in content["config"].items() if k in known or not k.startswith(("data_", "train_"))}
-        config = Config(**values)
+        config, thresholds = parse_settings(read_settings(settings))
         set_up_device()
         model = new_model(config)
         model.load_weights(weights)
-        thresholds = {look: Thresholds(**values) for look, values in content["thresholds"].items()}
         return cls(partial(predict_step, model), thresholds, config)
 
     def segment(self, image: np.ndarray, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -79,10 +68,11 @@ class Segmenter:
     def predict(
         self, image: np.ndarray, zoom: float, views: int | None = None, lut: np.ndarray | None = None
     ) -> np.ndarray:
-        """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, 3), seen at a zoom; see `predict_probs`."""
+        """Predict an image, uint8 (H, W, 3) -> probs float32 (H, W, 3); a part has the `standard_lut` of the whole."""
         c = self.config
         shown = VIEWS[: views or c.tta_views]
-        return predict_probs(image, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom, lut)
+        seen = cv2.LUT(image, standard_lut(image) if lut is None else lut)
+        return predict_probs(seen, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom)
 
     def thresholds_for(self, image: np.ndarray) -> Thresholds:
         """Tell what makes nuclei of an image, uint8 (H, W, 3), by how it looks."""
@@ -127,16 +117,3 @@ def set_up_device() -> None:
     """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
-
-
-def save_run(
-    folder: Path, model: keras.Model, thresholds: Mapping[str, Thresholds], origin: str, config: Config
-) -> None:
-    """Write a network's weights, and the settings, thresholds, their origin and versions with them, each file whole."""
-    temporary = folder / "writing.weights.h5"  # Keras insists on the ending
-    model.save_weights(temporary)
-    os.replace(temporary, folder / WEIGHTS_FILE)
-    versions = {"python": sys.version.split()[0]} | {one.__name__: one.__version__ for one in (keras, np, cv2)}
-    by_look = {look: asdict(one) for look, one in thresholds.items()}
-    content = {"config": asdict(config), "thresholds": by_look, "thresholds_from": origin, "versions": versions}
-    write_whole(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")

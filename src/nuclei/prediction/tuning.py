@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from itertools import product
 
 import numpy as np
@@ -39,10 +38,13 @@ class Tuner:
 
     def score(self, thresholds: Thresholds) -> np.ndarray:
         """Score each image by the same thresholds, float64 (N,)."""
+
+        def score_case(truth, probs, zoom):
+            return average_precision(truth, find_instances(probs, thresholds, zoom))
+
         if thresholds not in self.scores:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                scores = pool.map(partial(_score_case, thresholds=thresholds), self.cases)
-            self.scores[thresholds] = np.array(list(scores))
+                self.scores[thresholds] = np.array(list(pool.map(score_case, *zip(*self.cases, strict=True))))
         return self.scores[thresholds]
 
     def score_by_look(self, thresholds: Mapping[str, Thresholds]) -> np.ndarray:
@@ -63,8 +65,3 @@ class Tuner:
             tried = [replace(best, **dict(zip(choices, values, strict=True))) for values in product(*choices.values())]
             best = max([best, *tried], key=worth)
         return best
-
-
-def _score_case(case, thresholds):
-    truth, probs, zoom = case
-    return average_precision(truth, find_instances(probs, thresholds, zoom))

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from nuclei.network.parallel import predict_step
-from nuclei.prediction.segmenter import Segmenter, save_run, set_up_device
+from nuclei.prediction.run_folder import save_run
+from nuclei.prediction.segmenter import Segmenter, set_up_device
 from nuclei.prediction.tuning import Tuner
 from nuclei.prediction.watershed import HANDS, Thresholds
 from nuclei.run.predictions import Predictions

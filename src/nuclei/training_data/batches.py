@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,39 +15,26 @@ from nuclei.training_data.kinds import KINDS, nucleus_diameter, standardise
 MOST_FAILING_IMAGES = 3  # images that crops cannot be made from; more than this many: a bug, not bad images
 
 
+@dataclass
 class Crops:
-    """Random training crops of a set of images; batch i depends on the seed and on i alone, whoever makes it.
+    """Random training crops of a set of images; batch i depends on the seed and on i alone, whoever makes it."""
 
-    Args:
-        images: ImageSet with labels.
-        make_y: labels int32 (S, S) -> float32 (S, S, C + 1): what the network learns, the pixel weight last.
-        zoom_for: the diameter of an image's typical nucleus, px -> the zoom at which the network sees that image.
-        batch: crops in a batch, N.
-        crop: px, the side of a crop, S.
-        spread: octaves, how far a crop strays from its image's zoom, both ways.
-        balance: see `draw_chances`.
-        seed: of all that is random.
-    """
+    images: ImageSet  # with labels
+    make_y: Callable[[np.ndarray], np.ndarray]  # labels (S, S) -> float32 (S, S, C + 1): targets, then pixel weights
+    zoom_for: Callable[[float], float]  # the diameter of an image's typical nucleus, px -> the zoom that it is seen at
+    size: int  # crops in a batch, N
+    crop: int  # px, the side of a crop, S
+    spread: float  # octaves, how far a crop strays from its image's zoom, both ways
+    balance: float  # see `draw_chances`
+    seed: int  # of all that is random
 
-    def __init__(
-        self,
-        images: ImageSet,
-        make_y: Callable[[np.ndarray], np.ndarray],
-        zoom_for: Callable[[float], float],
-        batch: int,
-        crop: int,
-        spread: float,
-        balance: float,
-        seed: int,
-    ):
-        self.ids, self.labels = images.ids, images.labels
-        self.images = [standardise(image) for image in images.images]
-        self.make_y, self.size, self.crop, self.spread, self.seed = make_y, batch, crop, spread, seed
+    def __post_init__(self) -> None:
+        self.seen = [standardise(image) for image in self.images.images]
         self.failing: dict[str, str] = {}  # id: why no crop could be made of it
-        self.chances = draw_chances(images.kinds, balance)
-        diameters = np.array([nucleus_diameter(one) for one in images.labels])
+        self.chances = draw_chances(self.images.kinds, self.balance)
+        diameters = np.array([nucleus_diameter(one) for one in self.images.labels])
         typical = np.median(diameters[diameters > 0]) if diameters.any() else 0.0
-        self.zooms = [zoom_for(float(diameter or typical)) for diameter in diameters]
+        self.zooms = [self.zoom_for(float(diameter or typical)) for diameter in diameters]
 
     def batch(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Make batch number `index` -> x float32 (N, S, S, 3) in 0..1, y float32 (N, S, S, C + 1), of `make_y`.
@@ -58,9 +46,9 @@ class Crops:
         """
         rng = np.random.default_rng([self.seed, index])
         crops = []
-        for i in rng.choice(len(self.images), self.size, p=self.chances):
+        for i in rng.choice(len(self.seen), self.size, p=self.chances):
             while (made := self._make_crop(i, rng)) is None:
-                i = rng.choice(len(self.images), p=self.chances)
+                i = rng.choice(len(self.seen), p=self.chances)
             crops.append(made)
         x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
         return x / np.float32(255), y
@@ -69,17 +57,17 @@ class Crops:
         """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
-            image, labels = augment(self.images[i], self.labels[i], rng, self.crop, zoom)
+            image, labels = augment(self.seen[i], self.images.labels[i], rng, self.crop, zoom)
             return image.astype(np.float32), self.make_y(labels)
         except Exception as error:  # hours of training are worth more than one image
-            self._leave_out(self.ids[i], f"{type(error).__name__}: {error}")
+            self._leave_out(self.images.ids[i], f"{type(error).__name__}: {error}")
             return None
 
     def _leave_out(self, image_id, why):
         if image_id not in self.failing:
             self.failing[image_id] = why
             log.warning("training image %s is left out, since no crop can be made of it (%s)", image_id, why)
-        if len(self.failing) > min(MOST_FAILING_IMAGES, len(self.images) - 1):
+        if len(self.failing) > min(MOST_FAILING_IMAGES, len(self.seen) - 1):
             named = ", ".join(self.failing)
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 

@@ -1,7 +1,6 @@
 """Experiments: a recipe trained and scored on several folds, its row in the table, and two recipes in pairs."""
 
 import datetime
-import json
 import os
 import subprocess
 from ast import literal_eval
@@ -20,7 +19,7 @@ from nuclei_kit.experiments.home_run import train_at_home
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.folders import HELD_OUT_FILE, OPEN_FILE, in_use, unfinished
 from nuclei_kit.files.limits import check_settings
-from nuclei_kit.files.saved_settings import read_settings
+from nuclei_kit.files.saved_settings import examine_settings
 from nuclei_kit.files.tables import read_table
 
 COLUMNS = ("date", "commit", "recipe", "command", "minutes", "device", "mean", "spread", *KINDS, "open")
@@ -65,7 +64,7 @@ def cross_validate(config: Config, data: Path, folds: Sequence[int], folder: Pat
         if not (out / HELD_OUT_FILE).is_file():
             with unfinished(out) as running:
                 train_at_home(recipe, data, running)
-        elif read_settings(out / CONFIG_FILE).get("config") != json.loads(json.dumps(asdict(recipe))):
+        elif examine_settings(out / CONFIG_FILE).get("config") != asdict(recipe):
             raise BadInput(f"{out} holds a training with other settings: give this recipe another name")
 
 

@@ -1,25 +1,24 @@
 """Tune: other thresholds for a finished run, chosen on any images with truth, and what they gain."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nuclei.competition.data import TRAIN
+from nuclei.prediction.run_folder import find_run
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.tuning import Tuner
 from nuclei.prediction.watershed import Thresholds
 from nuclei.settings.config import BadInput, Config, log
-from nuclei.settings.files import write_whole
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import LOOKS
 from nuclei_kit.experiments.folds import near_duplicates, split_data, split_folds
 from nuclei_kit.experiments.scoring import mean_interval, read_truth
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, read_images
-from nuclei_kit.files.runs import find_run, load_run
-from nuclei_kit.files.saved_settings import read_settings
+from nuclei_kit.files.runs import load_run
+from nuclei_kit.files.saved_settings import change_thresholds
 
 PARTS = 5  # each scored by thresholds that were chosen on the others
 
@@ -52,13 +51,7 @@ def tune_run(run: Path, data: Path, solution: Path | None = None) -> Gain:
     images, origin = _find_images(segmenter.config, data, solution)
     gain = measure_gain(segmenter, images, origin)
     if gain.after.mean() > gain.before.mean():
-        _, settings = find_run(run)
-        content = read_settings(settings)
-        earlier = {"thresholds": content["thresholds"], "thresholds_from": content.get("thresholds_from", "")}
-        content["earlier_thresholds"] = [*content.get("earlier_thresholds", []), earlier]
-        content["thresholds"] = {look: asdict(one) for look, one in gain.thresholds.items()}
-        content["thresholds_from"] = origin
-        write_whole(settings, json.dumps(content, indent=2) + "\n")
+        change_thresholds(find_run(run)[1], gain.thresholds, origin)
     return gain
 
 

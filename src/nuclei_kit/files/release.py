@@ -10,9 +10,10 @@ from pathlib import Path
 
 import h5py
 
+from nuclei.prediction.run_folder import find_run
 from nuclei.settings.config import BadInput
 from nuclei.settings.files import CONFIG_FILE, WEIGHTS_FILE, write_whole
-from nuclei_kit.files.runs import find_run, load_run
+from nuclei_kit.files.runs import load_run
 
 
 def release_run(run: Path, folder: Path) -> int:

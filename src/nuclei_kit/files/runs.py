@@ -2,21 +2,18 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
-from importlib import resources
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from nuclei.prediction.run_folder import find_run
 from nuclei.prediction.segmenter import Segmenter
-from nuclei.prediction.watershed import Thresholds
 from nuclei.settings.config import BadInput, Config
-from nuclei.settings.files import CONFIG_FILE, WEIGHTS_FILE
 from nuclei.training.train import new_model
-from nuclei.training_data.kinds import LOOKS
-from nuclei_kit.files.limits import MAX_WEIGHTS, check_settings
-from nuclei_kit.files.saved_settings import not_settings, read_settings
+from nuclei_kit.files.limits import MAX_WEIGHTS
+from nuclei_kit.files.saved_settings import check_saved
 
 # What members of an average must have in common, since they see the same tiles.
 SHARED_SETTINGS = ("model_outputs", "model_diameter", "model_zoom", "tile_size", "tile_overlap", "tile_batch")
@@ -36,11 +33,7 @@ def load_run(run: Path | None = None) -> Segmenter:
         )
     if not weights.name.endswith(".weights.h5"):  # Keras would open formats that hold more than numbers
         raise BadInput(f"{weights} is not a .weights.h5 file: name the folder of a finished run")
-    content = read_settings(settings)
-    try:
-        _check_saved(content)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise not_settings(settings, error) from None
+    check_saved(settings)
     try:
         _check_weights(weights)
         return Segmenter.load(weights)
@@ -72,17 +65,6 @@ def load_runs(runs: Sequence[Path] | None) -> Segmenter:
     return replace(first, network=lambda x: np.mean([np.asarray(one.network(x)) for one in members], axis=0))
 
 
-def find_run(run: Path | None = None) -> tuple[Path, Path]:
-    """Locate a run's weights and settings, whether they exist or not, by the rule of `Segmenter.load`.
-
-    Args:
-        run: its folder, or a weights file with the settings beside it; None for the network that ships.
-    """
-    path = Path(str(resources.files("nuclei"))) / "weights" if run is None else Path(run)
-    weights = path / WEIGHTS_FILE if path.is_dir() else path
-    return weights, weights.with_name(CONFIG_FILE)
-
-
 def digest_runs(runs: Sequence[Path] | None) -> str:
     """Hash everything that the predictions of runs come from -> 16 hex digits; `runs` as for `load_runs`."""
     files = [file for run in runs or () for file in find_run(run)] or find_run()
@@ -102,26 +84,6 @@ def fine_tuning(config: Config, run: Path) -> tuple[Config, list[np.ndarray]]:
     model = new_model(segmenter.config)
     model.load_weights(find_run(run)[0])
     return replace(config, **same, train_rate=config.train_rate * FINE_TUNING_RATE), model.get_weights()
-
-
-def _check_saved(content):
-    """Refuse a config.json that does not say all of how to use the network: a default in place of a missing setting,
-    or an unknown one left out, would be wrong without a word. Settings of the training have had their effect.
-
-    Raises:
-        ValueError, TypeError, KeyError, AttributeError: says what is wrong with it.
-    """
-    saved, names = content["config"], {one.name for one in fields(Config)}
-    used = {name for name in names | saved.keys() if not name.startswith(("data_", "train_"))}
-    if missing := used - saved.keys():
-        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    if unknown := used - names:
-        raise ValueError(f"it has {', '.join(sorted(unknown))}, which this version does not know")
-    check_settings(saved)
-    Config(**{name: value for name, value in saved.items() if name in names})
-    thresholds = {look: Thresholds(**values) for look, values in content["thresholds"].items()}
-    if thresholds.keys() != set(LOOKS.values()):
-        raise ValueError(f"its thresholds are for {', '.join(sorted(thresholds)) or 'nothing'}")
 
 
 def _check_weights(path):

@@ -22,7 +22,7 @@ from nuclei.settings.files import CONFIG_FILE, LOG_FILE, STAGES_FILE, SUBMISSION
 from nuclei.training_data.kinds import KINDS
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.folders import HELD_OUT_FILE, REPORT_FILE
-from nuclei_kit.files.saved_settings import not_settings, read_settings
+from nuclei_kit.files.saved_settings import examine_settings, not_settings
 from nuclei_kit.files.tables import read_table
 from nuclei_kit.report.cases import HELD_OUT_PART, TEST_PART, Case, gather_cases
 from nuclei_kit.report.charts import line_chart
@@ -287,7 +287,7 @@ def _cost_section(run):
 def _settings_section(run):
     if not (run / CONFIG_FILE).is_file():
         return []
-    content = read_settings(run / CONFIG_FILE)
+    content = examine_settings(run / CONFIG_FILE)
     try:
         origin = {"thresholds": f" {content.get('thresholds_from', '')}"}
         parts = [
