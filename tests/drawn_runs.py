@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nuclei.prediction.segmenter import Segmenter
+from nuclei.run import main
 from nuclei.settings.config import Config
 from nuclei.training.train import Keeper
 
@@ -57,6 +59,22 @@ def fake_training(network=nothing_found, on_the_way=()):
         return FakeModel(network)
 
     return train_model
+
+
+def cut_off_prediction(monkeypatch, network):
+    """Have a run, whose training is `network`, cut off in its third test image, all kept by then -> the images seen."""
+    seen, segment = [], Segmenter.segment
+
+    def cut_off(self, image, views=None):
+        seen.append(image)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return segment(self, image, views)
+
+    monkeypatch.setattr(main, "train_model", fake_training(network))
+    monkeypatch.setattr(main, "REMEMBER_SECONDS", 0.0)
+    monkeypatch.setattr(Segmenter, "segment", cut_off)
+    return seen
 
 
 class MemoryKeeper(Keeper):

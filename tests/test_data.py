@@ -165,7 +165,7 @@ def change_rows(folder, change):
 def assert_same_truth(folder):
     """The small reader's truth is the careful one's -> it."""
     small = read_truth(folder)
-    assert_same_sets(small, scoring.read_truth(folder))
+    assert_same_sets(small, scoring.read_open_images(folder))
     assert all(labels.flags.c_contiguous for labels in small.labels)
     return small
 
@@ -229,16 +229,16 @@ def test_without_a_truth_there_is_a_warning_and_no_image(opened, caplog, missing
     caplog.clear()
     if missing == "stage1_test.zip":
         with pytest.raises(BadInput, match=r"holds no stage1_test\.zip"):
-            scoring.read_truth(opened)
+            scoring.read_open_images(opened)
     else:
-        assert_same_sets(scoring.read_truth(opened), ImageSet([], [], [], []))
+        assert_same_sets(scoring.read_open_images(opened), ImageSet([], [], [], []))
         assert missing in caplog.text
 
 
 def test_a_truth_of_other_images_is_refused_by_the_careful_reader(opened):
     change_rows(opened, lambda row: row | {"Height": str(int(row["Height"]) + 1)})
     with pytest.raises(BadInput, match=r"stage1_solution\.csv .*another size"):
-        scoring.read_truth(opened)
+        scoring.read_open_images(opened)
 
 
 @pytest.mark.skipif(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drawn import disc_network, draw_disc_set, draw_kind
-from drawn_runs import TINY, bright_found, fake_training, nothing_found
+from drawn_runs import TINY, bright_found, cut_off_prediction, fake_training, nothing_found
 
 from nuclei.competition.data import read_set
 from nuclei.prediction.metric import average_precision
@@ -273,7 +273,7 @@ def test_the_first_stage_never_reads_the_solution(two_stages, tmp_path, parts, m
     data = shutil.copytree(two_stages, tmp_path / "data")
     (data / "stage1_solution.csv").write_bytes(b"\xff\x00 what nobody can read")
     with monkeypatch.context() as patch:
-        patch.setattr(home_run, "read_truth", None)
+        patch.setattr(home_run, "read_open_images", None)
         patch.setattr(scoring, "read_solution", None)
         run_at_home(WHOLE, data, tmp_path)
     assert len(parts) == 1
@@ -330,7 +330,7 @@ def test_a_training_for_measuring_scores_the_opened_images_by_the_thresholds_of_
 ):
     monkeypatch.setattr(main, "train_model", fake_training(bright_found))
     train_at_home(TINY, two_stages, tmp_path)
-    rows, opened = read_rows(tmp_path / "open.csv"), scoring.read_truth(two_stages)
+    rows, opened = read_rows(tmp_path / "open.csv"), scoring.read_open_images(two_stages)
     segmenter = Segmenter(bright_found, HANDS["stage1_test"], TINY)
     scores = [average_precision(truth, segmenter.segment(image)[0]) for image, truth in zip_labels(opened)]
     assert [row["ImageId"] for row in rows] == opened.ids and [row["kind"] for row in rows] == opened.kinds
@@ -347,7 +347,7 @@ def zip_labels(images):
 def test_neither_a_run_nor_a_training_for_a_submission_scores_them(two_stages, tmp_path, monkeypatch):
     """A run of the first stage would have seen their truth, else."""
     monkeypatch.setattr(main, "train_model", fake_training(bright_found))
-    monkeypatch.setattr(home_run, "read_truth", None)
+    monkeypatch.setattr(home_run, "read_open_images", None)
     train_at_home(WHOLE, two_stages, tmp_path)
     (tmp_path / "run").mkdir()
     run_at_home(TINY, two_stages, tmp_path / "run")
@@ -429,18 +429,7 @@ def test_training_images_without_masks_are_refused(competition, tmp_path, monkey
 
 
 def test_a_prediction_that_is_cut_off_resumes_from_its_checkpoints(competition, ids, tmp_path, monkeypatch):
-    """The third image is being predicted when it is cut off; the training is not what is tested."""
-    seen, segment = [], Segmenter.segment
-
-    def cut_off(self, image, views=None):
-        seen.append(image)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return segment(self, image, views)
-
-    monkeypatch.setattr(main, "train_model", fake_training(nothing_found))
-    monkeypatch.setattr(main, "REMEMBER_SECONDS", 0.0)
-    monkeypatch.setattr(Segmenter, "segment", cut_off)
+    seen = cut_off_prediction(monkeypatch, nothing_found)
     with pytest.raises(KeyboardInterrupt):
         run_at_home(WHOLE, competition, tmp_path)
     assert (tmp_path / "submission.csv").is_file()

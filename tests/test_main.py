@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from drawn import draw_disc_set
-from drawn_runs import TINY, MemoryKeeper, bright_found, fake_training, nothing_found
+from drawn_runs import TINY, MemoryKeeper, bright_found, cut_off_prediction, fake_training, nothing_found
 
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.watershed import HANDS, Thresholds
@@ -247,18 +247,7 @@ def test_an_image_that_could_not_be_read_gets_its_empty_row(run, tmp_path, monke
 
 
 def test_a_prediction_that_is_cut_off_repeats_no_finished_image(run, tmp_path, monkeypatch):
-    """The third image is being predicted when it is cut off; the training is not what is tested."""
-    seen, segment = [], Segmenter.segment
-
-    def cut_off(self, image, views=None):
-        seen.append(image)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return segment(self, image, views)
-
-    monkeypatch.setattr(main, "train_model", fake_training(bright_found))
-    monkeypatch.setattr(main, "REMEMBER_SECONDS", 0.0)
-    monkeypatch.setattr(Segmenter, "segment", cut_off)
+    seen = cut_off_prediction(monkeypatch, bright_found)
     keeper = MemoryKeeper()
     with pytest.raises(KeyboardInterrupt):
         run(keeper=keeper)

@@ -4,15 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from drawn_runs import TINY
 
 from nuclei.prediction.run_folder import save_run
 from nuclei.prediction.watershed import HANDS
-from nuclei.settings.config import Config
 from nuclei.training.train import new_model
 from nuclei_kit.files.release import main, release_run
 from nuclei_kit.files.runs import load_run
-
-TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_overlap=16)
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from drawn_runs import TINY
 
 from nuclei.prediction.run_folder import find_run, parse_settings, read_settings, save_run, write_settings
 from nuclei.prediction.watershed import HANDS
-from nuclei.settings.config import PRESETS, Config
+from nuclei.settings.config import PRESETS
 
-TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_overlap=16, tile_batch=4)
 CONTENT = {"config": asdict(TINY), "thresholds": {look: asdict(one) for look, one in HANDS["stage1_test"].items()}}
 
 

@@ -7,17 +7,16 @@ from dataclasses import asdict, replace
 import h5py
 import numpy as np
 import pytest
+from drawn_runs import TINY
 
-from nuclei.prediction.run_folder import save_run
+from nuclei.prediction.run_folder import find_run, save_run
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.watershed import HANDS, Thresholds
 from nuclei.settings.config import MODEL_NAMES, BadInput, Config
 from nuclei.training.train import new_model
 from nuclei_kit.files import runs
 from nuclei_kit.files.limits import MAX_SETTINGS, check_settings
-from nuclei_kit.files.runs import FINE_TUNING_RATE, digest_runs, find_run, fine_tuning, load_run, load_runs
-
-TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_overlap=16, tile_batch=4)
+from nuclei_kit.files.runs import FINE_TUNING_RATE, digest_runs, fine_tuning, load_run, load_runs
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +77,7 @@ def test_the_network_that_ships_is_the_default():
 def test_the_digest_of_a_run_changes_with_its_weights_and_settings(run):
     digests = {digest_runs([run])}
     assert digest_runs([run / "model.weights.h5"]) in digests
-    spoil_settings(run, lambda config: config.update(tta_views=1))
+    spoil_settings(run, lambda config: config.update(tta_views=2))
     digests.add(digest_runs([run]))
     save_run(run, new_model(TINY), HANDS["stage1_test"], "a drawn set", TINY)  # other random weights
     digests.add(digest_runs([run]))
@@ -123,7 +122,7 @@ def test_settings_that_only_another_version_knows_are_named(run, name, value):
 @pytest.mark.slow
 def test_the_probabilities_of_several_runs_are_the_mean_of_theirs(run, tmp_path):
     """Networks of other sizes go together; thresholds and views are the first's."""
-    others = [save_other(tmp_path / "wider", model_width=8, tta_views=1), save_other(tmp_path / "again")]
+    others = [save_other(tmp_path / "wider", model_width=8, tta_views=2), save_other(tmp_path / "again")]
     several = [run, *others]
     joint, each = load_runs(several), [answer(load_run(one)) for one in several]
     assert np.ptp(each, axis=0).max() > 0.01
@@ -146,7 +145,7 @@ def test_one_run_or_none_is_no_average(run):
     [("model_diameter", 16.0), ("model_zoom", 1.0), ("model_outputs", 1), ("tile_size", 128), ("tile_overlap", 32)],
 )
 def test_runs_that_see_images_otherwise_are_refused_by_name(monkeypatch, name, value):
-    configs = {"one": TINY, "another": replace(TINY, tta_views=1, model_width=8, train_seed=3)}
+    configs = {"one": TINY, "another": replace(TINY, tta_views=2, model_width=8, train_seed=3)}
     configs["other"] = replace(TINY, **{name: value})
     monkeypatch.setattr(runs, "load_run", lambda run: Segmenter(None, HANDS["stage1_train"], configs[run]))
     assert load_runs(["one", "another"]).config == TINY

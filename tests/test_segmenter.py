@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drawn import disc_network, draw_disc, draw_disc_set, draw_kind
+from drawn_runs import TINY
 from scipy import ndimage as ndi
 
 from nuclei.prediction.inference import predict_probs
@@ -19,7 +20,6 @@ from nuclei.training_data.kinds import KINDS, LOOKS, ZOOM_RANGE, nucleus_diamete
 
 # All the way to 24 px.
 CONFIG = Config(model_diameter=24.0, model_zoom=1.0, tile_size=64, tile_overlap=16, tta_views=1)
-TINY = Config(model_width=4, model_depth=2, model_stem=1, tile_size=64, tile_overlap=16, tile_batch=4)
 
 
 def make_segmenter(network=disc_network, **changes):

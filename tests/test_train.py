@@ -1,16 +1,16 @@
 """Train: a small training twice, and what becomes of it when it is cut off or something breaks."""
 
 import csv
-import json
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 from drawn import draw_disc_set
+from drawn_runs import TINY, MemoryKeeper
 
 from nuclei.network.loss import LOSSES
-from nuclei.settings.config import LOSS_NAMES, BadInput, Config
+from nuclei.settings.config import LOSS_NAMES, BadInput
 from nuclei.training import train, training_log
 from nuclei.training.schedule import learning_rate
 from nuclei.training.train import Keeper, compile_model, is_out_of_memory, make_crops, new_model, train_model
@@ -19,38 +19,11 @@ from nuclei.training_data.targets import make_targets, pixel_weights
 
 pytestmark = pytest.mark.slow  # nearly each test is a training, of seconds
 
-TINY = Config(
-    model_width=4,
-    model_depth=2,
-    model_stem=1,
-    model_diameter=16.0,
-    train_steps=24,
-    train_batch=2,
-    train_rate=1e-2,
-    train_crop=64,
-    train_checks=2,
-    tile_size=64,
-    tile_overlap=16,
-    tta_views=1,
-)
-
-
-class MemoryKeeper(Keeper):
-    """Keeps what JSON holds of a state, and the arrays, as a file would."""
-
-    def __init__(self):
-        self.saved = {}
-
-    def load(self, part):
-        state, arrays = self.saved.get(part, ("", {}))
-        return (json.loads(state), arrays) if state else None
-
-    def save(self, part, state, arrays=None):
-        self.saved[part] = json.dumps(state), {name: [one.copy() for one in group] for name, group in arrays.items()}
+SHORT = replace(TINY, model_diameter=16.0, train_steps=24, train_rate=1e-2, train_checks=2)
 
 
 def train_tiny(folder, keeper=None, check=lambda *_: None, start=None, **settings):
-    config = replace(TINY, **settings)
+    config = replace(SHORT, **settings)
     return train_model(config, draw_disc_set(6), folder / "log.csv", keeper or Keeper(), check, start)
 
 
@@ -121,12 +94,12 @@ def test_the_same_seed_gives_the_same_weights(tmp_path, eagerly):
     assert_same_weights(one, again)
     assert any((a != b).any() for a, b in zip(one, other, strict=True))
     keras.utils.set_random_seed(3)
-    fresh = new_model(TINY).get_weights()
+    fresh = new_model(SHORT).get_weights()
     assert max(np.abs(a - b).max() for a, b in zip(one, fresh, strict=True)) > 1e-3  # it did move
 
 
 def test_a_training_begins_with_the_weights_that_it_is_given(tmp_path, eagerly):
-    start = new_model(TINY)
+    start = new_model(SHORT)
     model = train_tiny(tmp_path, start=start.get_weights(), train_steps=1, train_checks=1, train_rate=1e-9)
     for one, other in zip(start.trainable_weights, model.trainable_weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-7)
@@ -143,8 +116,8 @@ def test_mixed_precision_trains(tmp_path, eagerly, steps):
 
 
 def test_a_compiled_network_shares_the_weights_of_the_bare_one(eagerly):
-    bare = new_model(TINY)
-    model = compile_model(bare, TINY)
+    bare = new_model(SHORT)
+    model = compile_model(bare, SHORT)
     assert_same_weights(bare.get_weights(), model.get_weights())
     bare.set_weights([one + 1 for one in bare.get_weights()])
     assert_same_weights(bare.get_weights(), model.get_weights())
@@ -152,7 +125,7 @@ def test_a_compiled_network_shares_the_weights_of_the_bare_one(eagerly):
 
 
 def test_crops_are_made_as_the_config_says():
-    config = replace(TINY, target_core=0.2, target_border=9.0, target_rare=1.0, model_zoom=1.0, train_zoom=0.0)
+    config = replace(SHORT, target_core=0.2, target_border=9.0, target_rare=1.0, model_zoom=1.0, train_zoom=0.0)
     images = draw_disc_set(2)
     crops = make_crops(config, images)
     labels = images.labels[0]
@@ -166,7 +139,7 @@ def test_crops_are_made_as_the_config_says():
 @pytest.mark.parametrize("name", LOSS_NAMES)
 def test_a_step_of_training_goes_by_the_loss_that_the_config_names(name, outputs, eagerly):
     """The loss of a step is that of what the network says of the crops, and the step makes it smaller."""
-    config = replace(TINY, train_loss=name, model_outputs=outputs)
+    config = replace(SHORT, train_loss=name, model_outputs=outputs)
     images = draw_disc_set(2)
     crops = make_crops(config, images)
     targets = make_targets(images.labels[0], config.target_core)[..., :outputs]
@@ -290,7 +263,7 @@ def test_a_broken_training_goes_back_and_resumes_at_half_the_rate(tmp_path, monk
     assert "back to the last good weights" in warning
     assert all(np.isfinite(one).all() for one in model.get_weights())
     if step == 2:
-        full = learning_rate(3 / 4, TINY.train_rate, TINY.train_warmup)
+        full = learning_rate(3 / 4, SHORT.train_rate, SHORT.train_warmup)
         assert float(read_log(tmp_path)[-1]["learning_rate"]) == pytest.approx(full / 2, rel=0.01)
 
 

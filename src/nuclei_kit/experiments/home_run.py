@@ -19,7 +19,7 @@ from nuclei.settings.files import LOG_FILE, STAGES_FILE, write_csv
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import KINDS, nucleus_diameter
 from nuclei_kit.experiments.folds import split_data
-from nuclei_kit.experiments.scoring import find_solution, read_truth
+from nuclei_kit.experiments.scoring import find_solution, read_open_images
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.checkpoint import Checkpoints, run_identity
 from nuclei_kit.files.folders import HELD_OUT_FILE, HELD_OUT_NUCLEI_FILE, OPEN_FILE
@@ -50,7 +50,7 @@ def run_at_home(config: Config, data: Path, folder: Path, stage: int = 1) -> Non
     everything = _read_train(data, watch)
     train, tuning, held_out = split_data(everything, config.data_folds, config.data_fold, config.data_tuning)
     if stage == 2:  # what chooses thresholds is the test's own kind, so the tuning images train
-        train, tuning = add_truth(train.join(tuning), read_truth(data))
+        train, tuning = add_truth(train.join(tuning), read_open_images(data))
     keeper = Checkpoints(folder, run_identity(config, train.join(tuning), test, None) | {"stage": stage})
     segmenter = run_competition(config, train, tuning, test, folder, keeper, watch)
     score_held_out(segmenter, held_out, folder, watch)
@@ -63,7 +63,7 @@ def train_at_home(config: Config, data: Path, folder: Path, start: list[np.ndarr
     everything = _read_train(data, watch)
     train, tuning, held_out = split_data(everything, config.data_folds, config.data_fold, config.data_tuning)
     # Before the training, which a broken file must not cost.
-    opened = read_truth(data) if held_out.ids and find_solution(data, 1) else held_out.subset([])
+    opened = read_open_images(data) if held_out.ids and find_solution(data, 1) else held_out.subset([])
     keeper = Checkpoints(folder, run_identity(config, everything, None, start))
     with watch.stage("train"):
         segmenter = train_segmenter(config, train, tuning, folder, keeper, scoring_check(tuning), start)

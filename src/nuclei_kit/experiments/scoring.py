@@ -96,7 +96,7 @@ def read_solution(path: Path) -> dict[str, np.ndarray]:
         raise BadInput(f"{path} holds a row that cannot be a solution's: {error}") from None
 
 
-def read_truth(data: Path, solution: Path | None = None) -> ImageSet:
+def read_open_images(data: Path, solution: Path | None = None) -> ImageSet:
     """Read the images of stage1_test whose truth is open, with labels; without a solution file there are none.
 
     Args:

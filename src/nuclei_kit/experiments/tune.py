@@ -14,7 +14,7 @@ from nuclei.settings.config import BadInput, Config, log
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import LOOKS
 from nuclei_kit.experiments.folds import near_duplicates, split_data, split_folds
-from nuclei_kit.experiments.scoring import mean_interval, read_truth
+from nuclei_kit.experiments.scoring import mean_interval, read_open_images
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, read_images
 from nuclei_kit.files.runs import load_run
@@ -56,7 +56,7 @@ def tune_run(run: Path, data: Path, solution: Path | None = None) -> Gain:
 
 
 def _find_images(config: Config, data: Path, solution: Path | None) -> tuple[ImageSet, str]:
-    opened = read_truth(data, solution)
+    opened = read_open_images(data, solution)
     if opened.ids:
         return opened, f"{len(opened.ids)} images of stage1_test"
     if not config.data_folds:
