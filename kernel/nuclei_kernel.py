@@ -43,7 +43,7 @@
 #   28  main         line  2077  training images and test images -> a trained network and submission.csv.
 #   29  entry        line  2195  what Kaggle runs, its settings from the environment.
 #
-# sources 305fd7a6bce17307, this file db6bb4ed6cfb3ea9
+# sources e6abcd60231c21a9, this file 95969085a49cfbaa
 
 import csv
 import io
@@ -79,7 +79,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "305fd7a6bce17307"
+SOURCE_HASH = "e6abcd60231c21a9"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -499,7 +499,7 @@ def warp(
 
 
 def _source_grid(shape, rng, crop, zoom):
-    """Where each pixel of the crop comes from: float32 columns and rows (crop, crop), in px of the image."""
+    """Say where each pixel of the crop comes from: float32 columns and rows (crop, crop), in px of the image."""
     angle = rng.uniform(0, 2 * np.pi)
     stretch = 2.0 ** rng.uniform(-ANISOTROPY, ANISOTROPY)
     scale = np.array([stretch**0.5, stretch**-0.5]) / zoom
@@ -553,7 +553,7 @@ def _shift_hsv(image, rng):
 
 
 def _tone_curve(rng):
-    """Gamma, contrast and brightness in one table, uint8 (1, 256)."""
+    """Make one table of gamma, contrast and brightness, uint8 (1, 256)."""
     levels = np.arange(256) / 255
     curve = levels ** (2.0 ** rng.uniform(-0.8, 0.8)) * rng.uniform(0.7, 1.3) + rng.uniform(-0.08, 0.12)
     return np.clip(curve * 255, 0, 255).round().astype(np.uint8)[None]
@@ -1028,7 +1028,7 @@ def _share(batch, strategy):
 # ==== 13. src/nuclei/training/schedule.py =========================================================
 # Schedule: how far a training is, and the learning rate there.
 
-TUNING_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
+TUNING_TIME_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
 
 
 @dataclass
@@ -1067,7 +1067,7 @@ class Schedule:
 
     def __init__(self, minutes: float, steps: int, seconds: float = 0.0, start: float | None = None):
         self.steps = steps
-        self.budget = minutes * 60 * (1 - TUNING_SHARE)
+        self.budget = minutes * 60 * (1 - TUNING_TIME_SHARE)
         self.began = time.monotonic() - seconds
         self.start = start
 
@@ -1264,7 +1264,7 @@ class _Training:
             self.remember()
 
     def _variables(self):
-        """The names and the variables of what a state holds, random states included."""
+        """Name the variables of what a state holds, random states included."""
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def remember(self):

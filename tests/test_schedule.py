@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from nuclei.training.schedule import TUNING_SHARE, Schedule, learning_rate
+from nuclei.training.schedule import TUNING_TIME_SHARE, Schedule, learning_rate
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.3])
@@ -43,7 +43,7 @@ def test_the_share_done_by_the_clock_counts_from_the_first_step_and_ends_in_time
     schedule = Schedule(minutes=10, steps=0)
     clock[0] += 52  # the first step compiles
     assert schedule.share_done(1) == 0
-    end = 1000 + 600 * (1 - TUNING_SHARE)
+    end = 1000 + 600 * (1 - TUNING_TIME_SHARE)
     for share in (0.1, 0.5, 0.99):
         clock[0] = 1052 + share * (end - 1052)
         assert schedule.share_done(2) == pytest.approx(share)
@@ -64,4 +64,4 @@ def test_a_first_step_longer_than_the_budget_ends_the_training(clock):
 def test_the_clock_counts_what_was_used_before(clock):
     schedule = Schedule(minutes=10, steps=0, seconds=400.0, start=52.0)
     clock[0] += 10
-    assert schedule.share_done(7) == pytest.approx((410 - 52) / (600 * (1 - TUNING_SHARE) - 52))
+    assert schedule.share_done(7) == pytest.approx((410 - 52) / (600 * (1 - TUNING_TIME_SHARE) - 52))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-TUNING_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
+TUNING_TIME_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Schedule:
 
     def __init__(self, minutes: float, steps: int, seconds: float = 0.0, start: float | None = None):
         self.steps = steps
-        self.budget = minutes * 60 * (1 - TUNING_SHARE)
+        self.budget = minutes * 60 * (1 - TUNING_TIME_SHARE)
         self.began = time.monotonic() - seconds
         self.start = start
 

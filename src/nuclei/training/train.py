@@ -151,7 +151,7 @@ class _Training:
             self.remember()
 
     def _variables(self):
-        """The names and the variables of what a state holds, random states included."""
+        """Name the variables of what a state holds, random states included."""
         return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
     def remember(self):

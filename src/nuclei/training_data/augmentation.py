@@ -45,7 +45,7 @@ def warp(
 
 
 def _source_grid(shape, rng, crop, zoom):
-    """Where each pixel of the crop comes from: float32 columns and rows (crop, crop), in px of the image."""
+    """Say where each pixel of the crop comes from: float32 columns and rows (crop, crop), in px of the image."""
     angle = rng.uniform(0, 2 * np.pi)
     stretch = 2.0 ** rng.uniform(-ANISOTROPY, ANISOTROPY)
     scale = np.array([stretch**0.5, stretch**-0.5]) / zoom
@@ -99,7 +99,7 @@ def _shift_hsv(image, rng):
 
 
 def _tone_curve(rng):
-    """Gamma, contrast and brightness in one table, uint8 (1, 256)."""
+    """Make one table of gamma, contrast and brightness, uint8 (1, 256)."""
     levels = np.arange(256) / 255
     curve = levels ** (2.0 ** rng.uniform(-0.8, 0.8)) * rng.uniform(0.7, 1.3) + rng.uniform(-0.08, 0.12)
     return np.clip(curve * 255, 0, 255).round().astype(np.uint8)[None]

@@ -91,7 +91,7 @@ def read_solution(path: Path) -> dict[str, np.ndarray]:
         areas = [height * width for _, height, width in grouped]
         if max(areas, default=0) > MAX_PIXELS or sum(areas) > MAX_SET_PIXELS:
             raise ValueError(f"it states more than {MAX_PIXELS:,} pixels an image, or {MAX_SET_PIXELS:,} in all")
-        return {image[0]: _paint(rles, *image[1:]) for image, rles in grouped.items()}
+        return {image[0]: _paint_truth(rles, *image[1:]) for image, rles in grouped.items()}
     except (ValueError, TypeError) as error:  # not a number, or not a run list of such an image
         raise BadInput(f"{path} holds a row that cannot be a solution's: {error}") from None
 
@@ -118,7 +118,7 @@ def read_open_images(data: Path, solution: Path | None = None) -> ImageSet:
     return replace(known, labels=[truths[image_id] for image_id in known.ids])
 
 
-def _paint(rles, height, width):
+def _paint_truth(rles, height, width):
     masks = [_mask_pixels(rle, height, width) for rle in rles]
     return paint_labels(masks, (height, width))
 

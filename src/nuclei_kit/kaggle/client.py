@@ -85,7 +85,7 @@ def client_errors(what: str) -> Iterator[None]:
 
 
 def read_refusal(response: "requests.Response") -> tuple[int, str]:
-    """An error's HTTP status and Kaggle's words: of these the client shows one or neither."""
+    """Read an error's HTTP status and Kaggle's words: of these the client shows one or neither."""
     code, words = response.status_code, None
     try:
         body = response.json()
@@ -100,12 +100,12 @@ def read_refusal(response: "requests.Response") -> tuple[int, str]:
 
 
 def is_web_page(content: bytes) -> bool:
-    """Whether bytes are HTML or XML, as pages of errors are."""
+    """Tell whether bytes are HTML or XML, as pages of errors are."""
     return content.lstrip().startswith(b"<")
 
 
 def retry_after(response: "requests.Response") -> float:
-    """The seconds that Kaggle asks to wait; 0 where it does not say."""
+    """Read the seconds that Kaggle asks to wait; 0 where it does not say."""
     try:
         return float(response.headers.get("Retry-After", 0))
     except ValueError:  # a date: our own pace will do
@@ -113,7 +113,7 @@ def retry_after(response: "requests.Response") -> float:
 
 
 def retry(call: Callable[[], T], pause: float, codes: Collection[int] = TRANSIENT_CODES) -> T:
-    """call() -> what it returns; after a Refusal with one of `codes` it is called again, MAX_TRIES times at most.
+    """Return what `call()` gives; call it again after a Refusal with one of `codes`, MAX_TRIES times at most.
 
     Args:
         pause: seconds before the second try; each wait is twice the one before, and at least what Kaggle asks for.

@@ -80,7 +80,7 @@ def download_data(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def list_files(api: Any) -> dict[str, int]:
-    """{name: bytes} of the competition's files."""
+    """List the competition's files -> {name: bytes}."""
     sizes: dict[str, int] = {}
     token = None
     while token != "":
@@ -94,7 +94,7 @@ def list_files(api: Any) -> dict[str, int]:
 
 
 def is_whole(path: Path, size: int) -> bool:
-    """Whether a file is there with all its bytes."""
+    """Tell whether a file is there with all its bytes."""
     return path.is_file() and path.stat().st_size == size
 
 

@@ -79,7 +79,7 @@ def push_kernel(folder: Path, owner: str | None = None, slug: str | None = None)
 
 
 def read_metadata(folder: Path, owner: str | None, slug: str | None) -> dict[str, Any]:
-    """kernel-metadata.json with another owner or slug where they are given -> dict that keeps the rules.
+    """Read kernel-metadata.json, with another owner or slug where they are given -> dict that keeps the rules.
 
     Raises:
         BadInput: a rule that is broken, or the owner is a placeholder.
@@ -228,7 +228,7 @@ def print_failure(api: Any, push: Push, message: str) -> None:
 
 
 def read_kernel_log(text: str) -> list[str]:
-    """Kaggle's log, a list of JSON records, one a line, cut where it is long -> the lines that the run printed."""
+    """Read Kaggle's log, JSON records, one a line, cut where it is long -> the lines that the run printed."""
     try:
         records = json.loads("[" + text.strip("[] \n") + "]")
     except ValueError:

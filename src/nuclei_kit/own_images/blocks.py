@@ -145,13 +145,13 @@ def stitch(
 
 
 def _is_cut(where, region, shape):
-    """Whether a box reaches an edge of the region that is not an edge of the image."""
+    """Tell whether a box reaches an edge of the region that is not an edge of the image."""
     return any(
         w.start == r.start > 0 or w.stop == r.stop < length for w, r, length in zip(where, region, shape, strict=True)
     )
 
 
 def _largest_part(mask):
-    """The largest connected part of a mask that is not empty."""
+    """Find the largest connected part of a mask that is not empty."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     return parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()

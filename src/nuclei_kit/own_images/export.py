@@ -45,7 +45,7 @@ def export_run(run: Path, data: Path, out: Path, stage: int = 1) -> int:
 
 
 def encode_tiff(labels: np.ndarray, image_id: str) -> bytes:
-    """labels int32 (H, W) -> the bytes of a 16-bit TIFF, packed as even plain readers can unpack."""
+    """Encode labels int32 (H, W) -> the bytes of a 16-bit TIFF, packed as even plain readers can unpack."""
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         raise BadInput(f"{image_id} holds {labels.max()} nuclei, too many for a 16-bit TIFF: leave it out")
     packing = [cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_ADOBE_DEFLATE]
@@ -53,7 +53,7 @@ def encode_tiff(labels: np.ndarray, image_id: str) -> bytes:
 
 
 def make_geojson(labels: np.ndarray) -> dict[str, Any]:
-    """labels int32 (H, W) -> a FeatureCollection with a detection, as QuPath calls it, for each nucleus.
+    """Make labels int32 (H, W) a FeatureCollection with a detection, as QuPath calls it, for each nucleus.
 
     Corners are in px from the image's upper left one; an outline runs half way between pixels inside and outside.
     """
@@ -70,7 +70,7 @@ def make_geojson(labels: np.ndarray) -> dict[str, Any]:
 
 
 def make_coco(found: Mapping[str, np.ndarray]) -> dict[str, list]:
-    """{image id: labels int32 (H, W)} -> a COCO data set of one category, its masks exact run lists."""
+    """Make {image id: labels int32 (H, W)} a COCO data set of one category, its masks exact run lists."""
     images: list[dict] = []
     annotations: list[dict] = []
     for number, (image_id, labels) in enumerate(found.items(), start=1):

@@ -74,7 +74,7 @@ def gather_cases(run: Path, data: Path, stage: int = 1, solution: Path | None = 
 
 
 def _pick_images(path: Path, rows: Path) -> ImageSet:
-    """The images of a set that a file has rows for."""
+    """Pick the images of a set that a file has rows for."""
     wanted = {row["ImageId"] for row in read_table(rows, SUBMISSION_HEADER)}
     strange = wanted - set(list_ids(path))
     if strange:

@@ -73,7 +73,7 @@ def _middle_strip(image, truth, predicted, name):
 
 
 def _choose_images(everything: ImageSet, config: Config, fold: int | None) -> ImageSet:
-    """The images of a fold: the one that the run held out, unless another is asked for."""
+    """Choose the images of a fold: the one that the run held out, unless another is asked for."""
     if not everything.labels:
         raise BadInput(f"{TRAIN} has no masks to compare with: unpack all of {TRAIN}.zip")
     shown = config.data_fold if fold is None else fold
@@ -83,7 +83,7 @@ def _choose_images(everything: ImageSet, config: Config, fold: int | None) -> Im
 
 
 def _typical_of_kinds(images: ImageSet) -> list[int]:
-    """The index of one image of each kind, in the order of KINDS."""
+    """Find the index of one image of each kind, in the order of KINDS."""
     counts, typical = np.array([labels.max() for labels in images.labels]), []
     for kind in KINDS:
         here = np.flatnonzero(np.array(images.kinds) == kind)

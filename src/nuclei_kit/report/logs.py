@@ -28,7 +28,7 @@ def read_number(path: Path, row: Mapping[str, str], column: str) -> float:
 
 
 def read_training_log(path: Path) -> list[dict[str, float]]:
-    """A run's log.csv -> [{"step": float, "seconds": float, "loss": float, ...}, ...], without what a row leaves empty.
+    """Read log.csv -> [{"step": float, "seconds": float, "loss": float, ...}, ...], without what a row leaves empty.
 
     Raises:
         BadInput: the file is not such a table.

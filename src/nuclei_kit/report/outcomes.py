@@ -30,7 +30,7 @@ class Outcomes:
 
 
 def find_outcomes(truth: np.ndarray, predicted: np.ndarray) -> tuple[Outcomes, Outcomes]:
-    """Two label images int32 (H, W) -> (Outcomes of the true nuclei, Outcomes of the predicted ones).
+    """Compare two label images int32 (H, W) -> (Outcomes of the true nuclei, Outcomes of the predicted ones).
 
     A nucleus with an IoU above the lowest threshold is a true positive. Of the others, a merge is every true nucleus
     that lies, by more than half, in one predicted nucleus together with at least one more, and that predicted nucleus;

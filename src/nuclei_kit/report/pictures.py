@@ -43,7 +43,7 @@ INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
 def brighten(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB -> uint8 RGB for the eye: a dark image is stretched, its hues kept; a light one stays as it is.
+    """Brighten uint8 RGB for the eye: a dark image is stretched, its hues kept; a light one stays as it is.
 
     Unlike `standardise` it never inverts. The factor is at most 12, which keeps the noise of an empty field dim.
     """
@@ -73,7 +73,7 @@ def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def inner_edge(labels: np.ndarray) -> np.ndarray:
-    """bool (H, W): pixels of a nucleus with a neighbour, diagonals included, outside it. The frame cuts no edge."""
+    """Mark the pixels of a nucleus with a neighbour, diagonals too, outside it: bool (H, W). The frame is no edge."""
     padded = np.pad(labels, 1, mode="edge")
     height, width = labels.shape
     shifted = [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
@@ -81,7 +81,7 @@ def inner_edge(labels: np.ndarray) -> np.ndarray:
 
 
 def _outline_colours(labels):
-    """uint8 (n + 1, 3): a colour for each label, the first of OUTLINES that no neighbour has yet."""
+    """Choose a colour for each label, uint8 (n + 1, 3): the first of OUTLINES that no neighbour has yet."""
     neighbours: dict[int, set[int]] = {label: set() for label in range(labels.max(initial=0) + 1)}
     for a, b in _touching_pairs(labels):
         neighbours[a].add(b)
@@ -95,7 +95,7 @@ def _outline_colours(labels):
 
 
 def _touching_pairs(labels):
-    """Pairs of labels that are neighbours, or one pixel apart: [[a, b], ...]."""
+    """List the pairs of labels that are neighbours, or one pixel apart: [[a, b], ...]."""
     pairs = []
     for apart in (1, 2):
         for a, b in ((labels[apart:], labels[:-apart]), (labels[:, apart:], labels[:, :-apart])):
@@ -186,14 +186,14 @@ def _count_nuclei(labels):
 
 
 def _caption(panel, text):
-    """The panel with a line of text above it; at least PANEL wide, so that strips align, and as wide as the text."""
+    """Put a line of text above a panel; at least PANEL wide, so that strips align, and as wide as the text."""
     line = _draw_text(text)
     width = max(PANEL, panel.shape[1], line.shape[1])
     return np.concatenate([_extend(line, CAPTION, width), _extend(panel, panel.shape[0], width)])
 
 
 def _draw_text(text):
-    """Dark text on white -> uint8 (CAPTION, W, 3)."""
+    """Draw dark text on white -> uint8 (CAPTION, W, 3)."""
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45
     (width, _), _ = cv2.getTextSize(text, font, scale, 1)
     line = np.full((CAPTION, width + 2, 3), PAPER, np.uint8)
@@ -210,12 +210,12 @@ def _draw_legend():
 
 
 def _beside(panels):
-    """Panels of one height in a row, GAP apart."""
+    """Put panels of one height in a row, GAP apart."""
     spaced = [_extend(panel, panel.shape[0], panel.shape[1] + GAP) for panel in panels]
     return np.concatenate(spaced, axis=1)[:, :-GAP]
 
 
 def _extend(panel, height, width):
-    """White below and to the right, up to a height and a width."""
+    """Add white below and to the right, up to a height and a width."""
     bottom, right = height - panel.shape[0], width - panel.shape[1]
     return cv2.copyMakeBorder(panel, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=PAPER)

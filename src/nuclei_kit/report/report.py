@@ -22,7 +22,7 @@ from nuclei.settings.files import CONFIG_FILE, LOG_FILE, STAGES_FILE, SUBMISSION
 from nuclei.training_data.kinds import KINDS
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.folders import HELD_OUT_FILE, REPORT_FILE
-from nuclei_kit.files.saved_settings import examine_settings, not_settings
+from nuclei_kit.files.saved_settings import SETTINGS_PARTS, examine_settings, not_settings
 from nuclei_kit.files.tables import read_table
 from nuclei_kit.report.cases import HELD_OUT_PART, TEST_PART, Case, gather_cases
 from nuclei_kit.report.charts import line_chart
@@ -100,7 +100,7 @@ def describe_case(case: Case, source: str, other: Case | None = None) -> dict[st
 
 
 def _difference(case: Case, other: Case) -> float | None:
-    """How much higher an image's score is than in another run."""
+    """Tell how much higher an image's score is than in another run."""
     return None if case.score is None or other.score is None else case.score - other.score
 
 
@@ -122,7 +122,7 @@ def outlines(labels: np.ndarray) -> list[str]:
 
 
 def _path(corners):
-    """int (n, 2) -> "M12.5 3.5l4 0 0 2z"."""
+    """Write int (n, 2) as "M12.5 3.5l4 0 0 2z"."""
     (x, y), steps = corners[0] + 0.5, np.diff(corners, axis=0, append=corners[:1])
     return f"M{x:g} {y:g}l{' '.join(map(str, steps.ravel().tolist()))}z"
 
@@ -161,7 +161,7 @@ def fill_page(run: Path, cases: Sequence[Case], others: Mapping[str, Case], agai
 
 
 def _headline(run, cases):
-    """The figures that one wants first."""
+    """Lay out the figures that one wants first."""
     figures = []
     for part in (HELD_OUT_PART, TEST_PART):
         scores = [case.score for case in cases if case.part == part and case.score is not None]
@@ -199,7 +199,7 @@ def _score_sections(run, cases):
 
 
 def _precision_table(scored):
-    """Two tables: by kind, the score and the precision at each threshold; and how many nuclei had which outcome."""
+    """Lay out, by kind, the score and the precision at each threshold; and how many nuclei had which outcome."""
     head = ("kind", "images", "score", *(f"{threshold:.2f}" for threshold in IOU_THRESHOLDS))
     rows = []
     for kind in (*KINDS, "all"):
@@ -212,7 +212,7 @@ def _precision_table(scored):
 
 
 def _outcome_table(scored):
-    """How many true and how many predicted nuclei had which outcome."""
+    """Count how many true and how many predicted nuclei had which outcome."""
     sides: dict[str, Counter[str]] = {"true": Counter(), "predicted": Counter()}
     for case in scored:
         for counts, outcomes in zip(sides.values(), find_outcomes(case.truth, case.found), strict=True):
@@ -261,7 +261,7 @@ def _training_section(run):
 
 
 def _read_stages(run):
-    """[{stage: str, seconds, images, peak_gb: float}, ...]"""
+    """Read stages.csv -> [{stage: str, seconds, images, peak_gb: float}, ...]."""
     path, numbers = run / STAGES_FILE, ("seconds", "images", "peak_gb")
     table = read_table(path, ("stage", *numbers))
     return [{"stage": row["stage"], **{name: read_number(path, row, name) for name in numbers}} for row in table]
@@ -293,7 +293,7 @@ def _settings_section(run):
         parts = [
             f"<details><summary>{escape(name + origin.get(name, ''))}</summary>{_settings_table(name, content[name])}"
             "</details>"
-            for name in ("config", "thresholds", "versions")
+            for name in SETTINGS_PARTS
             if name in content
         ]
     except AttributeError as error:
@@ -302,7 +302,7 @@ def _settings_section(run):
 
 
 def _settings_table(name, values):
-    """A part of a settings file as an HTML table; thresholds, which go by look, have a row a look."""
+    """Make a part of a settings file an HTML table; thresholds, which go by look, have a row a look."""
     if name != "thresholds":
         return _table((name, "value"), values.items())
     rows = [(look, *one.values()) for look, one in values.items()]
@@ -310,17 +310,17 @@ def _settings_table(name, values):
 
 
 def _section(title, content, style=""):
-    """A section of the page -> (its title, its HTML)."""
+    """Make a section of the page -> (its title, its HTML)."""
     return title, f'<section id="{_anchor(title)}" class="{style}"><h2>{escape(title)}</h2>{content}</section>'
 
 
 def _anchor(title):
-    """What a title is called in an address."""
+    """Name a title as it is called in an address."""
     return re.sub("[^a-z0-9]+", "-", title.lower())
 
 
 def _table(head, rows):
-    """An HTML table; its first column names the rows. It scrolls by itself where the window is narrow."""
+    """Make an HTML table; its first column names the rows. It scrolls by itself where the window is narrow."""
     titles = "".join(f'<th scope="col">{escape(str(title))}</th>' for title in head)
     body = "".join(
         f'<tr><th scope="row">{escape(str(row[0]))}</th>{"".join(f"<td>{escape(str(x))}</td>" for x in row[1:])}</tr>'

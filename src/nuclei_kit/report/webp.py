@@ -33,7 +33,7 @@ def encode_images(images: Sequence[np.ndarray], room: int) -> list[str]:
 
 
 def encode_webp(image: np.ndarray, longest: int) -> bytes:
-    """uint8 (H, W, 3) RGB -> the bytes of a WebP of the brightened image, its longer side `longest` px at most."""
+    """Encode uint8 (H, W, 3) RGB, brightened -> the bytes of a WebP, its longer side `longest` px at most."""
     shrink = longest / max(image.shape)
     bright = brighten(np.asarray(image))
     if shrink < 1:
@@ -48,7 +48,7 @@ def _text_length(file: bytes) -> int:
 
 
 def _fair_share(sizes: Sequence[int], room: int) -> int:
-    """The size to which the larger of `sizes` are to be cut, so that all together are `room` at most."""
+    """Find the size to which the larger of `sizes` are to be cut, so that all together are `room` at most."""
     for index, size in enumerate(sorted(sizes)):
         left = len(sizes) - index
         if size * left > room:
