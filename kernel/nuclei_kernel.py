@@ -43,7 +43,7 @@
 #   28  main         line  2077  training images and test images -> a trained network and submission.csv.
 #   29  entry        line  2195  what Kaggle runs, its settings from the environment.
 #
-# sources e6abcd60231c21a9, this file 95969085a49cfbaa
+# sources 7a70c085b50147e2, this file aad9c1bf463bed72
 
 import csv
 import io
@@ -79,7 +79,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "e6abcd60231c21a9"
+SOURCE_HASH = "7a70c085b50147e2"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -183,7 +183,7 @@ class Config:
 
 
 # docs/results.md has what each costs and scores. The sample's rate is high, since its steps are few. `seed` is the idea
-# that this kit began with: foreground alone, by an overlap loss, parted by a watershed on the distance transform.
+# that this kit began with: foreground alone, by an overlap loss, separated by a watershed on distance.
 _SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
 _SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2, "data_hand": "stage1_train"}
 _LAYERS: dict = {"model_name": "one_hundred_layers", "model_width": 16}

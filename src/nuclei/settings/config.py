@@ -101,7 +101,7 @@ class Config:
 
 
 # docs/results.md has what each costs and scores. The sample's rate is high, since its steps are few. `seed` is the idea
-# that this kit began with: foreground alone, by an overlap loss, parted by a watershed on the distance transform.
+# that this kit began with: foreground alone, by an overlap loss, separated by a watershed on distance.
 _SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
 _SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2, "data_hand": "stage1_train"}
 _LAYERS: dict = {"model_name": "one_hundred_layers", "model_width": 16}
