@@ -77,8 +77,7 @@ def write_zip(path, files, method=zipfile.ZIP_DEFLATED):
         *(tiff_header(order, big, 100_000, 100_000) for order in "<>" for big in (False, True)),
     ],
 )
-def test_an_absurd_header_is_refused_before_memory_is_taken(content, monkeypatch):
-    monkeypatch.setattr(cv2, "imdecode", None)
+def test_an_absurd_header_is_refused_before_memory_is_taken(content):
     with pytest.raises(BadInput, match=r"x\.png states \d+ x \d+ pixels, over the limit of 67,108,864"):
         decode_image(content, "x.png")
 
@@ -87,13 +86,6 @@ def test_a_mask_with_an_absurd_header_is_refused(tmp_path):
     path = write_folder(tmp_path / "set", {"a/images/a.png": GOOD, "a/masks/1.png": png_header(100_000, 100_000)})
     with pytest.raises(BadInput, match=r"1\.png states 100000 x 100000"):
         read_images(path)
-
-
-@pytest.mark.parametrize("ending", [".jpg", ".bmp", ".webp"])
-def test_formats_that_state_their_size_elsewhere_are_refused(ending):
-    content = cv2.imencode(ending, np.zeros((9, 9, 3), np.uint8))[1].tobytes()
-    with pytest.raises(BadInput, match="replace the file by a whole PNG or TIFF"):
-        decode_image(content, "x.png")
 
 
 @settings(max_examples=150)
@@ -155,7 +147,7 @@ def test_links_lead_to_no_other_file_and_no_endless_one(tmp_path):
         entry = zipfile.ZipInfo("a/images/a.png")
         entry.external_attr = 0o120777 << 16  # a symbolic link
         archive.writestr(entry, "/etc/passwd")
-    assert "cannot be decoded" in read_images(tmp_path / "set.zip").unreadable["a"]
+    assert "is not a PNG" in read_images(tmp_path / "set.zip").unreadable["a"]
 
 
 def test_an_image_set_is_bounded_as_a_whole(tmp_path, monkeypatch):

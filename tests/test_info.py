@@ -59,7 +59,7 @@ def test_the_facts_of_a_test_set_with_a_bad_image(competition):
     assert facts.kinds == {"grey-tissue": 1}
     assert facts.nuclei == {}
     assert list(facts.unreadable) == ["bad"]
-    assert "0.png cannot be decoded" in facts_table(facts)
+    assert "0.png is not a PNG" in facts_table(facts)
 
 
 def test_the_sets_of_a_folder(competition):

@@ -93,8 +93,8 @@ def test_a_finished_prediction_is_made_anew(tmp_path, use):
     ("name", "content", "why"),
     [
         ("b\udcff.png", None, "not UTF-8"),
-        ("empty.png", b"", "cannot be decoded"),
-        ("text.png", b"no image", "cannot be decoded"),
+        ("empty.png", b"", "is empty"),
+        ("text.png", b"no image", "is not a PNG"),
         ("none.png", None, "No such file"),
     ],
 )

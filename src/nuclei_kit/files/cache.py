@@ -16,7 +16,7 @@ import numpy as np
 from nuclei.settings.config import log
 from nuclei.training_data.images import ImageSet
 
-CACHE_FORMAT = 3  # raise it when decoding, kinds or the file's layout change
+CACHE_FORMAT = 4  # raise it when decoding, kinds or the file's layout change
 
 
 def default_cache() -> Path:

@@ -1,49 +1,79 @@
-"""Decoding: the bytes of an image or a mask -> pixels, once the size in their header is known to be within bounds."""
+"""Decoding: one door for images and masks, of any format that is read -> pixels, within bounds."""
 
+import contextlib
+import io
 import math
-import mmap
-import struct
+from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from nuclei.settings.config import BadInput
+from nuclei_kit.files.everyday import read_by_pillow, read_png
+from nuclei_kit.files.formats import HEAD_BYTES, broken_by_name, identify
 from nuclei_kit.files.limits import MAX_PIXELS
+from nuclei_kit.files.planes import Choice, Picture
+from nuclei_kit.files.tiff import read_tiff
 
 MAX_SORTED = 2**24  # numbers that are sorted for percentiles: of a larger image every n-th row and column
 
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # a TIFF's codes for the types of number that hold a size
 
-
-def decode_image(data: bytes | mmap.mmap, name: object, most: int = MAX_PIXELS, path: Path | None = None) -> np.ndarray:
-    """Decode the bytes of a PNG or TIFF -> uint8 (H, W, 3) RGB.
-
-    Grey, palette, RGB and RGBA are accepted (alpha is dropped). uint8 passes as it is; other depths are stretched so
-    that the 0.1st and the 99.9th percentile become 0 and 255: microscopes store 10, 12 or 14 bits in 16, and floats on
-    any scale, so the type's own range says nothing. NaN becomes black; infinities become black and white.
+def read_picture(source: Path | bytes, name: object, most: int = MAX_PIXELS, choice: Choice | None = None) -> Picture:
+    """Read an image by what it is, whatever its name says: PNG, TIFF, JPEG, BMP, GIF or WebP.
 
     Args:
+        source: a file, or the bytes of one.
+        name: what errors call it.
         most: the most pixels that are accepted.
-        path: a file that holds the same bytes. OpenCV then reads it itself, and `data`, a memory map of it, serves for
-            the header alone: decoding takes a third less memory.
+        choice: which plane of several is meant; None where nobody can be asked to choose. The one channel that is
+            named after a stain of nuclei is taken by itself.
 
     Raises:
-        BadInput: OpenCV cannot decode the bytes as a PNG or TIFF, or they state more than `most` pixels.
+        BadInput: it is broken, too large, of a kind that is not read, or several planes can be meant.
     """
-    pixels = _decode_bytes(data, cv2.IMREAD_UNCHANGED, name, most, path)
-    if pixels is None:
-        raise BadInput(f"{name} cannot be decoded as an image: replace the file by a whole PNG or TIFF")
-    if pixels.ndim == 3:
-        pixels = pixels[..., 2::-1]  # BGR(A) -> RGB
+    with _open(source, name) as file:
+        kind = identify(file.read(HEAD_BYTES), name)
+        file.seek(0)
+        if kind == "TIFF":
+            picture = read_tiff(file, name, most, choice)
+        elif kind == "PNG":
+            picture = read_png(file, name, most, choice)
+        else:
+            picture = read_by_pillow(file, kind, name, most, choice)
+    return picture
+
+
+@contextlib.contextmanager
+def _open(source: Path | bytes, name: object) -> Iterator[BufferedIOBase]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    with broken_by_name(name, "file"), open(source, "rb") as file:
+        yield file
+
+
+def decode_image(
+    source: Path | bytes, name: object, most: int = MAX_PIXELS, choice: Choice | None = None
+) -> np.ndarray:
+    """Read an image as `read_picture` does -> uint8 (H, W, 3) RGB, see `to_rgb`."""
+    return to_rgb(read_picture(source, name, most, choice).pixels)
+
+
+def to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Turn the pixels of a Picture into uint8 (H, W, 3) RGB.
+
+    uint8 passes as it is; other types are stretched so that the 0.1st and the 99.9th percentile become 0 and 255:
+    microscopes store 10, 12 or 14 bits in 16, and floats on any scale, so the type's own range says nothing. NaN
+    becomes black; infinities become black and white.
+    """
     if pixels.dtype != np.uint8:
         pixels = _stretch_depth(pixels)
     return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2))
 
 
 def _stretch_depth(pixels):
-    """Stretch pixels of any type -> uint8 of the same shape, see `decode_image`."""
+    """Stretch pixels of any type -> uint8 of the same shape, see `to_rgb`."""
     step = math.ceil(math.sqrt(pixels.size / MAX_SORTED))
     sparse = pixels[::step, ::step]
     finite = sparse[np.isfinite(sparse)]
@@ -55,56 +85,14 @@ def _stretch_depth(pixels):
     return stretched
 
 
-def _decode_bytes(data, flags, name, most, path=None):
-    """Decode the bytes of a PNG or TIFF as OpenCV does -> pixels, or None where they are broken or something else.
+def decode_mask(source: Path | bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Read one mask -> int (n,), the flat indices of its pixels, about a thousandth of the image.
 
     Raises:
-        BadInput: the header states more than `most` pixels. OpenCV alone would allocate memory for up to 2^30.
+        BadInput: it cannot be read, has another shape than the image, or holds no pixel of a nucleus.
     """
-    try:
-        height, width = _stated_shape(data)
-        if height * width > most:
-            raise BadInput(f"{name} states {height} x {width} pixels, over the limit of {most:,}: cut it into parts")
-        return cv2.imread(str(path), flags) if path else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except (cv2.error, struct.error, KeyError):
-        return None
-
-
-def _stated_shape(data):
-    """Read the height and the width that the header of a PNG, or of a TIFF's first picture, states.
-
-    Raises:
-        KeyError, struct.error: the header is missing or broken.
-    """
-    if data[: len(_PNG_START)] == _PNG_START:
-        width, height = struct.unpack_from(">II", data, len(_PNG_START) + 8)
-        return height, width
-    order = {b"II": "<", b"MM": ">"}[data[:2]]
-    big = {42: False, 43: True}[struct.unpack_from(f"{order}H", data, 2)[0]]
-    start, number, entry, value = (8, "Q", 20, 12) if big else (4, "I", 12, 8)
-    (directory,) = struct.unpack_from(order + number, data, start)
-    count_format = order + ("Q" if big else "H")
-    (count,) = struct.unpack_from(count_format, data, directory)
-    first = directory + struct.calcsize(count_format)
-    sizes: dict[int, int] = {}
-    for place in range(first, min(first + count * entry, len(data)), entry):
-        tag, kind = struct.unpack_from(f"{order}HH", data, place)
-        if tag in (256, 257):  # width, height; of a repeated tag the larger counts
-            (size,) = struct.unpack_from(order + _TIFF_NUMBERS[kind], data, place + value)
-            sizes[tag] = max(size, sizes.get(tag, 0))
-    return sizes[257], sizes[256]
-
-
-def decode_mask(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Decode the bytes of one mask -> int (n,), the flat indices of its pixels, about a thousandth of the image.
-
-    Raises:
-        BadInput: the bytes cannot be decoded, have another shape than the image, or hold no pixel of a nucleus.
-    """
-    # Any depth: brought down to 8 bits, a 16-bit mask of zeros and ones would be empty.
-    grey = _decode_bytes(data, cv2.IMREAD_ANYDEPTH, name, MAX_PIXELS)
-    if grey is None:
-        raise BadInput(f"{name} cannot be decoded as a mask: replace the file by a whole PNG")
+    grey = read_picture(source, name).pixels
+    grey = grey if grey.ndim == 2 else grey.max(axis=2)
     if grey.shape != shape:
         raise BadInput(f"{name} is {grey.shape[0]}x{grey.shape[1]} but its image is {shape[0]}x{shape[1]}: redraw it")
     pixels = np.flatnonzero(grey > grey.max() // 2)

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import mmap
 import time
 import zlib
 from collections.abc import Sequence
@@ -127,7 +126,7 @@ def _predict_file(path: Path, segmenter: Segmenter, outputs: tuple[Path, Path], 
     key = f"{path} {digest}"
     if key in journal.done:
         return journal.done[key]
-    image = _load_image(path)
+    image = decode_image(path, path, MAX_OWN_PIXELS)
     cost: dict[str, float] = {"pixels": image.shape[0] * image.shape[1]}
     blocks = Journal(journal.path.with_name(f"{digest[:16]}.journal"))
     if cost["pixels"] > MAX_WHOLE_PIXELS:
@@ -166,13 +165,6 @@ def _digest_file(path):
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _load_image(path):
-    """Decode a file, mapped into memory: the bytes of a large image would be gigabytes."""
-    with open(path, "rb") as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-        return decode_image(data, path, MAX_OWN_PIXELS, path)
 
 
 def _describe_cost(pixels, seconds):
