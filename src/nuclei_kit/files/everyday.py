@@ -9,8 +9,8 @@ import imagecodecs
 import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from nuclei.settings.config import BadInput
 from nuclei_kit.files.formats import broken_by_name
+from nuclei_kit.files.limits import check_pixels
 from nuclei_kit.files.planes import COLOURS, Choice, Picture, Planes, choose_plane
 
 # By class, since Image.open would count pixels by a limit of its own.
@@ -51,7 +51,7 @@ def _essential_chunks(file, name, most):
         if kind == b"IHDR":
             body = file.read(length + 4)
             width, height = struct.unpack_from(">II", body)
-            _check_size(height, width, name, most)
+            check_pixels(height, width, most, name)
         elif kind in _PNG_CHUNKS | _PNG_FILM:
             body = file.read(length + 4)
         else:
@@ -72,7 +72,7 @@ def read_by_pillow(file: BufferedIOBase, kind: str, name: object, most: int, cho
     """
     with broken_by_name(name, kind):
         image = _PLUGINS[kind](file)
-        _check_size(image.height, image.width, name, most)
+        check_pixels(image.height, image.width, most, name)
         count = getattr(image, "n_frames", 1)
         grey = image.mode in ("1", "L", "LA")
     plane = choose_plane(Planes(_channels(not grey), pages=count, word="picture"), choice, name)
@@ -93,8 +93,3 @@ def _choose(pixels, plane, kind):
     facts = f"{kind}, {height} x {width} ({'YXS' if pixels.ndim == 3 else 'YX'}), {pixels.dtype}"
     one = pixels.ndim == 3 and plane.channel != "all"
     return Picture(pixels[..., plane.channel] if one else pixels, facts, plane.said)
-
-
-def _check_size(height, width, name, most):
-    if height * width > most:
-        raise BadInput(f"{name} states {height} x {width} pixels, over the limit of {most:,}: cut it into parts")

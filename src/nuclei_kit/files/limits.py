@@ -28,6 +28,12 @@ def check_bytes(size: int, most: int, name: object) -> None:
         raise BadInput(f"{name} holds {size:,} bytes, over the limit of {most:,}: cut it into parts")
 
 
+def check_pixels(height: int, width: int, most: int, name: object) -> None:
+    """Raise BadInput where an image states more than `most` pixels."""
+    if height * width > most:
+        raise BadInput(f"{name} states {height} x {width} pixels, over the limit of {most:,}: cut it into parts")
+
+
 def check_settings(settings: dict[str, Any]) -> None:
     """Raise BadInput where a setting, by its name in Config, asks for more than any network here needs.
 

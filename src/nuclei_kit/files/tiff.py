@@ -1,13 +1,14 @@
 """TIFF: whatever microscopes write -> the plane that is meant, its pixels as ImageJ and tifffile show them."""
 
+import contextlib
 import logging
 import math
 import re
+import struct
 from dataclasses import replace
 from io import BufferedIOBase
 from types import SimpleNamespace
 from typing import Any
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -15,8 +16,9 @@ from tifffile import PHOTOMETRIC, TIFF, TiffFile
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.files.formats import broken_by_name
-from nuclei_kit.files.limits import MAX_PIXEL_BYTES, MAX_PLANES
-from nuclei_kit.files.planes import COLOURS, Choice, Picture, Planes, choose_plane
+from nuclei_kit.files.limits import MAX_PIXEL_BYTES, MAX_PLANES, check_pixels
+from nuclei_kit.files.planes import COLOURS, Choice, Picture, Plane, Planes, choose_plane
+from nuclei_kit.files.tiff_metadata import channel_names, check_ome, pixel_size
 
 # Images that stand beside the one that is meant, in files of slide scanners.
 _BESIDE = {"thumbnail", "label", "macro", "map", "overview", "probability"}
@@ -31,28 +33,25 @@ def read_tiff(file: BufferedIOBase, name: object, most: int, choice: Choice | No
     The tag of the orientation is not applied, as tifffile and ImageJ do not.
     """
     if str(name).lower().endswith(".vsi"):
-        raise BadInput(
-            f"{name} is Olympus's VSI, whose pixels lie in the folder beside it: save it as OME-TIFF in Fiji"
-        )
+        raise BadInput(f"{name} is Olympus's VSI, whose pixels lie in a folder beside it: save it as OME-TIFF in Fiji")
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its remarks would go to stderr
-    base = re.split(r"[/\\]", str(name))[-1]  # its ending tells .ndpi, and OME-XML names the files of a set
-    with broken_by_name(name, "TIFF"), TiffFile(_as_stream(file), name=base, _multifile=False) as tif:
-        if not tif.pages:
-            raise BadInput(f"{name} is a TIFF that is broken or cut off, without an image: replace it by a whole file")
-        _check_size(tif.pages.first, name, most)
-        images = _read_ome(tif, name)
-        stacks = [_Stack(one, images.get(number)) for number, one in enumerate(tif.series) if 0 not in one.shape]
-        stacks = [one for one in stacks if not one.is_beside()] or stacks[:1]
-        if not stacks:
-            raise BadInput(f"{name} is a TIFF without pixels: replace it by a whole file")
-        stack, plane = _choose(tif, stacks, choice, name)
-        _check_size(stack.keyframe, name, most)
-        _check_readable(stack.keyframe, name)
-        pixels = stack.read(plane, name, most)
-        facts = ("TIFF", stack.describe(), _pixel_size(tif, stack))
-        pixels = _as_shown(pixels, stack.keyframe, name)
+    base = re.split(r"[/\\]", str(name))[-1]  # its ending tells .ndpi, and OME-XML the files of a set
+    with contextlib.ExitStack() as opened:
+        with broken_by_name(name, "TIFF"):
+            whole = base.lower().endswith(".ndpi") or _check_chain(file, name)
+            tif = opened.enter_context(TiffFile(_as_stream(file), name=base, _multifile=False))
+            check_pixels(tif.pages.first.imagelength, tif.pages.first.imagewidth, most, name)
+            check_ome(tif, name)
+            stacks = [_Stack(one) for one in tif.series if 0 not in one.shape]
+        stack, plane = _choose(tif, [one for one in stacks if not one.is_beside] or stacks[:1], choice, name)
+        page = stack.keyframe
+        check_pixels(page.imagelength, page.imagewidth, most, name)
+        _check_readable(page, name)
+        with broken_by_name(name, "TIFF"):
+            pixels = _as_shown(stack.read(plane, name, most), page, name)
         if stack.is_colour and plane.channel != "all":
             pixels = pixels[..., plane.channel]
+        facts = ("TIFF", stack.describe(), pixel_size(tif, page), "" if whole else "cut off after its last page")
         return Picture(pixels, ", ".join(filter(None, facts)), plane.said)
 
 
@@ -62,63 +61,50 @@ def _as_stream(file: BufferedIOBase) -> Any:
 
 
 def _choose(tif, stacks, choice, name):
-    """-> (the _Stack that is meant, the Plane of it)."""
-    place, page = "", 0
-    if len(stacks) > 1:  # their pages are counted through
-        counts = [one.pages for one in stacks]
-        pages = [one.describe() for one in stacks] if sum(counts) == len(stacks) else sum(counts)
-        image = choose_plane(Planes(pages=pages, word="image"), choice and Choice(page=choice.page), name)
-        ends = np.cumsum(counts)
-        which = int(np.searchsorted(ends, image.page, side="right"))
-        stack, place, page = stacks[which], image.said, int(image.page - ends[which] + counts[which])
-        choice = choice and replace(choice, page=None)
-    else:
-        stack = stacks[0]
-    planes = stack.planes(_channel_names(tif, stack))
-    if place:
-        planes = replace(planes, pages=1)
-    plane = choose_plane(planes, choice, name)
-    if place:
-        plane = replace(plane, page=page, said=", ".join(filter(None, (place, plane.said))))
-    return stack, plane
+    """Choose among the images of a file, and in that image -> (_Stack, Plane)."""
+    if not stacks:
+        raise BadInput(f"{name} is a TIFF without pixels: replace it by a whole file")
+    if len(stacks) == 1:
+        return stacks[0], choose_plane(stacks[0].planes(tif), choice, name)
+    counts = [one.pages for one in stacks]  # the pages of all are counted through
+    pages = [one.describe() for one in stacks] if sum(counts) == len(stacks) else sum(counts)
+    image = choose_plane(Planes(pages=pages, word="image"), choice and Choice(page=choice.page), name)
+    before = [0, *np.cumsum(counts).tolist()]
+    which = int(np.searchsorted(before, image.page, side="right")) - 1
+    planes = replace(stacks[which].planes(tif), pages=1)
+    plane = choose_plane(planes, choice and replace(choice, page=None), name)
+    said = f"{image.said}, {plane.said}" if plane.said else image.said
+    return stacks[which], replace(plane, page=image.page - before[which], said=said)
 
 
 class _Stack:
     """A series of tifffile's: images of one size along further axes, of which a page holds the last few.
 
     roles: what each axis is: "y", "x", "s" samples of a colour, "c" channel, "z", "p" page.
-    ome: the Pixels of OME-XML that describe it, or None.
+    first: the first axis that lies inside a page.
     """
 
-    def __init__(self, series, ome):
-        self.series, self.keyframe, self.ome = series, series.keyframe, ome
+    def __init__(self, series):
+        self.series, self.keyframe = series, series.keyframe
         self.axes, self.shape = series.get_axes(True), series.get_shape(True)
         sizes = [math.prod(self.shape[first:]) for first in range(len(self.shape))]
-        fits = [first for first, size in enumerate(sizes) if size == self.keyframe.size]
-        self.first = fits[0] if fits else 0  # the first axis that lies inside a page
+        self.first = sizes.index(self.keyframe.size) if self.keyframe.size in sizes else 0
         self.roles = [{"Y": "y", "X": "x", "C": "c", "Z": "z"}.get(axis, "p") for axis in self.axes]
-        self._find_samples()
-        for role in "yxcz":  # of two axes of one name the last counts
-            for place in [at for at, one in enumerate(self.roles) if one == role][:-1]:
+        if "S" in self.keyframe.axes and len(self.shape) - self.first == len(self.keyframe.shape):
+            place = self.first + self.keyframe.axes.index("S")
+            self.roles[place] = "s" if _is_colour(self.keyframe) or _has_alpha(self.keyframe) else "c"
+        for role in "yxcz":  # of several axes of one kind the last counts
+            for place in self._along(role)[:-1]:
                 self.roles[place] = "p"
-        if "y" not in self.roles[self.first :] or "x" not in self.roles[self.first :]:
-            self.first = 0  # a page holds no plane: the whole is read
+        if not {"y", "x"} <= set(self.roles):
+            raise ValueError(f"it has no rows and columns, its axes are {self.axes}")
+        if not {"y", "x"} <= set(self.roles[self.first :]):
+            self.first = 0  # no page holds a plane: the whole is read
 
-    def _find_samples(self):
-        page = self.keyframe
-        if "S" in page.axes and len(self.shape) - self.first == len(page.shape):
-            place = self.first + page.axes.index("S")
-            if self.axes[place] not in "YX":
-                self.roles[place] = "s" if _is_colour(page) or _has_alpha(page) else "c"
-
+    @property
     def is_beside(self):
-        return bool(self.keyframe.subfiletype & 5) or self.series.name.lower() in _BESIDE  # reduced, or a mask
-
-    def _along(self, role):
-        return [place for place, one in enumerate(self.roles) if one == role]
-
-    def _length(self, role):
-        return math.prod(self.shape[place] for place in self._along(role))
+        """Whether it is a smaller copy, a mask, or stands beside the image that is meant."""
+        return bool(self.keyframe.subfiletype & 0b101) or self.series.name.lower() in _BESIDE
 
     @property
     def is_colour(self):
@@ -130,31 +116,38 @@ class _Stack:
         """How many planes there are for each channel and z."""
         return self._length("p")
 
+    def _along(self, role):
+        return [place for place, one in enumerate(self.roles) if one == role]
+
+    def _length(self, role):
+        return math.prod(self.shape[place] for place in self._along(role))
+
     def describe(self):
-        """ "2 x 512 x 512 (CYX), uint16"."""
+        """Describe it: 2 x 512 x 512 (CYX), uint16."""
         return f"{' x '.join(map(str, self.shape))} ({self.axes}), {self.series.dtype}"
 
-    def planes(self, names):
-        places = self._along("p")
-        axis = self.axes[places[0]] if len(places) == 1 else ""
-        channels = names if len(names) == self._length("c") else [""] * self._length("c")
-        channels = COLOURS if self.is_colour else channels
-        word = _WORDS.get(axis, "page")
-        return Planes(channels, self._length("z"), self.pages, word, unnamed=axis in ("I", "Q"))
+    def planes(self, tif):
+        """Say what there is to choose from -> Planes."""
+        count, pages = self._length("c"), self._along("p")
+        if max(count, self._length("z"), self.pages) > MAX_PLANES:
+            raise BadInput(f"{tif.filename} states over {MAX_PLANES:,} planes: write it again")
+        names = channel_names(tif, self.series) if count > 1 else []
+        channels = COLOURS if self.is_colour else names if len(names) == count else [""] * count
+        axis = self.axes[pages[0]] if len(pages) == 1 else ""
+        return Planes(channels, self._length("z"), self.pages, _WORDS.get(axis, "page"), unnamed=axis in ("I", "Q"))
 
-    def read(self, plane, name, most):
-        """Read a Plane -> (H, W) or (H, W, samples), of the file's type; the largest values where it says "max"."""
+    def read(self, plane: Plane, name: object, most: int) -> np.ndarray:
+        """Read a plane -> (H, W) or (H, W, samples), of the file's type; the largest values where it says "max"."""
         pages = range(self.pages) if plane.page == "max" else [plane.page]
         levels = range(self._length("z")) if plane.z == "max" else [plane.z]
-        largest: np.ndarray | None = None
+        largest: Any = None
         number = -1
         for index in (self._index({"c": plane.channel, "z": z, "p": page}) for page in pages for z in levels):
-            before, number = number, self._frame_number(index)
+            before, number = number, self._page_number(index)
             if number != before:
-                frame = self._read_frame(number, name, most)
-            pixels = frame[tuple(index[self.first :])]
-            largest = pixels if largest is None else np.maximum(largest, pixels)
-        assert largest is not None
+                page_pixels = self._read_page(number, name, most)
+            pixels = page_pixels[tuple(index[self.first :])]
+            largest = pixels if largest is None else np.fmax(largest, pixels)
         kept = [role for role in self.roles if role in "yxs"]
         return np.moveaxis(largest, kept.index("s"), -1) if "s" in kept else largest
 
@@ -169,12 +162,11 @@ class _Stack:
                     index[place] = int(one)
         return index
 
-    def _frame_number(self, index):
-        """Count the pages up to the one that an index lies in."""
+    def _page_number(self, index):
         return int(np.ravel_multi_index(index[: self.first], self.shape[: self.first])) if self.first else 0
 
-    def _read_frame(self, number, name, most):
-        """Read a page, the axes from `first` on."""
+    def _read_page(self, number, name, most):
+        """Read the axes from `first` on."""
         series, page, shape = self.series, self.keyframe, self.shape[self.first :]
         nbytes = math.prod(shape) * series.dtype.itemsize
         held = max(nbytes, math.prod(page.chunks) * series.dtype.itemsize)  # a tile may be larger than its image
@@ -190,17 +182,46 @@ class _Stack:
         if one is None:
             raise BadInput(f"{name} lacks that plane, which its metadata promise: it lies in another file of its set")
         if not any(one.databytecounts):
-            raise BadInput(f"{name} holds no pixels of that plane: whatever wrote it was cut off, so write it again")
+            raise BadInput(f"{name} holds no pixels of that plane: what wrote it was cut off, so write it again")
+        _check_tiles(one, page, name)
         return one.asarray().reshape(shape)
 
 
 # ---- what is refused ---------------------------------------------------------------------------
 
 
-def _check_size(page, name, most):
-    height, width = page.imagelength, page.imagewidth
-    if height * width > most:
-        raise BadInput(f"{name} states {height} x {width} pixels, over the limit of {most:,}: cut it into parts")
+def _check_chain(file, name):
+    """Follow the chain of a TIFF's pages -> whether its last one says that it is the last.
+
+    Raises:
+        BadInput: it has too many pages, or runs in a circle, in which tifffile would follow it.
+        struct.error: it is cut off in the first page's list of tags.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    head = file.read(16)
+    order = "<" if head[:1] == b"I" else ">"
+    big = struct.unpack_from(f"{order}H", head, 2)[0] == 43
+    number, count, entry, start = ("Q", "Q", 20, 8) if big else ("I", "H", 12, 4)
+    (place,) = struct.unpack_from(order + number, head, start)
+    seen: set[int] = set()
+    while place:
+        if place in seen or len(seen) > MAX_PLANES:
+            raise BadInput(f"{name} is a TIFF that is broken, its pages run in a circle: replace it by a whole file")
+        if place >= size:
+            return False
+        seen.add(place)
+        try:
+            file.seek(place)
+            tags = struct.unpack(order + count, file.read(struct.calcsize(count)))[0]
+            file.seek(place + struct.calcsize(count) + entry * tags)
+            (place,) = struct.unpack(order + number, file.read(struct.calcsize(number)))
+        except (struct.error, OverflowError):
+            if len(seen) == 1:
+                raise
+            return False
+    file.seek(0)
+    return True
 
 
 def _check_readable(page, name):
@@ -214,7 +235,7 @@ def _check_readable(page, name):
     if page.photometric not in read or (page.photometric == PHOTOMETRIC.PALETTE and page.colormap is None):
         raise BadInput(f"{name} holds its colours as {colours}, which is not read here: save it as grey or RGB")
     if page.dtype is None or page.dtype.kind not in "buif":
-        what = page.dtype or f"{page.bitspersample}-bit format {_word(page.sampleformat)}"
+        what = page.dtype or f"{page.bitspersample} bits, format {_word(page.sampleformat)}"
         raise BadInput(f"{name} holds numbers of a kind that is not read here ({what}): save it as uint16 or float32")
 
 
@@ -222,13 +243,41 @@ def _word(code):
     return getattr(code, "name", f"code {code}")
 
 
+def _check_tiles(one, page, name):
+    """Refuse JPEGs and JPEG 2000s in tiles that state more pixels than the page has: they would be decoded whole."""
+    room = 2 * max(math.prod(page.chunks), page.size)
+    for start, count in zip(one.dataoffsets, one.databytecounts, strict=False):
+        if count and page.compression in TIFF.IMAGE_COMPRESSIONS | _JPEG:
+            height, width = _tile_size(page.parent.filehandle, start)
+            if height * width > room:
+                raise BadInput(
+                    f"{name} states a tile of {height} x {width} pixels, larger than its image: save it anew"
+                )
+
+
+def _tile_size(file, start):
+    """Read the height and width that a JPEG or the code stream of a JPEG 2000 states; (0, 0) of anything else."""
+    file.seek(start)
+    mark = file.read(2)
+    if mark == b"\xff\x4f":
+        width, height = struct.unpack(">6x2I", file.read(14))
+        return height, width
+    while mark == b"\xff\xd8":
+        marker, length = struct.unpack(">HH", file.read(4))
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            return struct.unpack(">x2H", file.read(5))
+        if not 0xFFC0 <= marker <= 0xFFFE or length < 2:
+            break
+        file.seek(length - 2, 1)
+    return 0, 0
+
+
 # ---- colours -----------------------------------------------------------------------------------
 
 
 def _is_colour(page):
     """Whether a page's samples are one colour: RGB, YCbCr or CMYK, perhaps with alpha."""
-    samples = {2: (3, 4), 6: (3,), 5: (4, 5)}
-    return page.samplesperpixel in samples.get(page.photometric, ())
+    return page.samplesperpixel in {2: (3, 4), 5: (4, 5), 6: (3,)}.get(page.photometric, ())
 
 
 def _has_alpha(page):
@@ -237,18 +286,14 @@ def _has_alpha(page):
 
 
 def _as_shown(pixels, page, name):
-    """Turn what is stored into what is shown: grey (H, W) or RGB (H, W, 3), of at least 8 bits."""
-    bits = page.bitspersample
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8)
+    """Turn what is stored into what is shown: grey (H, W) or RGB (H, W, 3), of 8 bits and more."""
     if page.photometric == PHOTOMETRIC.PALETTE:
-        grey = pixels if pixels.ndim == 2 else pixels[..., 0]
         colours = page.colormap >> 8 if page.colormap.max() > 255 else page.colormap  # some writers use 8 bits
+        grey = pixels if pixels.ndim == 2 else pixels[..., 0]
         return colours.astype(np.uint8).T[np.minimum(grey, colours.shape[1] - 1)]
-    if isinstance(bits, int) and bits < 8:
-        pixels = cv2.LUT(
-            np.ascontiguousarray(pixels), (np.arange(256) * (255 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
-        )
+    if pixels.dtype == bool or (isinstance(page.bitspersample, int) and page.bitspersample < 8):
+        levels = np.arange(256) * (255 / (2**page.bitspersample - 1))
+        pixels = levels.clip(0, 255).astype(np.uint8)[pixels.astype(np.uint8)]
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         pixels = -pixels if pixels.dtype.kind == "f" else ~pixels
     if pixels.ndim == 2:
@@ -267,80 +312,5 @@ def _as_shown(pixels, page, name):
 def _from_cmyk(pixels):
     """Cyan, magenta, yellow, black, unsigned (H, W, 4) -> RGB (H, W, 3) of the same type."""
     top = np.iinfo(pixels.dtype).max
-    wide = (top - pixels[..., :4]).astype(np.float32)
-    return (wide[..., :3] * wide[..., 3:] / top).round().astype(pixels.dtype)
-
-
-# ---- what the metadata say ---------------------------------------------------------------------
-
-
-def _read_ome(tif, name):
-    """Parse OME-XML -> {number of a series: element of its Pixels}.
-
-    Raises:
-        BadInput: it promises more planes than any file holds, for which tifffile would take memory.
-    """
-    if not tif.is_ome:
-        return {}
-    try:
-        root = ElementTree.fromstring(tif.ome_metadata)
-    except ElementTree.ParseError:
-        return {}  # tifffile ignores it, too
-    for element in root.iter():
-        numbers = [int(value) for value in element.attrib.values() if value.isdecimal() and len(value) < 20]
-        tag = element.tag.split("}")[-1]
-        planes = math.prod(int(element.get(f"Size{axis}", 1)) for axis in "CZT") if tag == "Pixels" else 0
-        counted = max(numbers, default=0) if tag == "TiffData" else 0
-        span = float(element.get("End", 0)) - float(element.get("Start", 0)) if tag.startswith("ModuloAlong") else 0.0
-        if max(planes, counted, span / float(element.get("Step", 1) or 1)) > MAX_PLANES:
-            raise BadInput(f"{name} promises over {MAX_PLANES:,} planes in its OME-XML: write it again")
-    found = [one for one in root.iter() if one.tag.endswith("}Pixels") or one.tag == "Pixels"]
-    return dict(enumerate(found))
-
-
-def _channel_names(tif, stack):
-    """List the names of the channels, as far as the file says them."""
-    with_names = [""]
-    if stack.series.kind == "ome" and stack.ome is not None:
-        channels = [one for one in stack.ome if one.tag.endswith("Channel")]
-        with_names = [_join(one.get("Name", ""), one.get("Fluor", "")) for one in channels]
-    elif stack.series.kind == "imagej":
-        labels = (tif.imagej_metadata or {}).get("Labels") or []
-        count = stack._length("c")
-        # The channels of the first z plane and time point come first, in ImageJ's own order.
-        with_names = [str(one) for one in labels[:count]] if stack.axes.replace("S", "")[-3:-2] == "C" else []
-    elif stack.series.kind == "mmstack":
-        with_names = [str(one) for one in (tif.micromanager_metadata or {}).get("Summary", {}).get("ChNames") or []]
-    elif stack.series.kind == "lsm":
-        with_names = [str(one) for one in (tif.lsm_metadata or {}).get("ChannelColors", {}).get("ColorNames") or []]
-    elif stack.series.kind == "qpi":
-        found = [re.search(r"<Name>([^<]*)</Name>", page.description) for page in stack.series if page is not None]
-        with_names = [match[1] if match else "" for match in found]
-    return with_names
-
-
-def _join(name, stain):
-    return f"{name} ({stain})" if name and stain and stain.lower() not in name.lower() else name or stain
-
-
-def _pixel_size(tif, stack):
-    """Say the pixel size in micrometres, where the file states it, else ""."""
-    pixels, page = stack.ome, stack.keyframe
-    size: tuple[float, ...] = ()
-    if pixels is not None and pixels.get("PhysicalSizeX"):
-        scale = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}.get(
-            pixels.get("PhysicalSizeXUnit", "µm")
-        )
-        size = tuple(float(pixels.get(f"PhysicalSize{axis}", 0)) * (scale or 0) for axis in "XY")
-    elif match := re.search(r"MPP = ([\d.]+)", page.description):
-        size = (float(match[1]),) * 2
-    else:
-        unit = str((tif.imagej_metadata or {}).get("unit", "")) if tif.is_imagej else ""
-        unit = unit.replace("\\u00B5", "µ")
-        scale = {"micron": 1.0, "microns": 1.0, "µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}.get(unit)
-        scale = scale or {2: 25400.0, 3: 1e4}.get(page.resolutionunit, 0.0)
-        size = tuple(scale / one if one else 0.0 for one in page.resolution)
-    if not all(0 < one < 10 for one in size) or not size:  # a resolution of 10 um and more is a printer's
-        return ""
-    said = " x ".join(dict.fromkeys(f"{one:.3g}" for one in size))
-    return f"{said} um a pixel"
+    light = (top - pixels[..., :4]).astype(np.float32)
+    return (light[..., :3] * light[..., 3:] / top).round().astype(pixels.dtype)
