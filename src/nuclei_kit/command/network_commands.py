@@ -88,23 +88,34 @@ def tune(args: Namespace) -> None:
     options.MEMBERS,
     options.DATA,
     options.STAGE,
-    option("images", metavar="IMAGE", nargs="*", type=Path, help="PNG or TIFF files, instead of --data"),
+    option(
+        "images",
+        metavar="IMAGE",
+        nargs="*",
+        type=Path,
+        help="files, folders of them, or patterns in quotes, instead of --data",
+    ),
+    options.PLANE,
     option("--out", metavar="DIR", type=Path, required=True, help="folder for what is found"),
 )
-def predict(args: Namespace) -> None:
+def predict(args: Namespace) -> int | None:
     args.weights, images = split_members(args.weights)
     args.images = images + args.images
     if args.images and args.data:
         raise BadInput("give either image files or --data with a competition, not both")
+    if not args.images and (args.channel or args.z or args.page):
+        raise BadInput("--channel, --z and --page choose in image files: name some")
     data = None if args.images else find_data(args, "image files, or ")
     with in_use(args.out):
         start_keras()
+        from nuclei_kit.files.planes import Choice
         from nuclei_kit.own_images.prediction import predict_competition, predict_files
 
-        if data:
-            print_next(predict_competition(args.weights, data, args.stage, args.out), data, args.stage)
-        else:
-            predict_files(args.weights, args.images, args.out)
+        if not data:
+            choice = Choice(args.channel, args.z, args.page)
+            return 1 if predict_files(args.weights, args.images, args.out, choice) else 0
+        print_next(predict_competition(args.weights, data, args.stage, args.out), data, args.stage)
+    return None
 
 
 def split_members(values: list[Path] | None) -> tuple[list[Path] | None, list[Path]]:

@@ -93,6 +93,18 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def counted(text: str) -> int:
+    """Read a whole number that counts from 1."""
+    if natural(text) == 0:
+        raise argparse.ArgumentTypeError("it counts from 1")
+    return int(text)
+
+
+def level(text: str) -> int | str:
+    """Read the number of a z plane, or "max"."""
+    return text if text == "max" else counted(text)
+
+
 def seconds(text: str) -> float:
     """Read a time of 0 seconds to a day."""
     try:
@@ -119,6 +131,11 @@ MEMBERS = option(
 SUBMISSION = option("submission", metavar="SUBMISSION", type=Path, help="a CSV, plain or zipped, or a run's folder")
 DATA = option("--data", metavar="DIR", type=Path, help="folder with Kaggle's files (default: $NUCLEI_DATA)")
 CHECKED = option("--data", metavar="DIR", type=Path, help="competition whose test images it is checked against")
+PLANE = together(
+    option("--channel", metavar="NAME|N", help="of images of several channels, the one with the nuclei"),
+    option("--z", metavar="N|max", type=level, help="of z-stacks, the plane, or max for the maximum over all"),
+    option("--page", metavar="N", type=counted, help="of images of several pages, time points or positions, the one"),
+)
 STAGE = option("--stage", type=int, choices=(1, 2), default=1, help="whose test images (default 1)")
 BUDGET = together(
     either(

@@ -1,5 +1,6 @@
 """Prediction: what a trained run finds in a competition's test images, or in anybody's own."""
 
+import errno
 import hashlib
 import math
 import time
@@ -7,7 +8,6 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -20,16 +20,20 @@ from nuclei.settings.config import BadInput, log
 from nuclei.settings.files import SUBMISSION_FILE, write_whole
 from nuclei_kit.command.terminal import escape_control
 from nuclei_kit.files.cache import default_cache
-from nuclei_kit.files.decoding import decode_image
+from nuclei_kit.files.decoding import read_picture, to_rgb
 from nuclei_kit.files.limits import MAX_PIXEL_BYTES, check_bytes
+from nuclei_kit.files.planes import Choice
 from nuclei_kit.files.reading import find_whole_set, read_images
 from nuclei_kit.files.runs import digest_runs, load_runs
+from nuclei_kit.own_images.batch import gather_images, name_outputs
 from nuclei_kit.own_images.blocks import segment_blocks
+from nuclei_kit.own_images.export import encode_tiff
 from nuclei_kit.own_images.journal import Journal, unfinished_prediction
 from nuclei_kit.report.pictures import overlay, write_png
 
 MAX_OWN_PIXELS = 2**29  # pixels of one's own image: 20,000 x 20,000 and more
 MAX_WHOLE_PIXELS = 2**22  # pixels of an image that is segmented at once; a larger one is segmented by blocks
+UNWRITABLE_NAME = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EISDIR, errno.ENOTDIR}
 MAX_OVERLAY_PIXELS = 2**24  # pixels of an overlay; a larger image's is reduced
 
 
@@ -64,10 +68,13 @@ def predict_competition(weights: Sequence[Path] | None, data: Path, stage: int, 
     return out / SUBMISSION_FILE
 
 
-def predict_files(weights: Sequence[Path] | None, paths: Sequence[Path], out: Path) -> None:
-    """Write <stem>.labels.png (uint16, 0 is background) and <stem>.overlay.png into `out` for each image file.
+def predict_files(
+    weights: Sequence[Path] | None, arguments: Sequence[Path], out: Path, choice: Choice | None = None
+) -> int:
+    """Write <name>.labels.png (uint16, 0 is background) and <name>.overlay.png into `out` for each image -> how many
+    could not be used.
 
-    Labels of 65,536 nuclei and more are <stem>.labels.tif, int32. An image of over MAX_WHOLE_PIXELS is segmented by
+    Labels of 65,536 nuclei and more are <name>.labels.tif, int32. An image of over MAX_WHOLE_PIXELS is segmented by
     blocks; the overlay of one over MAX_OVERLAY_PIXELS is smaller than it.
 
     An image that cannot be used gets a warning at the end, and the others are predicted. Cut off, the same call resumes
@@ -75,70 +82,81 @@ def predict_files(weights: Sequence[Path] | None, paths: Sequence[Path], out: Pa
 
     Args:
         weights: as for `load_run`.
+        arguments: as for `gather_images`; `name_outputs` names what is written.
+        choice: which plane is meant of images that hold several.
 
     Raises:
         BadInput: about the weights, the names, or where no image could be used, or `out` holds an unfinished
             prediction by other weights.
     """
+    paths, unusable = gather_images(arguments, out)
+    if not paths:
+        _tell_unusable(unusable, len(unusable))
     outputs = name_outputs(paths, out)
     segmenter = load_runs(weights)
-    unusable: list[str] = []
     with unfinished_prediction(out, digest_runs(weights)) as journal:
         done = []
         for path in progress(paths, "predict"):
             try:
-                done.append(_predict_file(path, segmenter, outputs[path], journal))
+                done.append(_predict_file(path, segmenter, outputs[path], journal, choice or Choice()))
             except BadInput as error:
                 unusable.append(str(error))
         _print_cost(len(done), sum(one["pixels"] for one in done), sum(one["seconds"] for one in done))
         if done:
             print(f"{out} holds the labels of each, and an overlay to look at.")
-    if len(unusable) == len(paths):
-        first = unusable[0]
-        raise BadInput(first if len(paths) == 1 else f"none of {len(paths)} images could be used: {first}")
-    for why in unusable:
-        log.warning("%s", why)
+    _tell_unusable(unusable, len(done) + len(unusable))
+    return len(unusable)
 
 
-def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, tuple[Path, Path]]:
-    """Name what is written -> {image file: (label file, overlay file)}.
+def _tell_unusable(unusable, count):
+    """List what could not be used, at the end, where it is seen.
 
     Raises:
-        BadInput: two images would share an output, or an output would replace an image.
+        BadInput: nothing could be used.
     """
-    outputs = {path: (out / f"{path.stem}.labels.png", out / f"{path.stem}.overlay.png") for path in paths}
-    owners: dict[Path, Path] = {}
-    for path in paths:
-        for written in outputs[path]:
-            if written in owners:
-                raise BadInput(f"{owners[written]} and {path} would both be written to {written}: rename one of them")
-            owners[written] = path
-    images = {path.resolve() for path in paths}
-    for written, path in owners.items():
-        if written.resolve() in images:
-            raise BadInput(f"what is found in {path} would replace the image {written}: name another folder with --out")
-    return outputs
+    if unusable and count == 1:
+        raise BadInput(unusable[0])
+    for why in unusable:
+        log.warning("%s", why)
+    if unusable and len(unusable) == count:
+        raise BadInput(f"none of {count} images could be used: see above")
+    if unusable:
+        log.warning("%d of %d images could not be used, see above", len(unusable), count)
 
 
-def _predict_file(path: Path, segmenter: Segmenter, outputs: tuple[Path, Path], journal: Journal) -> dict[str, float]:
-    """Find an image's nuclei and write them, unless the journal has it -> {"pixels", "seconds"} that it cost."""
+def _predict_file(
+    path: Path, segmenter: Segmenter, outputs: tuple[Path, Path], journal: Journal, choice: Choice
+) -> dict[str, float]:
+    """Find an image's nuclei and write them, unless the journal has it -> {"pixels", "seconds"} that it cost.
+
+    Raises:
+        BadInput: the image cannot be used, or its name cannot be written.
+    """
     digest = _digest_file(path)
-    key = f"{path} {digest}"
+    plane = f"{choice.channel} {choice.z} {choice.page}"
+    key = f"{path} {digest} {plane} {outputs[0]}"
     if key in journal.done:
         return journal.done[key]
-    image = decode_image(path, path, MAX_OWN_PIXELS)
+    picture = read_picture(path, path, MAX_OWN_PIXELS, choice)
+    tqdm.write(escape_control(f"{path}: {picture.facts}" + (f"; {picture.chosen}" if picture.chosen else "")))
+    image = to_rgb(picture.pixels)
     cost: dict[str, float] = {"pixels": image.shape[0] * image.shape[1]}
-    blocks = Journal(journal.path.with_name(f"{digest[:16]}.journal"))
+    blocks = Journal(journal.path.with_name(f"{zlib.crc32(plane.encode()):08x}{digest[:16]}.journal"))
     if cost["pixels"] > MAX_WHOLE_PIXELS:
         labels, cost["seconds"] = segment_blocks(image, segmenter, blocks, escape_control(path.name))
     else:
         start = time.monotonic()
         labels, _ = segmenter.segment(image)
         cost["seconds"] = time.monotonic() - start
-    labels_path, overlay_path = outputs
-    _write_labels(labels_path, labels)
     step = math.ceil(math.sqrt(cost["pixels"] / MAX_OVERLAY_PIXELS))
-    write_png(overlay_path, overlay(*(np.ascontiguousarray(one[::step, ::step]) for one in (image, labels))))
+    drawn = overlay(*(np.ascontiguousarray(one[::step, ::step]) for one in (image, labels)))
+    try:
+        _write_labels(outputs[0], labels)
+        write_png(outputs[1], drawn)
+    except OSError as error:
+        if error.errno not in UNWRITABLE_NAME:
+            raise
+        raise BadInput(f"{path} has a name that {outputs[0]} cannot bear ({error.strerror}): rename it") from None
     said = f"{path}: {labels.max(initial=0)} nuclei ({_describe_cost(**cost)})"
     tqdm.write(escape_control(said))  # to stdout, above the bar
     journal.add(key, cost)
@@ -151,14 +169,12 @@ def _write_labels(path, labels):
     if labels.max(initial=0) <= np.iinfo(np.uint16).max:
         write_png(path, labels.astype(np.uint16))
     else:  # PNG has no 32 bits
-        write_whole(path.with_suffix(".tif"), cv2.imencode(".tif", labels)[1].tobytes())
+        write_whole(path.with_suffix(".tif"), encode_tiff(labels))
 
 
 def _digest_file(path):
-    if path.exists() and not path.is_file():  # a folder, a pipe, a device without an end
+    if path.exists() and not path.is_file():  # a pipe, a device without an end
         raise BadInput(f"{path} is not a file: name images")
-    if any("\udc80" <= letter <= "\udcff" for letter in str(path)):  # as Python reads such bytes; OpenCV would crash
-        raise BadInput(f"{path} has a name that is not UTF-8: rename it")
     try:
         check_bytes(path.stat().st_size, MAX_PIXEL_BYTES * MAX_OWN_PIXELS, path)
         with open(path, "rb") as file:

@@ -1,0 +1,119 @@
+"""Batch: files, folders and patterns -> the images that are meant, and a name for what is found in each."""
+
+import glob
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nuclei.settings.config import BadInput, log
+from nuclei_kit.files.formats import HEAD_BYTES, is_image
+
+# Files that call themselves images are taken from a folder even if they are not: then they are broken, and named.
+SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".svs", ".ndpi", ".scn", ".lsm", ".stk"}
+SUFFIXES |= {".qptiff", ".czi", ".nd2", ".lif", ".oib", ".oif", ".oir", ".vsi", ".zvi", ".ims", ".dv", ".dcm", ".mrxs"}
+OUTPUTS = (".labels.png", ".labels.tif", ".overlay.png")  # of an earlier prediction
+
+
+def gather_images(arguments: Sequence[Path], out: Path) -> tuple[list[Path], list[str]]:
+    """Gather the images that are meant -> (paths, each file once; what is wrong with the other arguments).
+
+    Args:
+        arguments: files; folders, which stand for the images in them and below; patterns such as plate/*/dapi.tif.
+        out: the folder for what is found, of which nothing is taken.
+    """
+    paths: dict[str, Path] = {}
+    wrong: list[str] = []
+    for argument in arguments:
+        try:
+            found = _expand(argument, out)
+        except BadInput as error:
+            wrong.append(str(error))
+            continue
+        for path in found:
+            first = paths.setdefault(os.path.realpath(path), path)
+            if first != path:
+                log.info("%s is the same file as %s: it is done once", path, first)
+    return list(paths.values()), wrong
+
+
+def _expand(argument, out):
+    """List what one argument stands for."""
+    if argument.is_dir():
+        found = list(_walk(argument, out))
+        if not found:
+            raise BadInput(f"{argument} holds no images: name a folder that does, or the images themselves")
+        return found
+    if glob.has_magic(str(argument)) and not os.path.lexists(argument):
+        found = sorted(Path(one) for one in glob.glob(str(argument), recursive=True) if os.path.isfile(one))
+        if not found:
+            raise BadInput(f"{argument} fits no file: name images, folders or another pattern")
+        return found
+    return [argument]
+
+
+def _walk(folder: Path, out: Path) -> Iterator[Path]:
+    """List the images in a folder and below, in order. Links are followed, circles are not."""
+    seen, others = set(), 0
+    for root, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(root) in seen or os.path.realpath(root) == os.path.realpath(out):
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(root))
+        folders[:] = sorted(one for one in folders if not one.startswith((".", "__MACOSX")))
+        for name in sorted(files):
+            path = Path(root, name)
+            if name.startswith(".") or name.endswith(OUTPUTS) or not path.is_file():
+                continue
+            if path.suffix.lower() in SUFFIXES or is_image(_head(path)):
+                yield path
+            else:
+                others += 1
+    if others:
+        log.info("%s: %d files that are no images are left out", folder, others)
+
+
+def _head(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b""
+
+
+def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, tuple[Path, Path]]:
+    """Name what is written -> {image file: (label file, overlay file)}.
+
+    They bear the image's stem, right in `out` if all stems differ, else in the images' own folders below the one that
+    they share. Where two images still share a name, such as a.png and a.tif, theirs keep the ending.
+
+    Raises:
+        BadInput: an output would replace an image.
+    """
+    stems = {path: Path(path.stem) for path in paths}
+    if _shared(stems.values()):
+        absolute = {path: Path(os.path.abspath(path)) for path in paths}
+        base = os.path.commonpath([one.parent for one in absolute.values()])
+        stems = {path: one.relative_to(base).with_name(path.stem) for path, one in absolute.items()}
+        shared = _shared(stems.values())
+        stems = {path: one.with_name(path.name) if _folded(one) in shared else one for path, one in stems.items()}
+    outputs = {path: (out / f"{stem}.labels.png", out / f"{stem}.overlay.png") for path, stem in stems.items()}
+    images = {os.path.realpath(path) for path in paths}
+    for path, pair in outputs.items():
+        for written in pair:
+            if os.path.realpath(written) in images:
+                raise BadInput(
+                    f"what is found in {path} would replace the image {written}: name another folder with --out"
+                )
+    return outputs
+
+
+def _shared(names):
+    """The names that occur twice, folded."""
+    return {one for one, count in Counter(map(_folded, names)).items() if count > 1}
+
+
+def _folded(name):
+    """Fold a name as file systems do that take A and a, or two spellings of an umlaut, for one letter."""
+    return unicodedata.normalize("NFC", str(name)).casefold()
