@@ -20,10 +20,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import tifffile
+from PIL import Image
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.experiments.scoring import check_file, read_solution
 from nuclei_kit.files.decoding import decode_image
+from nuclei_kit.files.planes import Choice
 from nuclei_kit.files.reading import read_images
 from nuclei_kit.files.run_lists import check_submission
 from nuclei_kit.files.tables import read_table
@@ -46,6 +49,7 @@ def make_seeds():
     ]
     pngs = [cv2.imencode(".png", image)[1].tobytes() for image in images]
     tiffs = [cv2.imencode(".tiff", image)[1].tobytes() for image in (*images, rng.random((9, 8)).astype(np.float32))]
+    tiffs += make_tiffs(rng)
     zips = []
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         packed = io.BytesIO()
@@ -57,7 +61,56 @@ def make_seeds():
         with zipfile.ZipFile(packed, "w", method) as archive:
             archive.writestr("table.csv", TABLE)
         zips.append(packed.getvalue())
-    return {"png": pngs, "tiff": tiffs, "zip": zips, "csv": [TABLE, b"\xef\xbb\xbf" + TABLE]}
+    colour, grey = images[1], images[0]
+    photos = [save(one, kind) for kind in ("JPEG", "BMP", "GIF", "WEBP") for one in (colour, grey)]
+    photos += [save(colour, "JPEG", progressive=True), save(grey, "PNG", save_all=True, append_images=[to_pil(colour)])]
+    photos += [save(colour, kind, save_all=True, append_images=[to_pil(255 - colour)]) for kind in ("GIF", "WEBP")]
+    return {
+        "png": pngs,
+        "tiff": tiffs,
+        "photo": photos,
+        "zip": zips,
+        "csv": [TABLE, b"\xef\xbb\xbf" + TABLE],
+    }
+
+
+def make_tiffs(rng):
+    """Make TIFFs as microscopes write them -> list of bytes."""
+    stack = rng.integers(0, 4096, (2, 3, 32, 48), np.uint16)
+    colour = rng.integers(0, 256, (32, 48, 3), np.uint8)
+    plain = {"photometric": "minisblack"}
+    written = [
+        (stack, {"imagej": True, "metadata": {"axes": "ZCYX"}}),
+        (stack, {"ome": True, "metadata": {"axes": "CZYX", "Channel": {"Name": ["GFP", "DAPI"]}}}),
+        (stack, {"ome": True, "bigtiff": True, "tile": (16, 16), "compression": "zstd", "metadata": {"axes": "CZYX"}}),
+        (stack, {"metadata": None, "byteorder": ">", "compression": "lzw", "predictor": 2, **plain}),
+        (stack[0, 0], {"bitspersample": 12, **plain}),
+        (stack[0, 0] > 2000, {"compression": "packbits", **plain}),
+        (stack[0, 0].astype(np.float32), {"compression": "zlib", "predictor": 3, **plain}),
+        (colour, {"photometric": "rgb", "compression": "jpeg", "tile": (16, 16)}),
+        (colour, {"photometric": "rgb", "compression": "jpeg2000"}),
+        (colour, {"photometric": "rgb", "compression": "webp"}),
+        (colour, {"photometric": "rgb", "compression": "png"}),
+        (colour.transpose(2, 0, 1), {"photometric": "rgb", "planarconfig": "separate", "compression": "lzma"}),
+        (colour[..., 0], {"photometric": "palette", "colormap": rng.integers(0, 2**16, (3, 256), np.uint16)}),
+    ]
+    contents = []
+    for pixels, settings in written:
+        file = io.BytesIO()
+        tifffile.imwrite(file, pixels, **settings)
+        contents.append(file.getvalue())
+    return contents
+
+
+def to_pil(pixels):
+    return Image.fromarray(pixels)
+
+
+def save(pixels, kind, **settings):
+    """Pixels -> the bytes of a file of that kind, by Pillow."""
+    file = io.BytesIO()
+    to_pil(pixels).save(file, kind, **settings)
+    return file.getvalue()
 
 
 def mutate(content, rng):
@@ -82,12 +135,14 @@ def mutate(content, rng):
 def read_all(kind, content, folder):
     """Give a mutated file to every reader of its kind -> how many of them refused it."""
     refused = 0
-    if kind in ("png", "tiff"):
+    if kind in ("png", "tiff", "photo"):
         (folder / "set/a/images").mkdir(parents=True, exist_ok=True)
         (folder / "set/a/masks").mkdir(exist_ok=True)
         (folder / "set/a/images/a.png").write_bytes(SOUND)
         (folder / "set/a/masks/1.png").write_bytes(content)
-        readers = (lambda: decode_image(content, "x"), lambda: read_images(folder / "set"))
+        choices = (None, Choice(channel="1", z="max", page=1), Choice(page=2), Choice("dapi", z=2))
+        readers = tuple(lambda choice=choice: decode_image(content, "x", choice=choice) for choice in choices)
+        readers += (lambda: read_images(folder / "set"),)
     else:
         path = folder / f"x.{kind}"
         path.write_bytes(content)
@@ -142,7 +197,7 @@ def main():
             print(f"seed {seed}: {status}\n{said[-2000:]}", flush=True)
         seed += 1
     rounds = seed - args.seed
-    print(f"{rounds} rounds of 4 x {ROUND} inputs in {time.monotonic() - start:.0f} s, {failed} failed")
+    print(f"{rounds} rounds of 5 x {ROUND} inputs in {time.monotonic() - start:.0f} s, {failed} failed")
     return 1 if failed else 0
 
 

@@ -119,6 +119,8 @@ def broken_by_name(name: object, what: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise BadInput(f"{name} needs more memory than there is: cut it into parts") from None
+    except ImportError as error:  # imagecodecs knows the codec, and was built without it
+        raise BadInput(f"{name} is packed in a way that is not read here ({error}): save it with LZW or none") from None
     except OSError as error:
         if error.errno is None:  # Pillow's word for what is broken
             raise _broken(name, what, error) from None

@@ -94,9 +94,16 @@ def choose_plane(planes: Planes, choice: Choice | None, name: object) -> Plane:
         if wanted.channel is not None and len(planes.channels) == 1:
             plane = choose_plane(replace(planes, channels=[""] * count, pages=1), choice, name)
             return replace(plane, channel=0, page=int(plane.channel))
-    page, place = _choose_page(count, planes.word, wanted.page, name)
-    channel, stain = _choose_channel(planes.channels, wanted.channel, name)
-    z, level = _choose_z(planes.depth, wanted.z, name)
+    try:
+        page, place = _choose_page(count, planes.word, wanted.page)
+        channel, stain = _choose_channel(planes.channels, wanted.channel)
+        z, level = _choose_z(planes.depth, wanted.z)
+    except LookupError as error:
+        held = [_list_channels(planes.channels), f"{planes.depth} z planes", _list_pages(planes)]
+        held = [
+            one for one, many in zip(held, (len(planes.channels) > 1, planes.depth > 1, count > 1), strict=True) if many
+        ]
+        raise BadInput(f"{name} has no {error.args[0]}: it holds {', '.join(held) or 'one plane'}") from None
     held, how = [], []
     if page is None:
         held.append(_list_pages(planes))
@@ -113,22 +120,23 @@ def choose_plane(planes: Planes, choice: Choice | None, name: object) -> Plane:
     return Plane(channel, z, page, ", ".join(filter(None, (place, stain, level))))
 
 
-# Each of these returns what is meant, None where it could be several, and what to say of it.
+# Each of these returns what is meant, None where it could be several, and what to say of it; LookupError says what of
+# the wanted there is not.
 
 
-def _choose_page(count, word, wanted, name):
+def _choose_page(count, word, wanted):
     if wanted is None:
         return (0, "") if count == 1 else (None, "")
     if wanted > count:
-        raise BadInput(f"{name} has no {word} {wanted}: it has {count}")
+        raise LookupError(f"{word} {wanted}")
     return wanted - 1, f"{word} {wanted} of {count}" if count > 1 else ""
 
 
-def _choose_channel(names, wanted, name):
+def _choose_channel(names, wanted):
     if wanted is not None:
         index = find_channel(names, wanted)
         if index is None:
-            raise BadInput(f"{name} has no channel {wanted!r}: it has {_list_channels(names)}")
+            raise LookupError(f"channel {wanted!r}")
     elif len(names) == 1:
         index = 0
     elif names is COLOURS:
@@ -142,13 +150,13 @@ def _choose_channel(names, wanted, name):
     return index, said if len(names) > 1 else ""
 
 
-def _choose_z(depth, wanted, name):
+def _choose_z(depth, wanted):
     if wanted is None:
         return (0, "") if depth == 1 else (None, "")
     if wanted == "max":
         return wanted, f"the maximum of {depth} z planes" if depth > 1 else ""
     if wanted > depth:
-        raise BadInput(f"{name} has no z plane {wanted}: it has {depth}")
+        raise LookupError(f"z plane {wanted}")
     return wanted - 1, f"z plane {wanted} of {depth}" if depth > 1 else ""
 
 
@@ -173,8 +181,6 @@ def _list_pages(planes):
 
 
 def _list_channels(names):
-    if len(names) == 1:
-        return f"one channel, {names[0]}" if names[0] else "one channel, without a name"
     return f"{len(names)} channels" + (f" ({_list_some(names)})" if any(names) else "")
 
 

@@ -35,14 +35,10 @@ def read_tiff(file: BufferedIOBase, name: object, most: int, choice: Choice | No
     if str(name).lower().endswith(".vsi"):
         raise BadInput(f"{name} is Olympus's VSI, whose pixels lie in a folder beside it: save it as OME-TIFF in Fiji")
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its remarks would go to stderr
-    base = re.split(r"[/\\]", str(name))[-1]  # its ending tells .ndpi, and OME-XML the files of a set
     with contextlib.ExitStack() as opened:
         with broken_by_name(name, "TIFF"):
-            whole = base.lower().endswith(".ndpi") or _check_chain(file, name)
-            tif = opened.enter_context(TiffFile(_as_stream(file), name=base, _multifile=False))
-            check_pixels(tif.pages.first.imagelength, tif.pages.first.imagewidth, most, name)
-            check_ome(tif, name)
-            stacks = [_Stack(one) for one in tif.series if 0 not in one.shape]
+            whole = str(name).lower().endswith(".ndpi") or _check_chain(file, name)
+            tif, stacks = _open(file, name, most, opened)
         stack, plane = _choose(tif, [one for one in stacks if not one.is_beside] or stacks[:1], choice, name)
         page = stack.keyframe
         check_pixels(page.imagelength, page.imagewidth, most, name)
@@ -53,6 +49,26 @@ def read_tiff(file: BufferedIOBase, name: object, most: int, choice: Choice | No
             pixels = pixels[..., plane.channel]
         facts = ("TIFF", stack.describe(), pixel_size(tif, page), "" if whole else "cut off after its last page")
         return Picture(pixels, ", ".join(filter(None, facts)), plane.said)
+
+
+def _open(file, name, most, opened):
+    """Open a TIFF -> (TiffFile, a _Stack for each series in it); where its metadata are broken, of its bare pages."""
+    try:
+        return _open_as(file, name, most, opened, {})
+    except BadInput:
+        raise
+    except Exception:
+        bare = dict.fromkeys(("is_ome", "is_imagej", "is_shaped", "is_mmstack"), False)
+        return _open_as(file, name, most, opened, bare)
+
+
+def _open_as(file, name, most, opened, kinds):
+    file.seek(0)  # tifffile would begin where it is
+    base = re.split(r"[/\\]", str(name))[-1]  # its ending tells .ndpi, and OME-XML names the files of a set
+    tif = opened.enter_context(TiffFile(_as_stream(file), name=base, _multifile=False, **kinds))
+    check_pixels(tif.pages.first.imagelength, tif.pages.first.imagewidth, most, name)
+    check_ome(tif, name)
+    return tif, [_Stack(one) for one in tif.series if 0 not in one.shape]
 
 
 def _as_stream(file: BufferedIOBase) -> Any:
@@ -91,8 +107,11 @@ class _Stack:
         self.first = sizes.index(self.keyframe.size) if self.keyframe.size in sizes else 0
         self.roles = [{"Y": "y", "X": "x", "C": "c", "Z": "z"}.get(axis, "p") for axis in self.axes]
         if "S" in self.keyframe.axes and len(self.shape) - self.first == len(self.keyframe.shape):
-            place = self.first + self.keyframe.axes.index("S")
-            self.roles[place] = "s" if _is_colour(self.keyframe) or _has_alpha(self.keyframe) else "c"
+            place = self.first + self.keyframe.axes.index("S")  # it may have another letter in the series
+            if _is_colour(self.keyframe) or _has_alpha(self.keyframe):
+                self.roles[place] = "s"
+            elif self.axes[place] == "S":
+                self.roles[place] = "c"
         for role in "yxcz":  # of several axes of one kind the last counts
             for place in self._along(role)[:-1]:
                 self.roles[place] = "p"
@@ -131,7 +150,7 @@ class _Stack:
         count, pages = self._length("c"), self._along("p")
         if max(count, self._length("z"), self.pages) > MAX_PLANES:
             raise BadInput(f"{tif.filename} states over {MAX_PLANES:,} planes: write it again")
-        names = channel_names(tif, self.series) if count > 1 else []
+        names = channel_names(tif, self.series)
         channels = COLOURS if self.is_colour else names if len(names) == count else [""] * count
         axis = self.axes[pages[0]] if len(pages) == 1 else ""
         return Planes(channels, self._length("z"), self.pages, _WORDS.get(axis, "page"), unnamed=axis in ("I", "Q"))
@@ -220,7 +239,6 @@ def _check_chain(file, name):
             if len(seen) == 1:
                 raise
             return False
-    file.seek(0)
     return True
 
 
