@@ -1,7 +1,6 @@
-"""Decoding: every kind of PNG and TIFF, depths that are stretched, masks, and what is not an image."""
+"""Decoding: the door for bytes and files, depths that are stretched, masks, and what is not an image."""
 
-import struct
-import zlib
+import mmap
 
 import numpy as np
 import pytest
@@ -11,27 +10,7 @@ from hypothesis import strategies as st
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.files import decoding
-from nuclei_kit.files.decoding import decode_image, decode_mask
-
-
-def palette_png(indices, palette):
-    """uint8 (H, W) indices into `palette`, rows of RGB -> the bytes of a palette PNG, which OpenCV cannot write."""
-
-    def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    height, width = indices.shape
-    lines = b"".join(b"\0" + line.tobytes() for line in indices)
-    return b"".join(
-        [
-            b"\x89PNG\r\n\x1a\n",
-            chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-            chunk(b"PLTE", bytes(palette.astype(np.uint8).ravel())),
-            chunk(b"IDAT", zlib.compress(lines)),
-            chunk(b"IEND", b""),
-        ]
-    )
-
+from nuclei_kit.files.decoding import decode_image, decode_mask, to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = np.repeat(RGB[..., :1], 3, axis=2)
@@ -45,10 +24,9 @@ GREY = np.repeat(RGB[..., :1], 3, axis=2)
         (encode(np.dstack([RGB, RGB[..., 0]])), RGB),
         (encode(RGB[..., 0]), GREY),
         (encode(RGB[..., 0], ".tiff"), GREY),
-        (palette_png(np.arange(35, dtype=np.uint8).reshape(5, 7), RGB.reshape(35, 3)), RGB),
         (encode(RGB[:1, :1]), RGB[:1, :1]),
     ],
-    ids=["rgb", "rgb tiff", "rgba", "grey", "grey tiff", "palette", "1x1"],
+    ids=["rgb", "rgb tiff", "rgba", "grey", "grey tiff", "1x1"],
 )
 def test_eight_bits_pass_as_they_are(content, expected):
     image = decode_image(content, "file")
@@ -76,6 +54,32 @@ def test_a_file_is_decoded_as_its_bytes_are(tmp_path, ending, pixels):
     assert np.array_equal(decode_image(path, "file"), decode_image(path.read_bytes(), "file"))
     with pytest.raises(BadInput, match="file states 5 x 7 pixels"):
         decode_image(path, "file", most=34)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tiff", ".jpg", ".bmp", ".webp"])
+def test_a_file_is_read_without_a_memory_map(tmp_path, monkeypatch, ending):
+    """As from a file system that has none, such as a container's mount of a host's folder."""
+    path = tmp_path / f"x{ending}"
+    path.write_bytes(encode(RGB, ending))
+    expected = decode_image(path.read_bytes(), "x")
+
+    def refuse(*args, **settings):
+        raise OSError(19, "No such device")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    monkeypatch.setattr(np, "memmap", refuse)
+    assert np.array_equal(decode_image(path, "x"), expected)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BadInput, match=r"^x cannot be read: No such file or directory$"):
+        decode_image(tmp_path / "gone.png", "x")
+
+
+def test_what_a_file_is_called_does_not_count(tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(encode(RGB, ".tiff"))
+    assert np.array_equal(decode_image(path, path), RGB)
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
@@ -108,6 +112,21 @@ def test_what_is_no_number_leaves_the_rest_as_it_was():
     assert image[20, :3, 0].tolist() == [0, 255, 0]
     image[20, :3] = whole[20, :3]
     np.testing.assert_allclose(image, whole.astype(float), atol=1)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_numbers_as_large_as_they_get_warn_of_nothing(recwarn, kind):
+    top = np.finfo(kind).max
+    image = to_rgb(np.linspace(-1, 1, 12).reshape(3, 4).astype(kind) * top)
+    assert image.shape == (3, 4, 3) and image.dtype == np.uint8 and not list(recwarn)
+    assert image[0, 0, 0] == 0 and image[-1, -1, 0] == 255
+
+
+def test_a_few_pixels_that_differ_from_the_rest_are_seen():
+    pixels = np.full((90, 100), 500, np.uint16)
+    pixels[3, :4], pixels[7, 7] = 900, 300
+    image = to_rgb(pixels)[..., 0]
+    assert (image[3, :4] == 255).all() and image[7, 7] == 0 and np.unique(image).size == 3
 
 
 @pytest.mark.parametrize("value", [0.0, 7.5, np.nan, np.inf])

@@ -78,10 +78,14 @@ def _stretch_depth(pixels):
     sparse = pixels[::step, ::step]
     finite = sparse[np.isfinite(sparse)]
     low, high = np.percentile(finite, (0.1, 99.9), method="nearest").tolist() if finite.size else (0.0, 0.0)
+    if low == high and finite.size:  # a few pixels differ from the rest
+        low, high = float(finite.min()), float(finite.max())
+    shrink = 0.25 if max(-low, high) > 1e300 else 1.0  # else the largest differences would be infinite
+    factor = 255.0 / ((high * shrink - low * shrink) or 1.0)
     stretched = np.empty(pixels.shape, np.uint8)
     for top in range(0, len(pixels), 64):  # in strips: as float64, a whole image would be eight times what comes out
-        strip = np.nan_to_num(pixels[top : top + 64].astype(np.float64), nan=low, posinf=high, neginf=low)
-        stretched[top : top + 64] = np.clip((strip - low) * (255.0 / ((high - low) or 1.0)), 0, 255).round()
+        strip = np.clip(np.nan_to_num(pixels[top : top + 64].astype(np.float64), nan=low), low, high)
+        stretched[top : top + 64] = ((strip * shrink - low * shrink) * factor).round()
     return stretched
 
 
