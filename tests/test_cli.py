@@ -115,7 +115,7 @@ def test_own_images_get_labels_and_overlays(sample_run, tmp_path, capsys):
         write_folder(tmp_path, {"mine.png": archive.read(name), "bad.png": b"no image"})
     image = cv2.imread(str(tmp_path / "mine.png"))
     files = [str(tmp_path / f) for f in ("mine.png", "bad.png", "missing.tif")]
-    assert main(["predict", "--weights", str(folder / "out"), "--out", str(tmp_path / "found"), *files]) == 0
+    assert main(["predict", "--weights", str(folder / "out"), "--out", str(tmp_path / "found"), *files]) == 1
     labels = cv2.imread(str(tmp_path / "found" / "mine.labels.png"), cv2.IMREAD_UNCHANGED)
     assert labels.dtype == np.uint16
     assert labels.shape == image.shape[:2]
@@ -126,7 +126,8 @@ def test_own_images_get_labels_and_overlays(sample_run, tmp_path, capsys):
     assert (encode_labels(labels) or [""]) == expected
     said = capsys.readouterr()
     assert f"mine.png: {labels.max()} nuclei" in said.out
-    assert [line.startswith("warning: ") for line in said.err.splitlines()] == [True, True]
+    assert [line.startswith("warning: ") for line in said.err.splitlines()] == [True, True, True]
+    assert said.err.endswith("2 of 3 images could not be used, see above\n")
     assert {path.name for path in (tmp_path / "found").iterdir()} == {"mine.labels.png", "mine.overlay.png"}
 
 
@@ -293,10 +294,6 @@ def weights_of(**changes):
     return spoil
 
 
-def same_stem(f):
-    write_folder(f, {"one/x.png": b"", "two/x.tif": b""})
-
-
 BAD_INPUT = [
     # what is wrong, how to spoil the small competition, the command, words that the sentence must hold
     ("missing folder", no_folder, TRAIN, ["data", "stage1_train.zip"]),
@@ -385,12 +382,16 @@ BAD_INPUT = [
     ("recipe that asks for too much", as_it_is, [*CV, "--set", "model_depth=99"], ["model_depth", "8 at most"]),
     ("recipe with a setting unknown", as_it_is, [*CV, "--set", "model_colour=8"], ["--set", "model_colour"]),
     ("images and a competition", as_it_is, [*PREDICT, "x.png"], ["--data", "not both"]),
+    ("a plane of a competition", as_it_is, [*PREDICT, "--z", "max"], ["--channel, --z and --page", "image files"]),
+    ("a z plane of no number", as_it_is, ["predict", "x.tif", "--z", "all", "--out", "out"], ["--z", "all", "0 to"]),
+    ("page 0", as_it_is, ["predict", "x.tif", "--page", "0", "--out", "out"], ["--page", "counts from 1"]),
     (
-        "two images of one name",
-        same_stem,
-        ["predict", "--weights", "out", "--out", "out", "one/x.png", "two/x.tif"],
-        ["one/x.png", "two/x.tif", "rename"],
+        "a folder without images",
+        lambda f: (f / "empty").mkdir(),
+        ["predict", "empty", "--out", "new"],
+        ["empty holds no"],
     ),
+    ("a pattern that fits nothing", as_it_is, ["predict", "*.tif", "--out", "new"], ["*.tif fits no file"]),
     (
         "an output over an image",
         as_it_is,

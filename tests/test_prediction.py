@@ -3,12 +3,15 @@
 import cv2
 import numpy as np
 import pytest
+import skimage.io
+import tifffile
 from drawn import draw_discs, draw_field, draw_kind
 from stand_ins import CutOff, PixelNetwork, make_segmenter, paint
 
 from nuclei.prediction.metric import precision_at_thresholds
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.settings.config import BadInput
+from nuclei_kit.files.planes import Choice
 from nuclei_kit.files.run_lists import check_submission, decode_rles
 from nuclei_kit.own_images import blocks, prediction
 from nuclei_kit.own_images.prediction import predict_competition, predict_files
@@ -42,6 +45,15 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def read_labels(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def finished(said):
+    """The images of which a prediction said how many nuclei it found, in order."""
+    return [line.split(": ")[0] for line in said.splitlines() if " nuclei (" in line]
+
+
 def count_calls(use, predict):
     """How often an undisturbed prediction calls its network."""
     network = use(PixelNetwork())
@@ -58,15 +70,14 @@ def test_a_prediction_of_files_resumes_with_the_image_that_was_at_work(tmp_path,
         predict_files("w", paths, out)
     done = contents(out)
     assert {"0.labels.png", "1.overlay.png"} < set(done) and "2.labels.png" not in done
-    assert [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()] == [str(p) for p in paths[:2]]
+    assert finished(capsys.readouterr().out) == [str(p) for p in paths[:2]]
     with pytest.raises(BadInput, match="by other weights"):
         predict_files("others", paths, out)
     assert contents(out) == done
     rest = use(PixelNetwork())
     predict_files("w", paths, out)
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[0] for line in said[:2]] == [str(p) for p in paths[2:]]
-    assert said[2].startswith("4 images, 0.06 ")
+    said = capsys.readouterr().out
+    assert finished(said) == [str(p) for p in paths[2:]] and "\n4 images, 0.06 " in said
     assert rest.calls == calls // 2
     assert contents(out) == contents(tmp_path / "whole")
 
@@ -92,7 +103,7 @@ def test_a_finished_prediction_is_made_anew(tmp_path, use):
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("b\udcff.png", None, "not UTF-8"),
+        ("b\udcff.png", None, "No such file"),
         ("empty.png", b"", "is empty"),
         ("text.png", b"no image", "is not a PNG"),
         ("none.png", None, "No such file"),
@@ -104,6 +115,81 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, use, name, content, why):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BadInput, match=f"{name}.* {why}"):
         predict_files("w", [tmp_path / name], tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["b\udcff.png", "x" * 240 + ".png", "a\nb.png"])
+def test_an_odd_name_costs_its_own_image_at_most(tmp_path, use, name):
+    use(PixelNetwork())
+    (path,) = draw_files(tmp_path / "in", 1)
+    odd = path.with_name(name)
+    odd.write_bytes(path.read_bytes())
+    failed = predict_files("w", [odd, path], tmp_path / "out")
+    found = contents(tmp_path / "out")
+    assert "0.labels.png" in found and failed == (len(name) > 200)
+    assert failed or found[f"{odd.stem}.labels.png"] == found["0.labels.png"]
+
+
+def test_what_fails_costs_itself_alone_and_is_listed_at_the_end(tmp_path, use, caplog, capsys):
+    use(PixelNetwork())
+    good, bad, other = draw_files(tmp_path / "in", 3)
+    bad.write_bytes(b"\xda\xce\xbe\x0a")
+    arguments = [tmp_path / "none", bad, good, tmp_path / "*.tif", other]
+    assert predict_files("w", arguments, tmp_path / "out") == 3
+    assert finished(capsys.readouterr().out) == [str(good), str(other)]
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 4 and said[-1] == "3 of 5 images could not be used, see above"
+    for word in ("none cannot be read", "1.png is Nikon's ND2", "*.tif fits no file"):
+        assert any(word in line for line in said)
+
+
+def test_where_nothing_can_be_done_each_reason_is_told(tmp_path, use, caplog):
+    use(PixelNetwork())
+    with pytest.raises(BadInput, match="none of 2 images could be used"):
+        predict_files("w", [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        f"{tmp_path / name} cannot be read" for name in ("a.png", "b.png")
+    ]
+
+
+def test_equal_names_are_kept_apart_by_their_folders(tmp_path, use):
+    use(PixelNetwork())
+    for number, well in enumerate(("A01", "A02")):
+        (tmp_path / "plate").mkdir(exist_ok=True)
+        draw_files(tmp_path / well, 2)[number].rename(tmp_path / well / "dapi.png")
+        (tmp_path / well).rename(tmp_path / "plate" / well)
+    assert predict_files("w", [tmp_path / "plate"], tmp_path / "out") == 0
+    counts = {
+        p.relative_to(tmp_path / "out").as_posix(): read_labels(p).max()
+        for p in (tmp_path / "out").rglob("dapi.labels.png")
+    }
+    assert counts == {"A01/dapi.labels.png": 1, "A02/dapi.labels.png": 2}
+
+
+def test_what_is_read_and_chosen_is_said(tmp_path, use, capsys):
+    use(PixelNetwork())
+    (path,) = draw_files(tmp_path / "in", 1)
+    image = cv2.imread(str(path))[..., ::-1]
+    stack = np.stack([np.zeros_like(image), image])
+    tifffile.imwrite(tmp_path / "z.tif", stack, imagej=True, metadata={"axes": "ZYXS"})
+    with pytest.raises(BadInput, match=r"z\.tif holds 2 z planes: choose with --z N\|max"):
+        predict_files("w", [tmp_path / "z.tif"], tmp_path / "out")
+    for z, said in ((2, "z plane 2 of 2"), ("max", "the maximum of 2 z planes")):
+        assert predict_files("w", [tmp_path / "z.tif"], tmp_path / "out", Choice(z=z)) == 0
+        assert f"z.tif: TIFF, 2 x 120 x 120 x 3 (ZYXS), uint8; {said}\n" in capsys.readouterr().out
+        assert read_labels(tmp_path / "out" / "z.labels.png").max() == 1
+
+
+def test_another_choice_is_another_prediction(tmp_path, use):
+    """Cut off and started again with another plane, an image is not taken for done."""
+    images = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in draw_files(tmp_path / "in", 2)]
+    tifffile.imwrite(tmp_path / "z.tif", np.stack(images), imagej=True, metadata={"axes": "ZYXS"})
+    calls = count_calls(use, lambda: predict_files("w", [tmp_path / "z.tif"], tmp_path / "out", Choice(z=1)))
+    use(CutOff(calls + 1))
+    with pytest.raises(KeyboardInterrupt):
+        predict_files("w", [tmp_path / "z.tif", tmp_path / "in" / "0.png"], tmp_path / "out", Choice(z=1))
+    use(PixelNetwork())
+    predict_files("w", [tmp_path / "z.tif"], tmp_path / "out", Choice(z=2))
+    assert read_labels(tmp_path / "out" / "z.labels.png").max() == 2
 
 
 @pytest.fixture
@@ -148,7 +234,7 @@ def test_more_nuclei_than_16_bits_number_are_a_tiff_of_32(tmp_path, use, monkeyp
     use(None)
     predict_files("w", draw_files(tmp_path / "in", 1), tmp_path / "out")
     assert set(contents(tmp_path / "out")) == {"0.labels.tif", "0.overlay.png"}
-    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "0.labels.tif"), cv2.IMREAD_UNCHANGED), labels)
+    assert np.array_equal(skimage.io.imread(tmp_path / "out" / "0.labels.tif"), labels)
 
 
 def test_a_prediction_of_a_competition_resumes_with_the_image_that_was_at_work(tmp_path, use, capsys):

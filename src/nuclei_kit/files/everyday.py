@@ -2,12 +2,13 @@
 
 import io
 import struct
+import warnings
 from io import BufferedIOBase
 from typing import Any
 
 import imagecodecs
 import numpy as np
-from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from nuclei_kit.files.formats import broken_by_name
 from nuclei_kit.files.limits import check_pixels
@@ -21,9 +22,8 @@ _PLUGINS: dict[str, Any] = {
     "GIF": GifImagePlugin.GifImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
 }
-# What of a PNG makes its pixels. Profiles, dates and texts are left out: libpng would remark on them.
-_PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-_PNG_FILM = {b"acTL", b"fcTL", b"fdAT"}
+# What of a PNG makes its pixels; the last three are of films. On profiles, dates and texts libpng would remark.
+_PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"}
 
 
 def read_png(file: BufferedIOBase, name: object, most: int, choice: Choice | None) -> Picture:
@@ -48,16 +48,14 @@ def _essential_chunks(file, name, most):
     while True:
         head = file.read(8)
         length, kind = struct.unpack(">I4s", head)
-        if kind == b"IHDR":
-            body = file.read(length + 4)
-            width, height = struct.unpack_from(">II", body)
-            check_pixels(height, width, most, name)
-        elif kind in _PNG_CHUNKS | _PNG_FILM:
-            body = file.read(length + 4)
-        else:
+        if kind not in _PNG_CHUNKS:
             file.seek(length + 4, io.SEEK_CUR)
             continue
-        if kind == b"acTL":
+        body = file.read(length + 4)
+        if kind == b"IHDR":
+            width, height = struct.unpack_from(">II", body)
+            check_pixels(height, width, most, name)
+        elif kind == b"acTL":
             (pictures,) = struct.unpack_from(">I", body)
         content += head
         content += body
@@ -70,6 +68,7 @@ def read_by_pillow(file: BufferedIOBase, kind: str, name: object, most: int, cho
 
     The orientation of a photograph is not applied, as ImageJ does not.
     """
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit here is `most`
     with broken_by_name(name, kind):
         image = _PLUGINS[kind](file)
         check_pixels(image.height, image.width, most, name)
@@ -79,6 +78,7 @@ def read_by_pillow(file: BufferedIOBase, kind: str, name: object, most: int, cho
     with broken_by_name(name, kind):
         if count > 1:
             image.seek(plane.page)
+        check_pixels(image.height, image.width, most, name)  # a picture of a GIF may be larger than the first
         pixels = np.asarray(image.convert("L" if grey else "RGB"))
     return _choose(pixels, plane, kind)
 

@@ -89,7 +89,7 @@ def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, tuple[Path, Pat
     they share. Where two images still share a name, such as a.png and a.tif, theirs keep the ending.
 
     Raises:
-        BadInput: an output would replace an image.
+        BadInput: an output would replace an image, or two images would still share one.
     """
     stems = {path: Path(path.stem) for path in paths}
     if _shared(stems.values()):
@@ -98,6 +98,9 @@ def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, tuple[Path, Pat
         stems = {path: one.relative_to(base).with_name(path.stem) for path, one in absolute.items()}
         shared = _shared(stems.values())
         stems = {path: one.with_name(path.name) if _folded(one) in shared else one for path, one in stems.items()}
+        for path, one in stems.items():
+            if _folded(one) in _shared(stems.values()):
+                raise BadInput(f"{path} and another image would both be written to {out / one}: rename one of them")
     outputs = {path: (out / f"{stem}.labels.png", out / f"{stem}.overlay.png") for path, stem in stems.items()}
     images = {os.path.realpath(path) for path in paths}
     for path, pair in outputs.items():
