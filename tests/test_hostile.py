@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import os
 import shutil
 import struct
@@ -15,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from drawn_files import write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +30,7 @@ from nuclei_kit.files import reading, tables
 from nuclei_kit.files.decoding import decode_image
 from nuclei_kit.files.folders import in_use
 from nuclei_kit.files.limits import MAX_PIXELS
+from nuclei_kit.files.planes import Choice
 from nuclei_kit.files.reading import read_images
 from nuclei_kit.files.run_lists import check_submission
 from nuclei_kit.files.tables import read_table
@@ -36,6 +39,7 @@ from nuclei_kit.sample import info
 
 GOOD = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))[1].tobytes()
 TIFF = cv2.imencode(".tiff", np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))[1].tobytes()
+STACK = np.random.default_rng(0).integers(0, 4096, (2, 20, 30), np.uint16)
 HEAD = "ImageId,EncodedPixels\n"
 SOURCES = str(Path(reading.__file__).parents[2])
 
@@ -88,16 +92,31 @@ def test_a_mask_with_an_absurd_header_is_refused(tmp_path):
         read_images(path)
 
 
-@settings(max_examples=150)
-@given(
-    st.sampled_from([GOOD, TIFF]), st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255))), st.integers(0, 99)
-)
+def tiff(pixels, **settings):
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, **settings)
+    return file.getvalue()
+
+
+WHOLE = [
+    GOOD,
+    TIFF,
+    *(cv2.imencode(ending, np.zeros((20, 30, 3), np.uint8))[1].tobytes() for ending in (".jpg", ".bmp", ".webp")),
+    tiff(STACK, ome=True, compression="zlib", metadata={"axes": "ZYX"}),
+    tiff(STACK, imagej=True, metadata={"axes": "CYX"}),
+    tiff(STACK[0], photometric="minisblack", tile=(16, 16), compression="lzw", bigtiff=True, byteorder=">"),
+    tiff(STACK.astype(np.uint8)[0], photometric="minisblack", compression="jpeg", tile=(16, 16)),
+]
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(WHOLE), st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255))), st.integers(0, 99))
 def test_mutated_images_are_decoded_or_refused(content, changes, cut):
     broken = bytearray(content)
     for place, value in changes:
         broken[place % len(broken)] = value
     with contextlib.suppress(BadInput):
-        image = decode_image(bytes(broken[: len(broken) - cut]), "x")
+        image = decode_image(bytes(broken[: len(broken) - cut]), "x", choice=Choice(channel="1", z="max"))
         assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
 
 
@@ -330,7 +349,8 @@ def test_two_runs_may_build_one_cache_at_once(tmp_path):
     code = """if True:
         import sys, time, zlib
         from pathlib import Path
-        from nuclei_kit.files.reading import read_images
+        from nuclei_kit.files.planes import Choice
+from nuclei_kit.files.reading import read_images
         here, mine, other = Path(sys.argv[1]), *sys.argv[2:]
         for n in range(15):
             (here / f"{n}.{mine}").touch()

@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from nuclei.settings.config import BadInput
 from nuclei_kit.files.formats import broken_by_name
 from nuclei_kit.files.limits import check_pixels
 from nuclei_kit.files.planes import COLOURS, Choice, Picture, Planes, choose_plane
@@ -70,7 +71,12 @@ def read_by_pillow(file: BufferedIOBase, kind: str, name: object, most: int, cho
     """
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit here is `most`
     with broken_by_name(name, kind):
-        image = _PLUGINS[kind](file)
+        try:
+            image = _PLUGINS[kind](file)
+        except SyntaxError as error:
+            if "cannot handle" not in str(error):
+                raise
+            raise BadInput(f"{name} is a {kind} of a rare kind ({error}): save it as PNG or TIFF") from None
         check_pixels(image.height, image.width, most, name)
         count = getattr(image, "n_frames", 1)
         grey = image.mode in ("1", "L", "LA")

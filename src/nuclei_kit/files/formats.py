@@ -72,8 +72,8 @@ _OTHERS = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
     (0, b"Rar!", "a RAR archive", _UNPACK),
     (257, b"ustar", "a tar archive", _UNPACK),
-    (0, b"\0\5\x16\7", "a side file of macOS, without pixels", "name the file without ._ in front"),
-    (0, b"version https://git-lfs", "a pointer of Git LFS, without pixels", "fetch the file itself: git lfs pull"),
+    (0, b"\0\5\x16\7", "a side file of macOS", "name the file without ._ in front"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself: git lfs pull"),
     (0, b"<!doctype html", "a web page, as a failed download leaves it", "download the image again"),
     (0, b"<html", "a web page, as a failed download leaves it", "download the image again"),
     (0, b"<svg", "an SVG drawing", _SAVE),
@@ -102,10 +102,13 @@ def identify(head: bytes, name: object) -> str:
     found = find_format(head)
     if found:
         return found
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()  # of a web page, whatever stands before it
-    for start, mark, other, mend in _IMAGES + _OTHERS:
-        if head.startswith(mark, start) or (mark.startswith(b"<") and text.startswith(mark)):
+    for start, mark, other, mend in _IMAGES:
+        if head.startswith(mark, start):
             raise BadInput(f"{name} is {other}, which is not read here: {mend}")
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()  # of a web page, whatever stands before it
+    for start, mark, other, mend in _OTHERS:
+        if head.startswith(mark, start) or (mark.startswith(b"<") and text.startswith(mark)):
+            raise BadInput(f"{name} is {other}, and no image: {mend}")
     what = "holds zeros alone, as a copy that failed leaves it" if not any(head) else f"is not a {READ} file"
     raise BadInput(f"{name} {what}: replace it by a whole image")
 

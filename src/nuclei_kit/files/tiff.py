@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 import re
-import struct
 from dataclasses import replace
 from io import BufferedIOBase
 from types import SimpleNamespace
@@ -12,18 +11,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tifffile import PHOTOMETRIC, TIFF, TiffFile
+from tifffile import PHOTOMETRIC, TiffFile
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.files.formats import broken_by_name
 from nuclei_kit.files.limits import MAX_PIXEL_BYTES, MAX_PLANES, check_pixels
 from nuclei_kit.files.planes import COLOURS, Choice, Picture, Plane, Planes, choose_plane
+from nuclei_kit.files.tiff_guards import JPEG, check_chain, check_readable, check_tiles
 from nuclei_kit.files.tiff_metadata import channel_names, check_ome, pixel_size
 
 # Images that stand beside the one that is meant, in files of slide scanners.
 _BESIDE = {"thumbnail", "label", "macro", "map", "overview", "probability"}
 _WORDS = {"T": "time point", "A": "angle", "P": "position", "R": "tile", "M": "tile", "E": "wavelength"}
-_JPEG = {6, 7, 33007, 34892}  # compressions that tifffile itself turns from YCbCr to RGB
 _YCBCR_JPEG2000 = 33003  # Aperio's, which it does not
 
 
@@ -37,12 +36,11 @@ def read_tiff(file: BufferedIOBase, name: object, most: int, choice: Choice | No
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its remarks would go to stderr
     with contextlib.ExitStack() as opened:
         with broken_by_name(name, "TIFF"):
-            whole = str(name).lower().endswith(".ndpi") or _check_chain(file, name)
+            whole = str(name).lower().endswith(".ndpi") or check_chain(file, name)
             tif, stacks = _open(file, name, most, opened)
         stack, plane = _choose(tif, [one for one in stacks if not one.is_beside] or stacks[:1], choice, name)
         page = stack.keyframe
         check_pixels(page.imagelength, page.imagewidth, most, name)
-        _check_readable(page, name)
         with broken_by_name(name, "TIFF"):
             pixels = _as_shown(stack.read(plane, name, most), page, name)
         if stack.is_colour and plane.channel != "all":
@@ -81,12 +79,14 @@ def _choose(tif, stacks, choice, name):
     if not stacks:
         raise BadInput(f"{name} is a TIFF without pixels: replace it by a whole file")
     if len(stacks) == 1:
+        check_readable(stacks[0].keyframe, name)
         return stacks[0], choose_plane(stacks[0].planes(tif), choice, name)
     counts = [one.pages for one in stacks]  # the pages of all are counted through
     pages = [one.describe() for one in stacks] if sum(counts) == len(stacks) else sum(counts)
     image = choose_plane(Planes(pages=pages, word="image"), choice and Choice(page=choice.page), name)
     before = [0, *np.cumsum(counts).tolist()]
     which = int(np.searchsorted(before, image.page, side="right")) - 1
+    check_readable(stacks[which].keyframe, name)
     planes = replace(stacks[which].planes(tif), pages=1)
     plane = choose_plane(planes, choice and replace(choice, page=None), name)
     said = f"{image.said}, {plane.said}" if plane.said else image.said
@@ -202,92 +202,8 @@ class _Stack:
             raise BadInput(f"{name} lacks that plane, which its metadata promise: it lies in another file of its set")
         if not any(one.databytecounts):
             raise BadInput(f"{name} holds no pixels of that plane: what wrote it was cut off, so write it again")
-        _check_tiles(one, page, name)
+        check_tiles(one, page, name)
         return one.asarray().reshape(shape)
-
-
-# ---- what is refused ---------------------------------------------------------------------------
-
-
-def _check_chain(file, name):
-    """Follow the chain of a TIFF's pages -> whether its last one says that it is the last.
-
-    Raises:
-        BadInput: it has too many pages, or runs in a circle, in which tifffile would follow it.
-        struct.error: it is cut off in the first page's list of tags.
-    """
-    size = file.seek(0, 2)
-    file.seek(0)
-    head = file.read(16)
-    order = "<" if head[:1] == b"I" else ">"
-    big = struct.unpack_from(f"{order}H", head, 2)[0] == 43
-    number, count, entry, start = ("Q", "Q", 20, 8) if big else ("I", "H", 12, 4)
-    (place,) = struct.unpack_from(order + number, head, start)
-    seen: set[int] = set()
-    while place:
-        if place in seen or len(seen) > MAX_PLANES:
-            raise BadInput(f"{name} is a TIFF that is broken, its pages run in a circle: replace it by a whole file")
-        if place >= size:
-            return False
-        seen.add(place)
-        try:
-            file.seek(place)
-            tags = struct.unpack(order + count, file.read(struct.calcsize(count)))[0]
-            file.seek(place + struct.calcsize(count) + entry * tags)
-            (place,) = struct.unpack(order + number, file.read(struct.calcsize(number)))
-        except (struct.error, OverflowError):
-            if len(seen) == 1:
-                raise
-            return False
-    return True
-
-
-def _check_readable(page, name):
-    """Refuse what tifffile does not decode, by its name."""
-    packed, colours = _word(page.compression), _word(page.photometric)
-    if page.compression != 1 and page.compression not in TIFF.DECOMPRESSORS:
-        raise BadInput(f"{name} is packed by {packed}, which is not read here: save it with LZW, ZIP or no compression")
-    if page.is_subsampled and page.compression not in _JPEG:
-        raise BadInput(f"{name} holds {colours} of a lower resolution, packed by {packed}: save it as RGB")
-    read = (None, 0, 1, 2, 3, 4, 5, 6)
-    if page.photometric not in read or (page.photometric == PHOTOMETRIC.PALETTE and page.colormap is None):
-        raise BadInput(f"{name} holds its colours as {colours}, which is not read here: save it as grey or RGB")
-    if page.dtype is None or page.dtype.kind not in "buif":
-        what = page.dtype or f"{page.bitspersample} bits, format {_word(page.sampleformat)}"
-        raise BadInput(f"{name} holds numbers of a kind that is not read here ({what}): save it as uint16 or float32")
-
-
-def _word(code):
-    return getattr(code, "name", f"code {code}")
-
-
-def _check_tiles(one, page, name):
-    """Refuse JPEGs and JPEG 2000s in tiles that state more pixels than the page has: they would be decoded whole."""
-    room = 2 * max(math.prod(page.chunks), page.size)
-    for start, count in zip(one.dataoffsets, one.databytecounts, strict=False):
-        if count and page.compression in TIFF.IMAGE_COMPRESSIONS | _JPEG:
-            height, width = _tile_size(page.parent.filehandle, start)
-            if height * width > room:
-                raise BadInput(
-                    f"{name} states a tile of {height} x {width} pixels, larger than its image: save it anew"
-                )
-
-
-def _tile_size(file, start):
-    """Read the height and width that a JPEG or the code stream of a JPEG 2000 states; (0, 0) of anything else."""
-    file.seek(start)
-    mark = file.read(2)
-    if mark == b"\xff\x4f":
-        width, height = struct.unpack(">6x2I", file.read(14))
-        return height, width
-    while mark == b"\xff\xd8":
-        marker, length = struct.unpack(">HH", file.read(4))
-        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-            return struct.unpack(">x2H", file.read(5))
-        if not 0xFFC0 <= marker <= 0xFFFE or length < 2:
-            break
-        file.seek(length - 2, 1)
-    return 0, 0
 
 
 # ---- colours -----------------------------------------------------------------------------------
@@ -320,7 +236,7 @@ def _as_shown(pixels, page, name):
         return pixels[..., 0]
     if page.photometric == PHOTOMETRIC.SEPARATED:
         return _from_cmyk(pixels)
-    if page.compression == _YCBCR_JPEG2000 or (page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _JPEG):
+    if page.compression == _YCBCR_JPEG2000 or (page.photometric == PHOTOMETRIC.YCBCR and page.compression not in JPEG):
         if pixels.dtype != np.uint8:
             raise BadInput(f"{name} holds its colours as YCbCr of {pixels.dtype}: save it as RGB")
         return cv2.cvtColor(np.ascontiguousarray(pixels[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB)
