@@ -349,8 +349,7 @@ def test_two_runs_may_build_one_cache_at_once(tmp_path):
     code = """if True:
         import sys, time, zlib
         from pathlib import Path
-        from nuclei_kit.files.planes import Choice
-from nuclei_kit.files.reading import read_images
+        from nuclei_kit.files.reading import read_images
         here, mine, other = Path(sys.argv[1]), *sys.argv[2:]
         for n in range(15):
             (here / f"{n}.{mine}").touch()

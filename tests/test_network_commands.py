@@ -7,6 +7,7 @@ import pytest
 from nuclei_kit.command import network_commands
 from nuclei_kit.command.cli import main
 from nuclei_kit.command.network_commands import split_members
+from nuclei_kit.files.planes import Choice
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_predict_gets_all_runs_and_all_images(runs, monkeypatch, typed):
     monkeypatch.setattr(network_commands, "start_keras", lambda: None)
     monkeypatch.setattr("nuclei_kit.own_images.prediction.predict_files", lambda *arguments: called.append(arguments))
     assert main(["predict", *typed.split()]) == 0
-    assert called == [([Path("one"), Path("two")], [Path("a.png"), Path("b.tif")], Path("out"))]
+    assert called == [([Path("one"), Path("two")], [Path("a.png"), Path("b.tif")], Path("out"), Choice())]
 
 
 def test_predict_averages_runs_in_a_competition_too(runs, monkeypatch, tmp_path):
