@@ -53,6 +53,7 @@ def test_links_are_followed_and_circles_are_not(plate):
         ("A0?/dapi.*", ["A01/dapi.png", "A02/dapi.png"]),
         ("**/*.TIF", ["A02/deep/er.TIF"]),
         ("A0[2]/dapi.png", ["A02/dapi.png"]),
+        ("A?1", ["A01/dapi.png"]),
     ],
 )
 def test_a_pattern_stands_for_the_files_that_fit_it(plate, pattern, expected):
@@ -113,6 +114,18 @@ def test_names_that_differ_in_nothing_are_refused():
         name_outputs([Path("x.png"), Path("x.tif"), Path("x.png.bmp")], OUT)
 
 
-def test_a_folder_that_cannot_be_listed_holds_no_images(plate, monkeypatch):
-    monkeypatch.setattr(os, "walk", lambda folder, followlinks: iter(()))
-    assert "A01 holds no images" in gathered("A01")[1][0]
+def test_a_folder_that_cannot_be_read_is_named_and_the_rest_is_taken(plate, monkeypatch):
+    real = os.scandir
+
+    def refuse(path):
+        if str(path) == "A01":
+            raise PermissionError(13, "Permission denied", "A01")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert gathered("A01", "A02/deep") == (["A02/deep/er.TIF"], ["A01 cannot be read: Permission denied"])
+
+
+def test_a_link_that_leads_nowhere_is_an_image_that_will_fail(plate):
+    (plate / "A01" / "gone.png").symlink_to("nowhere")
+    assert gathered("A01") == (["A01/dapi.png", "A01/gone.png"], [])

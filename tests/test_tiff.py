@@ -289,6 +289,17 @@ def retag(content, code, value):
     raise LookupError(code)
 
 
+def lacking(content, strip):
+    """The first page, one of whose strips was never written."""
+    broken = bytearray(content)
+    with tifffile.TiffFile(io.BytesIO(content)) as tif:
+        for code in (273, 279):  # where the strips lie, and their lengths
+            tag = tif.pages.first.tags[code]
+            size = {3: 2, 4: 4}[int(tag.dtype)]
+            broken[tag.valueoffset + size * strip : tag.valueoffset + size * (strip + 1)] = bytes(size)
+    return bytes(broken)
+
+
 def described(old="", new=""):
     """The stack with OME-XML in which one thing is said otherwise."""
     with tifffile.TiffFile(io.BytesIO(OME)) as tif:
@@ -328,7 +339,9 @@ def bomb(compression, mark, form, place):
         (write(DEEP, **BLACK, compression="zlib")[:-90], "cut off"),
         (write(DEEP, **BLACK, compression="lzw", rowsperstrip=3)[:-90], "cut off"),
         (write(DEEP, **BLACK)[:60], "broken or cut off"),
-        (retag(write(DEEP, **BLACK), 279, 0), "holds no pixels of that plane"),
+        (write(RGB, **COLOUR, compression="jpeg", tile=(16, 16))[:-90], "cut off"),
+        (retag(write(DEEP, **BLACK), 279, 0), "lacks pixels of that plane"),
+        (lacking(write(DEEP, **BLACK, rowsperstrip=6), 1), "lacks pixels of that plane"),
         (retag(retag(write(DEEP, **BLACK, tile=(16, 16)), 322, 65536), 323, 65536), "bytes in a page, over the limit"),
         (described('SizeT="2"', 'SizeT="1000000000"'), "promises over .* planes"),
         (described('PlaneCount="24"', 'PlaneCount="1000000000"'), "promises over .* planes"),
@@ -341,6 +354,14 @@ def bomb(compression, mark, form, place):
 def test_what_cannot_be_read_right_is_refused(content, words):
     with pytest.raises(BadInput, match=rf"^x\.tif .*{words}"):
         read(content, Choice("1", 1, 3 if b"OME" in content else None))
+
+
+def test_tiles_that_a_slide_leaves_out_are_black():
+    tiles = iter([np.full((16, 16), 9, np.uint8), None, np.full((16, 16), 7, np.uint8), None])
+    file = io.BytesIO()
+    tifffile.imwrite(file, tiles, shape=(32, 32), dtype=np.uint8, tile=(16, 16), compression="zlib", metadata=None)
+    pixels = read(file.getvalue()).pixels
+    assert pixels[:16, :16].min() == 9 and pixels[16:, :16].max() == 7 and not pixels[:, 16:].any()
 
 
 def test_a_page_that_lies_past_the_end_is_said():

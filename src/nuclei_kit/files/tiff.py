@@ -17,7 +17,7 @@ from nuclei.settings.config import BadInput
 from nuclei_kit.files.formats import broken_by_name
 from nuclei_kit.files.limits import MAX_PIXEL_BYTES, MAX_PLANES, check_pixels
 from nuclei_kit.files.planes import COLOURS, Choice, Picture, Plane, Planes, choose_plane
-from nuclei_kit.files.tiff_guards import JPEG, check_chain, check_readable, check_tiles
+from nuclei_kit.files.tiff_guards import JPEG, check_chain, check_readable, check_segments
 from nuclei_kit.files.tiff_metadata import channel_names, check_ome, pixel_size
 
 # Images that stand beside the one that is meant, in files of slide scanners.
@@ -200,9 +200,7 @@ class _Stack:
         one = series[number]
         if one is None:
             raise BadInput(f"{name} lacks that plane, which its metadata promise: it lies in another file of its set")
-        if not any(one.databytecounts):
-            raise BadInput(f"{name} holds no pixels of that plane: what wrote it was cut off, so write it again")
-        check_tiles(one, page, name)
+        check_segments(one, page, name)
         return one.asarray().reshape(shape)
 
 

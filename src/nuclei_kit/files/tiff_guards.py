@@ -65,16 +65,29 @@ def _word(code):
     return getattr(code, "name", f"code {code}")
 
 
-def check_tiles(one: Any, page: TiffPage, name: object) -> None:
-    """Refuse JPEGs and JPEG 2000s in tiles that state more pixels than the page has: they would be decoded whole."""
-    room = 2 * max(math.prod(page.chunks), page.size)
-    for start, count in zip(one.dataoffsets, one.databytecounts, strict=False):
-        if count and page.compression in TIFF.IMAGE_COMPRESSIONS | JPEG:
-            height, width = _tile_size(page.parent.filehandle, start)
-            if height * width > room:
-                raise BadInput(
-                    f"{name} states a tile of {height} x {width} pixels, larger than its image: save it anew"
-                )
+def check_segments(one: Any, page: TiffPage, name: object) -> None:
+    """Refuse a page whose strips or tiles lie past the file's end, were never written, or are larger than its image.
+
+    Decoders of JPEG and the like fill in grey for what is cut off, tifffile black for what was never written; and
+    JPEG and JPEG 2000 are unpacked whole, whatever size they state.
+
+    Args:
+        one: the page.
+        page: one of the same size and packing.
+    """
+    file, room = page.parent.filehandle, 2 * max(math.prod(page.chunks), page.size)
+    segments = list(zip(one.dataoffsets, one.databytecounts, strict=False))
+    written = sum(count > 0 for _, count in segments)
+    if not written or (written < len(segments) and not page.is_tiled):  # slides leave out tiles of bare glass
+        raise BadInput(f"{name} lacks pixels of that plane: what wrote it was cut off, so write it again")
+    if page.compression not in TIFF.IMAGE_COMPRESSIONS | JPEG:
+        return
+    for start, count in segments:
+        if start + count > file.size:
+            raise BadInput(f"{name} is a TIFF that is cut off: replace it by a whole file")
+        height, width = _tile_size(file, start) if count else (0, 0)
+        if height * width > room:
+            raise BadInput(f"{name} states a tile of {height} x {width} pixels, larger than its image: save it anew")
 
 
 def _tile_size(file, start):

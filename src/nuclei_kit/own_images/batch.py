@@ -4,7 +4,7 @@ import glob
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nuclei.settings.config import BadInput, log
@@ -26,52 +26,51 @@ def gather_images(arguments: Sequence[Path], out: Path) -> tuple[list[Path], lis
     paths: dict[str, Path] = {}
     wrong: list[str] = []
     for argument in arguments:
-        try:
-            found = _expand(argument, out)
-        except BadInput as error:
-            wrong.append(str(error))
-            continue
-        for path in found:
+        for path in _expand(argument, out, wrong):
             first = paths.setdefault(os.path.realpath(path), path)
             if first != path:
                 log.info("%s is the same file as %s: it is done once", path, first)
     return list(paths.values()), wrong
 
 
-def _expand(argument, out):
-    """List what one argument stands for."""
+def _expand(argument, out, wrong):
+    """List what one argument stands for; what is wrong with it goes to `wrong`."""
     if argument.is_dir():
-        found = list(_walk(argument, out))
-        if not found:
-            raise BadInput(f"{argument} holds no images: name a folder that does, or the images themselves")
-        return found
-    if glob.has_magic(str(argument)) and not os.path.lexists(argument):
-        found = sorted(Path(one) for one in glob.glob(str(argument), recursive=True) if os.path.isfile(one))
-        if not found:
-            raise BadInput(f"{argument} fits no file: name images, folders or another pattern")
-        return found
-    return [argument]
+        return _list_images(argument, out, wrong)
+    if not glob.has_magic(str(argument)) or os.path.lexists(argument):
+        return [argument]
+    found = [Path(one) for one in sorted(glob.glob(str(argument), recursive=True))]
+    files = [one for one in found if not one.is_dir()]
+    if not found:
+        wrong.append(f"{argument} fits no file: name images, folders or another pattern")
+    return files or [path for folder in found for path in _list_images(folder, out, wrong)]
 
 
-def _walk(folder: Path, out: Path) -> Iterator[Path]:
+def _list_images(folder, out, wrong):
     """List the images in a folder and below, in order. Links are followed, circles are not."""
-    seen, others = set(), 0
-    for root, folders, files in os.walk(folder, followlinks=True):
+    found, seen, others, failed = [], set(), 0, len(wrong)
+
+    def tell(error):
+        wrong.append(f"{error.filename} cannot be read: {error.strerror}")
+
+    for root, folders, files in os.walk(folder, onerror=tell, followlinks=True):
         if os.path.realpath(root) in seen or os.path.realpath(root) == os.path.realpath(out):
             folders.clear()
             continue
         seen.add(os.path.realpath(root))
         folders[:] = sorted(one for one in folders if not one.startswith((".", "__MACOSX")))
-        for name in sorted(files):
-            path = Path(root, name)
-            if name.startswith(".") or name.endswith(OUTPUTS) or not path.is_file():
+        for path in (Path(root, name) for name in sorted(files)):
+            if path.name.startswith(".") or path.name.endswith(OUTPUTS):
                 continue
-            if path.suffix.lower() in SUFFIXES or is_image(_head(path)):
-                yield path
+            if path.suffix.lower() in SUFFIXES or (path.is_file() and is_image(_head(path))):
+                found.append(path)
             else:
                 others += 1
     if others:
         log.info("%s: %d files that are no images are left out", folder, others)
+    if not found and len(wrong) == failed:
+        wrong.append(f"{folder} holds no images: name a folder that does, or the images themselves")
+    return found
 
 
 def _head(path):

@@ -101,6 +101,8 @@ def predict_files(
                 done.append(_predict_file(path, segmenter, outputs[path], journal, choice or Choice()))
             except BadInput as error:
                 unusable.append(str(error))
+            except MemoryError:
+                unusable.append(f"{path} needs more memory than there is: cut it into parts")
         _print_cost(len(done), sum(one["pixels"] for one in done), sum(one["seconds"] for one in done))
         if done:
             print(f"{out} holds the labels of each, and an overlay to look at.")
