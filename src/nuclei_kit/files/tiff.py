@@ -23,7 +23,7 @@ from nuclei_kit.files.tiff_metadata import channel_names, check_ome, pixel_size
 # Images that stand beside the one that is meant, in files of slide scanners.
 _BESIDE = {"thumbnail", "label", "macro", "map", "overview", "probability"}
 _WORDS = {"T": "time point", "A": "angle", "P": "position", "R": "tile", "M": "tile", "E": "wavelength"}
-_YCBCR_JPEG2000 = 33003  # Aperio's, which it does not
+_YCBCR_JPEG2000 = 33003  # Aperio's: tifffile turns JPEG's YCbCr to RGB, and not this
 
 
 def read_tiff(file: BufferedIOBase, name: object, most: int, choice: Choice | None) -> Picture:
