@@ -8,6 +8,7 @@ MAX_PIXELS = 2**26  # pixels of a competition's image, 8192 x 8192
 MAX_PIXEL_BYTES = 8  # bytes of an unpacked file for each pixel that an image may have: RGBA of 16 bits
 MAX_PLANES = 2**20  # planes of a file, as its metadata state them
 MAX_SET_PIXELS = 2**31  # pixels of all images of a set
+MAX_SET_FILES = 2_000_000  # images, masks and all else below a set's folder
 MAX_TABLE_BYTES = 2**28  # bytes of an unpacked CSV
 MAX_TABLE_ROWS = 2_000_000
 MAX_WEIGHTS = 2**28  # numbers in a weights file: 1 GB

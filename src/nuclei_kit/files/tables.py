@@ -26,7 +26,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                 names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
                 if len(names) != 1:
                     raise BadInput(f"{path} cannot be read as a CSV: it holds {len(names)} files, zip the CSV alone")
-                data = unpack(archive, names[0], MAX_TABLE_BYTES)
+                data = unpack(archive, archive.getinfo(names[0]), MAX_TABLE_BYTES)
         else:
             check_bytes(path.stat().st_size, MAX_TABLE_BYTES, path)
             data = path.read_bytes()

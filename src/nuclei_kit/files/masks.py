@@ -1,0 +1,136 @@
+"""Masks: the files of one image's folder of masks -> its nuclei, one a file, or what lies there instead.
+
+Kaggle keeps a nucleus a file, white on black. People keep other things under that name: label images, overlays,
+probability maps, one mask of all nuclei, negatives. Each of them would train a wrong network without a word, so a file
+is taken only where it can mean one nucleus.
+"""
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from nuclei.settings.config import BadInput
+
+OUTLINE = 2  # px, how far from a mask's outline grey pixels may lie: smoothed and JPEG masks have them there
+SHADE = 0.2  # share of the range from black to white, from either end, within which a pixel counts as black or white
+STRAY = 1e-4  # share of an image's pixels that may be grey elsewhere, and FEW more, as in strongly compressed JPEGs
+FEW = 4
+SIDE_PART = 0.25  # share of the largest part's pixels from which on another part counts
+MEND = "write each nucleus to a file of its own, white on black"
+
+
+def read_masks(contents: Mapping[str, bytes], shape: tuple[int, ...]) -> tuple[list[np.ndarray], list[str]]:
+    """Read the masks of one image -> the flat indices of each nucleus's pixels, int (n,), and the names of those that
+    are in several parts.
+
+    A single file without a pixel says that the image has no nuclei.
+
+    Args:
+        contents: {name: bytes} of the files.
+        shape: (H, W) of the image.
+
+    Raises:
+        BadInput: a file is no mask of one nucleus of such an image; says what it is instead.
+    """
+    masks = {name: decode_mask(data, name, shape) for name, data in contents.items()}
+    empty = [name for name, mask in masks.items() if not mask.any()]
+    if len(masks) == len(empty) == 1:
+        return [], []
+    if empty:
+        raise BadInput(f"{empty[0]} is an empty mask: delete the file, or draw its nucleus")
+    parts = {name: count_parts(mask) for name, mask in masks.items()}
+    parted = [name for name, count in parts.items() if count > 1]
+    if len(parted) > len(masks) / 2:
+        raise BadInput(f"{parted[0]} holds {parts[parted[0]]} separate parts, as one mask of many nuclei does: {MEND}")
+    return [np.flatnonzero(mask) for mask in masks.values()], parted
+
+
+def decode_mask(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Decode the bytes of a mask of one nucleus -> bool (H, W), all false where the file is black.
+
+    The nucleus is what is bright, of whatever depth and colour, or what is opaque where the colour is the same all over.
+
+    Raises:
+        BadInput: the bytes cannot be decoded, have another size than the image, or are no such mask.
+    """
+    pixels = _decode(data, name)
+    if pixels.dtype == bool:
+        pixels = pixels.view(np.uint8)
+    if pixels.shape[:2] != shape:
+        stated = "x".join(map(str, pixels.shape[:2]))
+        raise BadInput(f"{name} is {stated} but its image is {shape[0]}x{shape[1]}: redraw it")
+    grey = _brightness(pixels)
+    low, high = float(grey.min()), float(grey.max())
+    if low == high == 0:
+        return np.zeros(shape, bool)
+    mask = grey > (low + high) / 2
+    fault = _find_fault(pixels, grey, mask)
+    if fault:
+        raise BadInput(f"{name} {fault}")
+    return mask
+
+
+def count_parts(mask: np.ndarray) -> int:
+    """Count the separate parts of a mask, bool (H, W), but for those that are much smaller than the largest."""
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    box = np.ascontiguousarray(mask[top : top + height, left : left + width])
+    _, _, stats, _ = cv2.connectedComponentsWithStats(box.view(np.uint8))
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return int(np.count_nonzero(areas >= SIDE_PART * areas.max(initial=0)))
+
+
+def _brightness(pixels):
+    """Reduce pixels (H, W) or (H, W, channels) -> (H, W) of any type: the brightest channel, or alpha that tells more."""
+    if pixels.ndim == 3:
+        alpha = pixels[..., -1] if pixels.shape[2] in (2, 4) else None
+        colours = pixels if alpha is None else pixels[..., :-1]
+        pixels = colours.max(axis=2)
+        if alpha is not None and not np.ptp(colours, axis=(0, 1)).any():
+            pixels = alpha
+    return np.where(np.isnan(pixels), 0, pixels) if pixels.dtype.kind == "f" else pixels
+
+
+def _find_fault(pixels, grey, mask):
+    """Say why the bright part of an image is not one nucleus, and what to do; "" where it may be."""
+    low, high = float(grey.min()), float(grey.max())
+    if not np.isfinite(high - low):
+        return f"holds infinite numbers: {MEND}"
+    if low == high:
+        return "is bright all over: draw its nucleus, white on black"
+    several = pixels.ndim == 3 or np.count_nonzero(grey == low) + np.count_nonzero(grey == high) < grey.size
+    fault = several and _find_values(pixels, grey, mask, low, high)
+    if fault:
+        return f"{fault}: {MEND}"
+    frame = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    if frame.mean() > 0.5 and mask.mean() > 0.5:
+        return "is bright around its nucleus, as a negative is: invert it"
+    return ""
+
+
+def _find_values(pixels, grey, mask, low, high):
+    """Say what an image of several colours or shades is; "" where they are those of a mask that was smoothed or packed
+    with losses: they lie on its outline, and its inside has one colour."""
+    shade, window = SHADE * (high - low), np.ones((2 * OUTLINE + 1, 2 * OUTLINE + 1), np.uint8)
+    inside = cv2.erode(mask.view(np.uint8), window).view(bool)
+    outside = ~cv2.dilate(mask.view(np.uint8), window).view(bool)
+    if pixels.ndim == 3 and inside.any() and (np.ptp(pixels[inside], axis=0) > 2 * shade).any():
+        return "is in several colours, as an overlay or a coloured map of nuclei is"
+    between = (grey > low + shade) & (grey < high - shade)
+    many = np.count_nonzero(between & (inside | outside)) > STRAY * grey.size + FEW
+    clean = not between.any() and not np.ptp(grey[~mask])  # then several values in front are as many labels
+    if not many and not (clean and np.ptp(grey[mask])):
+        return ""
+    patches = (grey > low) & (grey < high)
+    pairs = patches[:, 1:] & patches[:, :-1]
+    even = (grey[:, 1:] == grey[:, :-1])[pairs]  # labels lie in even patches, shades do not
+    if even.size and even.mean() > 0.5 and np.array_equal(grey, np.round(grey)):
+        return f"holds {len(np.unique(grey)) - 1} labels, as a label image does"
+    return "has many shades of grey, as a picture or a map of probabilities does"
+
+
+def _decode(data, name):
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if pixels is None:
+        raise BadInput(f"{name} cannot be decoded as a mask: replace the file by a whole PNG")
+    return pixels

@@ -1,0 +1,110 @@
+"""Masks: a file that can mean one nucleus alone is taken, in whatever form; all else is said to be what it is."""
+
+import cv2
+import numpy as np
+import pytest
+from drawn import draw_discs
+from drawn_files import encode
+
+from nuclei.settings.config import BadInput
+from nuclei_kit.files.masks import count_parts, decode_mask, read_masks
+
+SHAPE = (60, 80)
+NUCLEUS = draw_discs(SHAPE, (25, 30, 12)) > 0
+MANY = draw_discs(SHAPE, (14, 14, 9), (14, 40, 9), (40, 30, 12), (44, 64, 10))  # the last two nearly touch
+TOUCHING = np.where(MANY > 0, 1 + (np.indices(SHAPE)[1] > 30), 0)
+PICTURE = np.random.default_rng(0).integers(20, 60, SHAPE) + 120 * (MANY > 0)
+SOFT = cv2.GaussianBlur(NUCLEUS.astype(np.float32), (0, 0), 5)  # a map of probabilities
+HUES = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)
+
+
+def grey(pixels, ending=".png", kind=np.uint8):
+    return encode(pixels.astype(kind), ending)
+
+
+def rgba(colours, alpha):
+    return encode(np.dstack([np.broadcast_to(colours, (*SHAPE, 3)), alpha]).astype(np.uint8))
+
+
+TAKEN = {
+    "0 and 255": grey(NUCLEUS * 255),
+    "0 and 1": grey(NUCLEUS),
+    "0 and 7": grey(NUCLEUS * 7),
+    "1 and 2": grey(NUCLEUS + 1),
+    "one bit": cv2.imencode(".png", NUCLEUS * np.uint8(255), [cv2.IMWRITE_PNG_BILEVEL, 1])[1].tobytes(),
+    "16 bits of 0 and 1": grey(NUCLEUS, kind=np.uint16),
+    "16 bits": grey(NUCLEUS * 65535, kind=np.uint16),
+    "a TIFF": grey(NUCLEUS * 255, ".tiff"),
+    "float": grey(NUCLEUS, ".tiff", np.float32),
+    "float, NaN around": grey(np.where(NUCLEUS, 1, np.nan), ".tiff", np.float32),
+    "grey in RGB": encode(np.repeat(NUCLEUS[..., None] * np.uint8(255), 3, axis=2)),
+    "red on black": encode(HUES[NUCLEUS * 1]),
+    "opaque RGBA": rgba((NUCLEUS * 255)[..., None], np.full(SHAPE, 255)),
+    "drawn in alpha": rgba(255, NUCLEUS * 255),
+    "drawn in alpha, too": rgba((NUCLEUS * 255)[..., None], NUCLEUS * 255),
+    "JPEG": cv2.imencode(".jpg", NUCLEUS * np.uint8(255), [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes(),
+    "red JPEG": encode(HUES[NUCLEUS * 1], ".jpg"),
+    "smoothed": grey(cv2.GaussianBlur(NUCLEUS * 255.0, (0, 0), 1)),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_mask_of_one_nucleus_is_taken_in_every_form(name):
+    mask = decode_mask(TAKEN[name], "m.png", SHAPE)
+    assert mask.dtype == bool and mask.shape == SHAPE
+    assert np.count_nonzero(mask != NUCLEUS) <= (9 if "JPEG" in name or name == "smoothed" else 0)
+
+
+REFUSED = {
+    "label image": (grey(MANY), "holds 4 labels, as a label image does: write each nucleus to a file of its own"),
+    "label image, 16 bits": (grey(MANY * 1000, kind=np.uint16), "holds 4 labels"),
+    "label image, float": (grey(MANY, ".tiff", np.float32), "holds 4 labels"),
+    "two labels that touch": (grey(TOUCHING), "holds 2 labels"),
+    "two high labels": (grey(np.choose(TOUCHING, (0, 254, 255))), "holds 2 labels"),
+    "coloured map": (encode(HUES[MANY]), "is in several colours"),
+    "overlay": (encode(np.where(NUCLEUS[..., None], HUES[1], PICTURE[..., None]).astype(np.uint8)), "several colours"),
+    "coloured picture": (encode(np.dstack([PICTURE, PICTURE[::-1], 0 * PICTURE]).astype(np.uint8)), "several colours"),
+    "the picture": (grey(PICTURE), "has many shades of grey, as a picture or a map of probabilities does"),
+    "probabilities": (grey(SOFT, ".tiff", np.float32), "map of probabilities"),
+    "probabilities, 8 bits": (grey(SOFT * 255), "map of probabilities"),
+    "negative": (grey(~NUCLEUS * 255), "is bright around its nucleus, as a negative is: invert it"),
+    "negative, 1 and 2": (grey(2 - NUCLEUS), "as a negative is"),
+    "all white": (grey(np.full(SHAPE, 255)), "is bright all over"),
+    "infinite": (grey(np.where(NUCLEUS, np.inf, 0), ".tiff", np.float32), "holds infinite numbers"),
+    "another size": (grey(NUCLEUS[:50] * 255), "is 50x80 but its image is 60x80"),
+    "turned": (grey(NUCLEUS.T * 255), "is 80x60 but its image is 60x80"),
+    "no image": (b"x,y\n1,2\n", "cannot be decoded as a mask"),
+    "nothing": (b"", "cannot be decoded as a mask"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_a_mask_of_one_nucleus_is_said_to_be_what_it_is(name):
+    content, words = REFUSED[name]
+    with pytest.raises(BadInput, match=f"^m.png .*{words}"):
+        decode_mask(content, "m.png", SHAPE)
+
+
+def test_one_mask_of_all_nuclei_is_refused():
+    with pytest.raises(BadInput, match=r"^m\.png holds 4 separate parts, as one mask of many nuclei does"):
+        read_masks({"m.png": grey(MANY > 0)}, SHAPE)
+
+
+def test_a_nucleus_in_two_parts_among_others_is_told():
+    cut = NUCLEUS.copy()
+    cut[24:27] = False
+    masks, parted = read_masks({"1": grey(cut), "2": grey(MANY == 4)}, SHAPE)
+    assert parted == ["1"] and [mask.size for mask in masks] == [cut.sum(), (MANY == 4).sum()]
+
+
+def test_specks_beside_a_nucleus_are_no_parts_of_it():
+    speckled = NUCLEUS.copy()
+    speckled[50:54, 60:64] = speckled[5, 5] = True
+    assert (count_parts(NUCLEUS), count_parts(speckled), count_parts(MANY > 0)) == (1, 1, 4)
+
+
+def test_a_single_black_mask_means_no_nuclei_and_among_others_it_is_a_mistake():
+    black = grey(np.zeros(SHAPE))
+    assert read_masks({"m.png": black}, SHAPE) == ([], []) == read_masks({}, SHAPE)
+    with pytest.raises(BadInput, match=r"^m\.png is an empty mask: delete the file, or draw its nucleus"):
+        read_masks({"1.png": grey(NUCLEUS), "m.png": black}, SHAPE)
