@@ -1,4 +1,4 @@
-"""Decoding: the door for bytes and files, depths that are stretched, masks, and what is not an image."""
+"""Decoding: the door for bytes and files, depths that are stretched, and what is not an image."""
 
 import mmap
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.files import decoding
-from nuclei_kit.files.decoding import decode_image, decode_mask, to_rgb
+from nuclei_kit.files.decoding import decode_image, to_rgb
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
 GREY = np.repeat(RGB[..., :1], 3, axis=2)
@@ -148,23 +148,3 @@ def test_a_blank_float_image_is_blank(value):
 def test_what_is_no_image_is_refused_by_name(content, why):
     with pytest.raises(BadInput, match=rf"some/file\.png {why}.*replace it"):
         decode_image(content, "some/file.png")
-
-
-@pytest.mark.parametrize("dtype, foreground", [(np.uint8, 255), (np.uint8, 1), (np.uint16, 65535), (np.uint16, 1)])
-def test_a_mask_of_any_depth_gives_its_pixels(dtype, foreground):
-    pixels = np.zeros((5, 7), dtype)
-    pixels[1, 2] = pixels[4, 6] = foreground
-    assert decode_mask(encode(pixels), "mask", (5, 7)).tolist() == [9, 34]
-
-
-@pytest.mark.parametrize(
-    "content, word",
-    [
-        (b"no image", "replace"),
-        (encode(np.ones((5, 6), np.uint8)), "5x6"),
-        (encode(np.zeros((5, 7), np.uint8)), "empty"),
-    ],
-)
-def test_a_mask_that_does_not_fit_is_refused_by_name(content, word):
-    with pytest.raises(BadInput, match=rf"some/mask\.png .*{word}"):
-        decode_mask(content, "some/mask.png", (5, 7))

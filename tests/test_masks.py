@@ -40,7 +40,6 @@ TAKEN = {
     "grey in RGB": encode(np.repeat(NUCLEUS[..., None] * np.uint8(255), 3, axis=2)),
     "red on black": encode(HUES[NUCLEUS * 1]),
     "opaque RGBA": rgba((NUCLEUS * 255)[..., None], np.full(SHAPE, 255)),
-    "drawn in alpha": rgba(255, NUCLEUS * 255),
     "drawn in alpha, too": rgba((NUCLEUS * 255)[..., None], NUCLEUS * 255),
     "JPEG": cv2.imencode(".jpg", NUCLEUS * np.uint8(255), [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes(),
     "red JPEG": encode(HUES[NUCLEUS * 1], ".jpg"),
@@ -70,11 +69,12 @@ REFUSED = {
     "negative": (grey(~NUCLEUS * 255), "is bright around its nucleus, as a negative is: invert it"),
     "negative, 1 and 2": (grey(2 - NUCLEUS), "as a negative is"),
     "all white": (grey(np.full(SHAPE, 255)), "is bright all over"),
+    "drawn in alpha": (rgba(255, NUCLEUS * 255), "is bright all over: .*not by transparency"),
     "infinite": (grey(np.where(NUCLEUS, np.inf, 0), ".tiff", np.float32), "holds infinite numbers"),
     "another size": (grey(NUCLEUS[:50] * 255), "is 50x80 but its image is 60x80"),
     "turned": (grey(NUCLEUS.T * 255), "is 80x60 but its image is 60x80"),
-    "no image": (b"x,y\n1,2\n", "cannot be decoded as a mask"),
-    "nothing": (b"", "cannot be decoded as a mask"),
+    "no image": (b"x,y\n1,2\n", "is not a PNG"),
+    "nothing": (b"", "is empty"),
 }
 
 

@@ -1,5 +1,6 @@
 """Reading: what the careful reader makes of a set, what it refuses in it, and how it names that."""
 
+import logging
 import os
 import zipfile
 from pathlib import Path
@@ -82,6 +83,14 @@ def mask_empty_file(files, labels):
     files["bb/masks/002.png"] = b""
 
 
+def mask_of_labels(files, labels):
+    files["bb/masks/002.png"] = encode(labels.astype(np.uint8))
+
+
+def mask_in_another_format(files, labels):
+    files["bb/masks/nuclei.npy"] = b"\x93NUMPY" + bytes(99)
+
+
 def mask_of_another_size(files, labels):
     files["bb/masks/002.png"] = encode(np.full((9, 8), 255, np.uint8))
 
@@ -120,13 +129,15 @@ def masks_for_some_alone(files, labels):
         (image_empty, "bb/images/bb.png is"),
         (mask_undecodable, "bb/masks/002.png is"),
         (mask_empty_file, "bb/masks/002.png is"),
+        (mask_of_labels, "bb/masks/002.png holds 5 labels, as a label image does: write each nucleus to a file"),
+        (mask_in_another_format, "bb/masks/nuclei.npy is a NumPy array"),
         (mask_of_another_size, "bb/masks/002.png is 9x8 but its image is 50x60"),
         (mask_without_pixels, "bb/masks/002.png is an empty mask"),
         (masks_overlap, "the masks of bb overlap in"),
-        (masks_repeated, "the masks of bb overlap in"),
+        (masks_repeated, "the masks of bb overlap in .*bb/masks/001.png and bb/masks/copy.png most: redraw bb/masks"),
         (no_image, "bb has no image"),
         (two_images, "bb is a duplicate id, with 2 images"),
-        (masks_for_some_alone, "1 images have no masks, bb first"),
+        (masks_for_some_alone, "1 images have no masks, bb first: add them, or an empty folder bb/masks if it has no"),
     ],
 )
 def test_a_fault_in_a_training_set_is_an_error(tmp_path, spoil, fragment, packed):
@@ -206,6 +217,46 @@ def test_a_few_shared_pixels_go_to_the_smaller_mask(tmp_path):
     assert read.overlapping == 1
     assert np.array_equal(read.labels[0] == 2, small)
     assert np.array_equal(read.labels[0] == 1, large & ~small)
+
+
+@pytest.mark.parametrize("how", ["an empty folder", "an empty folder in a zip", "system files alone", "a black mask"])
+def test_an_image_may_have_no_nuclei(tmp_path, how):
+    files, truth = draw_files()
+    masks_for_some_alone(files, None)
+    files |= {
+        "an empty folder": {},
+        "an empty folder in a zip": {"bb/masks/": b""},
+        "system files alone": {"bb/masks/.DS_Store": b"x", "bb/masks/Thumbs.db": b"x"},
+        "a black mask": {"bb/masks/1.png": encode(np.zeros_like(truth["bb"][1], np.uint8))},
+    }[how]
+    path = write_zip(tmp_path / "set.zip", files) if "zip" in how else write_folder(tmp_path / "set", files)
+    if how == "an empty folder":
+        (path / "bb" / "masks").mkdir()
+    for _ in ("decoded", "from the cache"):
+        read = read_images(path, tmp_path / "cache")
+        assert [labels.max() for labels in read.labels] == [truth["aa"][1].max(), 0, truth["cc"][1].max()]
+        assert read.labels[1].dtype == np.int32
+
+
+def test_empty_folders_of_masks_make_no_training_set(tmp_path):
+    files, _ = draw_files(masks=False)
+    path = write_folder(tmp_path / "set", files)
+    before = read_images(path, tmp_path / "cache")
+    for image_id in before.ids:
+        (path / image_id / "masks").mkdir()
+    assert_same_sets(read_images(path, tmp_path / "cache"), before)
+    (path / "aa" / "masks" / "1.png").write_bytes(mask_of(draw_files()[1]["aa"][1], 1))
+    assert [labels.max() for labels in read_images(path, tmp_path / "cache").labels] == [1, 0, 0]
+
+
+def test_masks_of_several_parts_are_told(tmp_path, caplog):
+    files, truth = draw_files()
+    files["aa/masks/001.png"] = encode(np.isin(truth["aa"][1], [1, 2]).astype(np.uint8))
+    del files["aa/masks/002.png"]
+    with caplog.at_level(logging.WARNING, "nuclei"):
+        read = read_images(write_folder(tmp_path / "set", files))
+    assert (read.labels[0] == 1).sum() == np.isin(truth["aa"][1], [1, 2]).sum()
+    assert "1 masks are in several parts, taken for one nucleus each; the first is" in caplog.text
 
 
 # ---- the real thing ----------------------------------------------------------------------------

@@ -87,19 +87,3 @@ def _stretch_depth(pixels):
         strip = np.clip(np.nan_to_num(pixels[top : top + 64].astype(np.float64), nan=low), low, high)
         stretched[top : top + 64] = ((strip * shrink - low * shrink) * factor).round()
     return stretched
-
-
-def decode_mask(source: Path | bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Read one mask -> int (n,), the flat indices of its pixels, about a thousandth of the image.
-
-    Raises:
-        BadInput: it cannot be read, has another shape than the image, or holds no pixel of a nucleus.
-    """
-    grey = read_picture(source, name).pixels
-    grey = grey if grey.ndim == 2 else grey.max(axis=2)
-    if grey.shape != shape:
-        raise BadInput(f"{name} is {grey.shape[0]}x{grey.shape[1]} but its image is {shape[0]}x{shape[1]}: redraw it")
-    pixels = np.flatnonzero(grey > grey.max() // 2)
-    if not pixels.size:
-        raise BadInput(f"{name} is an empty mask: delete the file, or draw its nucleus")
-    return pixels

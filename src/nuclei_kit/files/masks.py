@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from nuclei.settings.config import BadInput
+from nuclei_kit.files.decoding import read_picture
 
 OUTLINE = 2  # px, how far from a mask's outline grey pixels may lie: smoothed and JPEG masks have them there
 SHADE = 0.2  # share of the range from black to white, from either end, within which a pixel counts as black or white
@@ -49,18 +50,20 @@ def read_masks(contents: Mapping[str, bytes], shape: tuple[int, ...]) -> tuple[l
 def decode_mask(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Decode the bytes of a mask of one nucleus -> bool (H, W), all false where the file is black.
 
-    The nucleus is what is bright, of whatever depth and colour, or what is opaque where the colour is the same all over.
+    The nucleus is what is bright, of whatever depth and colour.
 
     Raises:
-        BadInput: the bytes cannot be decoded, have another size than the image, or are no such mask.
+        BadInput: the bytes cannot be read, have another size than the image, or are no such mask.
     """
-    pixels = _decode(data, name)
+    pixels = read_picture(data, name).pixels
     if pixels.dtype == bool:
         pixels = pixels.view(np.uint8)
     if pixels.shape[:2] != shape:
         stated = "x".join(map(str, pixels.shape[:2]))
         raise BadInput(f"{name} is {stated} but its image is {shape[0]}x{shape[1]}: redraw it")
-    grey = _brightness(pixels)
+    grey = pixels if pixels.ndim == 2 else pixels.max(axis=2)
+    if grey.dtype.kind == "f":
+        grey = np.where(np.isnan(grey), 0, grey)
     low, high = float(grey.min()), float(grey.max())
     if low == high == 0:
         return np.zeros(shape, bool)
@@ -80,24 +83,13 @@ def count_parts(mask: np.ndarray) -> int:
     return int(np.count_nonzero(areas >= SIDE_PART * areas.max(initial=0)))
 
 
-def _brightness(pixels):
-    """Reduce pixels (H, W) or (H, W, channels) -> (H, W) of any type: the brightest channel, or alpha that tells more."""
-    if pixels.ndim == 3:
-        alpha = pixels[..., -1] if pixels.shape[2] in (2, 4) else None
-        colours = pixels if alpha is None else pixels[..., :-1]
-        pixels = colours.max(axis=2)
-        if alpha is not None and not np.ptp(colours, axis=(0, 1)).any():
-            pixels = alpha
-    return np.where(np.isnan(pixels), 0, pixels) if pixels.dtype.kind == "f" else pixels
-
-
 def _find_fault(pixels, grey, mask):
     """Say why the bright part of an image is not one nucleus, and what to do; "" where it may be."""
     low, high = float(grey.min()), float(grey.max())
     if not np.isfinite(high - low):
         return f"holds infinite numbers: {MEND}"
     if low == high:
-        return "is bright all over: draw its nucleus, white on black"
+        return "is bright all over: draw its nucleus, white on black, not by transparency"
     several = pixels.ndim == 3 or np.count_nonzero(grey == low) + np.count_nonzero(grey == high) < grey.size
     fault = several and _find_values(pixels, grey, mask, low, high)
     if fault:
@@ -127,10 +119,3 @@ def _find_values(pixels, grey, mask, low, high):
     if even.size and even.mean() > 0.5 and np.array_equal(grey, np.round(grey)):
         return f"holds {len(np.unique(grey)) - 1} labels, as a label image does"
     return "has many shades of grey, as a picture or a map of probabilities does"
-
-
-def _decode(data, name):
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if pixels is None:
-        raise BadInput(f"{name} cannot be decoded as a mask: replace the file by a whole PNG")
-    return pixels

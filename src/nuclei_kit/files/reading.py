@@ -105,7 +105,7 @@ def read_images(path: Path, cache: Path | None = None) -> ImageSet:
         cache: folder for the decoded arrays, or None to decode each time.
 
     Raises:
-        BadInput: see above; also where a set holds no image that can be read, or masks for some images only.
+        BadInput: see above; also where a set holds no image, or masks for some images only.
     """
     source = open_set(path)
     groups = group_source(source)
@@ -153,13 +153,13 @@ def _decode_all(source: Source, groups: dict[str, ImageFiles]) -> ImageSet:
                 raise BadInput(f"{source.path} holds over {MAX_SET_PIXELS:,} pixels, too many at once: split it in two")
     unreadable = {i: r for i, r in zip(groups, results, strict=True) if isinstance(r, str)}
     ids = [i for i in groups if i not in unreadable]
-    if not ids:
-        why = next(iter(unreadable.values())).removeprefix(f"{source.path}: ")
-        raise BadInput(f"{source.path}: none of its {len(groups)} images can be read: {why}")
-    images, labels, overlaps, parts = zip(*(r for r in results if not isinstance(r, str)), strict=True)
-    parted = sum(parts, [])
+    read_well = [r for r in results if not isinstance(r, str)]
+    images, labels, overlaps, parts = zip(*read_well, strict=True) if read_well else ([],) * 4
+    parted = [name for names in parts for name in names]
     if parted:
-        log.warning("%d masks are in several parts, taken for one nucleus each; the first is %s", len(parted), parted[0])
+        log.warning(
+            "%d masks are in several parts, taken for one nucleus each; the first is %s", len(parted), parted[0]
+        )
     kinds = [image_kind(image) for image in images]
     return ImageSet(ids, list(images), list(labels) if training else [], kinds, unreadable, sum(overlaps))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.competition.data import TEST_NAMES, TRAIN, holds_set
+from nuclei.competition.data import TEST_NAMES, TRAIN
 from nuclei.training_data.kinds import KINDS
-from nuclei_kit.files.reading import find_whole_set, read_images
+from nuclei_kit.files.reading import find_whole_set, locate_set, read_images
 
 SET_NAMES = ((TRAIN,), *TEST_NAMES.values())  # names of each set: any of them may be its
 
@@ -37,7 +37,7 @@ def find_sets(folder: Path) -> list[Path]:
     Raises:
         BadInput: there are none, or one is incomplete.
     """
-    present = [names for names in SET_NAMES if any(holds_set(folder, name) for name in names)]
+    present = [names for names in SET_NAMES if locate_set(folder, names)]
     return [find_whole_set(folder, names) for names in present or [(TRAIN,)]]  # which says what is missing
 
 
