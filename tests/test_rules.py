@@ -35,6 +35,25 @@ def test_the_metadata_of_this_repository_are_what_the_competition_needs():
         ("enable_internet", None, 1, "is missing"),
         ("machine_shape", "T4", 11, "must be one of NvidiaTeslaT4"),
         ("competition_sources", "data-science-bowl-2018", 12, "must be a list"),
+        ("enable_internet", True, 10, "must be false"),
+        ("id", f"jane/{'a' * 51}", 2, "must be OWNER/SLUG, the slug of 5 to 50"),
+        ("title", "nuclei " * 8, 3, "must have 50 characters at most"),
+        *(
+            ("competition_sources", [name], 12, f"must name {name!r} as SLUG, data-science-bowl-2018")
+            for name in (
+                "c/data-science-bowl-2018",
+                "competitions/data-science-bowl-2018",
+                "https://www.kaggle.com/c/data-science-bowl-2018",
+                "https://www.kaggle.com/competitions/data-science-bowl-2018/",
+            )
+        ),
+        ("competition_sources", ["Data Science Bowl"], 12, "must name 'Data Science Bowl' as SLUG"),
+        ("competition_sources", [], 12, "must name a competition"),
+        ("competition_sources", [2018], 12, "must name 2018 as SLUG"),
+        ("dataset_sources", ["datasets/jane/cells"], 13, "must name 'datasets/jane/cells' as OWNER/SLUG, jane/cells"),
+        ("dataset_sources", ["cells"], 13, "must name 'cells' as OWNER/SLUG"),
+        ("kernel_sources", ["code/jane/cells"], 14, "must name 'code/jane/cells' as OWNER/SLUG, jane/cells"),
+        ("model_sources", ["models/google/bert/keras/base/2"], 15, "must name .*, google/bert/keras/base/2"),
         ("gpu", True, 16, "is a key that Kaggle ignores"),
     ],
 )
@@ -48,11 +67,34 @@ def test_metadata_that_would_fail_late_are_refused_at_once(key, value, line, mes
 
 
 @pytest.mark.parametrize(
-    "text, line, message", [("", 1, "there is no such file"), ('{\n  "id": \n}', 3, "Expecting value")]
+    "text, line, message",
+    [
+        ("", 1, "there is no such file"),
+        ('{\n  "id": \n}', 3, "Expecting value"),
+        (METADATA.rstrip("}\n") + ",\n}\n", 16, ""),
+        (METADATA[:99], 4, ""),
+        ("[]", 1, "must be an object, {...}, not a list"),
+        ("null", 1, "must be an object, {...}, not a NoneType"),
+        ('"id"', 1, "must be an object, {...}, not a str"),
+    ],
 )
 def test_metadata_that_cannot_be_read_are_refused(text, line, message):
-    with pytest.raises(BuildError, match=f"^metadata.json:{line}: {message}"):
+    with pytest.raises(BuildError, match=f"^metadata.json:{line}: {re.escape(message)}"):
         check_metadata("metadata.json", text, "nuclei_kernel")
+
+
+@pytest.mark.parametrize(
+    "key, names",
+    [
+        ("competition_sources", ["data-science-bowl-2018", "other"]),
+        ("dataset_sources", ["jane/cells", "Jane_Doe/c"]),
+        ("kernel_sources", ["jane/cells"]),
+        ("model_sources", ["google/bert-1.5/keras/base_en/2"]),
+        ("id", "Some_One/data-science-bowl-2018-nuclei"),
+    ],
+)
+def test_what_kaggle_takes_is_taken(key, names):
+    assert check_metadata("metadata.json", json.dumps(json.loads(METADATA) | {key: names}, indent=2), "nuclei_kernel")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +116,7 @@ def test_what_may_not_be_published_is_refused_where_it_stands(line, message):
 
 
 def test_a_text_has_plain_newlines_and_none_is_empty(tmp_path):
-    (tmp_path / "windows").write_bytes(b"one\r\ntwo\r\n")
+    (tmp_path / "windows").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
     assert read_text(tmp_path / "windows") == "one\ntwo\n"
     assert read_text(tmp_path / "missing") == ""
 

@@ -116,9 +116,8 @@ def test_a_zipped_csv(tmp_path):
     assert check_submission(path, SHAPES) == {"a": ["1 2 9 1", "5 4"], "b": [""]}
 
 
-def test_columns_in_any_order_and_more_of_them(write):
-    path = write("Note,EncodedPixels,ImageId\nx,1 2,a\ny,,b\n")
-    assert check_submission(path, SHAPES) == {"a": ["1 2"], "b": [""]}
+def test_columns_in_any_order(write):
+    assert check_submission(write("EncodedPixels,ImageId\n1 2,a\n,b\n"), SHAPES) == {"a": ["1 2"], "b": [""]}
 
 
 HEAD = "ImageId,EncodedPixels\n"
@@ -146,9 +145,32 @@ HEAD = "ImageId,EncodedPixels\n"
         (HEAD + "a,1 4\nb,\na,10 2\na,11 1\n", ["row 5", "row 4", "a has a pixel", "overlap"]),
         (HEAD + "a,10 5\na,1 11\nb,\n", ["row 3", "row 2", "a has a pixel", "overlap"]),
         ("ImageId,Pixels\na,1 1\nb,\n", ["no column EncodedPixels", "ImageId, Pixels"]),
-        ("a,1 1\nb,\n", ["no column ImageId"]),
+        ("a,1 1\nb,\n", ["has no header (its first row is a, 1 1): write ImageId,EncodedPixels above it"]),
+        ("ImageId,EncodedPixels,Height\na,,4\nb,,3\n", ["a column Height", "ImageId and EncodedPixels alone"]),
+        (",ImageId,EncodedPixels\n0,a,\n1,b,\n", ["a column without a name", "pandas' index", "index=False"]),
+        ("Unnamed: 0,ImageId,EncodedPixels\n0,a,\n1,b,\n", ["a column Unnamed: 0", "pandas' index"]),
+        ("ImageId,EncodedPixels,\na,,\nb,,\n", ["a column without a name"]),
+        ("imageid,encodedpixels\na,\nb,\n", ["a column 'imageid' where 'ImageId' belongs"]),
+        ("ImageId, EncodedPixels\na,\nb,\n", ["a column ' EncodedPixels' where 'EncodedPixels' belongs"]),
+        (GOOD.replace(",", ";"), ["is separated by semicolons"]),
+        (GOOD.replace(",", "\t"), ["is separated by tabs"]),
+        (GOOD.encode("utf-16"), ["is text in UTF-16: save it in UTF-8"]),
+        (HEAD + "a.png,\nb,\n", ["row 2", "'a.png' is not an image of this test set: write a"]),
+        (HEAD + "A,\nb,\n", ["row 2", "'A' is not an image of this test set: write a"]),
+        (HEAD + "a ,\nb,\n", ["row 2", "'a ' is not an image of this test set: write a"]),
+        (HEAD + "a,[1 2]\nb,\n", ["row 2", "holds '[1', which is not a whole number"]),
+        (HEAD + 'a,"1,0 2,0"\nb,\n', ["row 2", "holds '1,0', which is not a whole number"]),
+        (HEAD + "a,1,0 2,0\nb,\n", ["row 2", "expected 2 fields"]),
+        (HEAD + "a,nan\nb,\n", ["row 2", "holds 'nan'", "nothing for an image without nuclei"]),
+        (HEAD + "a,0 0\nb,\n", ["row 2", "before the first pixel"]),
+        (HEAD + "a,1 2 \nb,\n", ["row 2", "has spaces around"]),
+        (HEAD + "a, 1 2\nb,\n", ["row 2", "has spaces around"]),
+        (HEAD + "a, \nb,\n", ["row 2", "has spaces around"]),
+        (HEAD + f"a,{'1 1 ' * 8191}3 1\nb,\n", ["row 2", "it ends where Excel cuts a cell off"]),
         ("", ["no column ImageId", "no header"]),
         (b"ImageId,EncodedPixels\na,\xff\xfe\n", ["cannot be read as a CSV"]),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(99), ["is a 7z archive, not a CSV: give the CSV itself"]),
+        (b"<html>", ["is a web page, as Kaggle sends it to whom it does not know, not a CSV"]),
     ],
 )
 def test_each_rule_is_named_with_its_row(write, content, says):

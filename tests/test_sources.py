@@ -168,9 +168,12 @@ def test_an_encrypted_zip_is_named(tmp_path):
 @pytest.mark.parametrize(
     "content, what",
     [
-        (b"\n<!DOCTYPE html><title>Sign in", "is a web page, as Kaggle sends it to whom it does not know: sign in"),
+        (
+            b"\n<!DOCTYPE html><title>Sign in",
+            "is a web page, as Kaggle sends it to whom it does not know, not a zip: download it again",
+        ),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied", "is a web page"),
-        (b"7z\xbc\xaf\x27\x1c" + bytes(99), "is a 7z archive: pack it as a zip"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(99), "is a 7z archive, not a zip: pack it as a zip"),
         (b"Rar!\x1a\x07\x01\0" + bytes(99), "is a RAR archive"),
         (b"\x1f\x8b\x08" + bytes(99), "is a gzip archive"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),

@@ -1,6 +1,7 @@
 """Tables: what is in a CSV, plain or zipped, comes back; what cannot be read as one is refused by name."""
 
 import csv
+import gzip
 import io
 import zipfile
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei.settings.config import BadInput
+from nuclei_kit.files import tables
 from nuclei_kit.files.tables import read_table
 
 TABLE = "ImageId,EncodedPixels\na,1 2 9 1\nb,\n"
@@ -40,6 +42,23 @@ def test_a_zipped_table_is_the_table(tmp_path):
     assert read_table(zipped(tmp_path / "t.csv.zip", **{"t.csv": TABLE}), ["ImageId"]) == ROWS
     mac = {"t.csv": TABLE, "__MACOSX/._t.csv": "resource fork"}
     assert read_table(zipped(tmp_path / "mac.zip", **mac), ["ImageId"]) == ROWS
+
+
+def test_a_gzipped_table_is_the_table_and_bounded(tmp_path, monkeypatch):
+    path = write(tmp_path / "t.csv.gz", gzip.compress(TABLE[:9].encode()) + gzip.compress(TABLE[9:].encode()))
+    assert read_table(path, ["ImageId"]) == ROWS
+    for broken in (gzip.compress(TABLE.encode())[:-9], b"\x1f\x8b" + bytes(30)):
+        with pytest.raises(BadInput, match=r"t\.csv\.gz cannot be read as a CSV"):
+            read_table(write(path, broken), ["ImageId"])
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 2000)
+    with pytest.raises(BadInput, match=r"t\.csv\.gz holds 2,001 bytes, over the limit of 2,000"):
+        read_table(write(path, gzip.compress(bytes(10**6))), ["ImageId"])
+
+
+def test_a_workbook_is_no_table(tmp_path):
+    path = zipped(tmp_path / "t.xlsx", **{"[Content_Types].xml": "<x/>", "xl/workbook.xml": "<x/>"})
+    with pytest.raises(BadInput, match=r"t\.xlsx is a workbook of Excel, not a CSV: save it as CSV"):
+        read_table(path, ["ImageId"])
 
 
 @given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=("C",)))] * 2)))

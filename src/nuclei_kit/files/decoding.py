@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.settings.config import BadInput
 from nuclei_kit.files.everyday import read_by_pillow, read_png
 from nuclei_kit.files.formats import HEAD_BYTES, broken_by_name, identify
 from nuclei_kit.files.limits import MAX_PIXELS

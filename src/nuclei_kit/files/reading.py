@@ -138,7 +138,7 @@ def _decode_all(source: Source, groups: dict[str, ImageFiles]) -> ImageSet:
 
     def read(item):
         try:
-            return _read_one(source, *item, training)
+            return _read_one(source, item[0], item[1], training)
         except BadInput as error:
             if training:
                 raise
@@ -200,7 +200,7 @@ def _most_shared(masks, names):
     most = (0, 0, 0)
     for number, mask in enumerate(masks, start=1):
         shared = np.bincount(owner[mask], minlength=2)[1:]
-        most = max(most, (shared.max(), shared.argmax(), number - 1))
+        most = max(most, (int(shared.max()), int(shared.argmax()), number - 1))
         owner[mask] = number
     return names[most[1]], names[most[2]]
 

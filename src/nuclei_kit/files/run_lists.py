@@ -11,7 +11,9 @@ from nuclei.settings.config import BadInput
 from nuclei_kit.files.tables import read_table
 
 # Python's int() accepts more than Kaggle may: underscores, plus signs, digits of other scripts.
-_RUN_LIST = re.compile(r"\s*(-?[0-9]{1,20}(\s+|\Z))*", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,20}")
+_SPACES = " \t\n\r\f\v"
+EXCEL_CELL = 32_767  # characters, after which Excel cuts a cell off
 
 
 def parse_runs(rle: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,9 +25,14 @@ def parse_runs(rle: str, height: int, width: int) -> tuple[np.ndarray, np.ndarra
         BadInput: a rule of the competition is broken: the runs of a nucleus ascend, do not overlap and stay inside the
             image.
     """
-    if not _RUN_LIST.fullmatch(rle):
-        raise BadInput(f"run list {rle[:60]!r} holds something that is not a whole number")
-    numbers = [int(word) for word in rle.split()]
+    words = re.findall(rf"[^{_SPACES}]+", rle)
+    for word in words:
+        if not _NUMBER.fullmatch(word):
+            raise BadInput(
+                f"run list {rle[:60]!r} holds {word[:20]!r}, which is not a whole number: write whole numbers alone, "
+                "and nothing for an image without nuclei"
+            )
+    numbers = list(map(int, words))
     if len(numbers) % 2:
         raise BadInput(f"run list {rle[:60]!r} holds an odd number of numbers ({len(numbers)})")
     starts, lengths = numbers[::2], numbers[1::2]
@@ -68,13 +75,13 @@ def check_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -
     """Check a submission against the competition's rules -> {image id: [rles]}.
 
     Args:
-        path: the CSV, plain or zipped.
+        path: the CSV, plain, zipped or gzipped.
         shapes: {image id: (H, W)} of the images that must have a row; a shape of None leaves bounds unchecked.
 
     Raises:
         BadInput: names the first rule that is broken, and the row (the header is row 1).
     """
-    rows = read_table(path, SUBMISSION_HEADER)
+    rows = read_table(path, SUBMISSION_HEADER, exact=True)
     rles: dict[str, list[str]] = {}
     owners: dict[str, list[int]] = {}
     for number, row in enumerate(rows, start=2):
@@ -83,7 +90,7 @@ def check_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -
         if None in row or rle is None:
             raise BadInput(f"{where}: expected 2 fields: ImageId and EncodedPixels")
         if image_id not in shapes:
-            raise BadInput(f"{where}: {image_id!r} is not an image of this test set")
+            raise BadInput(f"{where}: {image_id!r} is not an image of this test set{_suggest(image_id, shapes)}")
         if image_id in rles and (not rle or rles[image_id][0] == ""):
             raise BadInput(f"{where}: {image_id} has an empty row beside another row: an empty row must stand alone")
         rles.setdefault(image_id, []).append(rle)
@@ -98,17 +105,29 @@ def check_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -
     return rles
 
 
+def _suggest(image_id, shapes):
+    """Suggest the id that is meant, where it has an ending, spaces or other letters than it should."""
+    for meant in (image_id.strip(), Path(image_id.strip()).stem, image_id.strip().lower()):
+        if meant in shapes:
+            return f": write {meant}"
+    return ""
+
+
 def _check_image(path, image_id, rles, numbers, shape):
     """Check the rows of one image: every run list is well formed, and no two share a pixel."""
     height, width = shape or (2**31, 1)
     claimed = []
     for number, rle in zip(numbers, rles, strict=True):
         try:
-            if rle != " ".join(rle.split()):
-                raise BadInput(f"run list {rle[:60]!r} has more than single spaces between its numbers")
             starts, lengths = parse_runs(rle, height, width)
+            if rle != " ".join(rle.split()):
+                raise BadInput(
+                    f"run list {rle[:60]!r} has spaces around or more than one between its numbers: Kaggle's parser may "
+                    "stumble there"
+                )
         except BadInput as error:
-            raise BadInput(f"{path}, row {number} ({image_id}): {error}") from None
+            cut = ", and it ends where Excel cuts a cell off" if len(rle) == EXCEL_CELL else ""
+            raise BadInput(f"{path}, row {number} ({image_id}): {error}{cut}") from None
         claimed.append(np.stack([starts, starts + lengths, np.full(len(starts), number)], axis=1))
     runs = np.concatenate(claimed)
     runs = runs[np.argsort(runs[:, 0], kind="stable")]

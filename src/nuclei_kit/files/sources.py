@@ -2,7 +2,6 @@
 
 import os
 import re
-import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,10 @@
-"""Tables: CSVs from outside, plain or zipped, read with a bound on their size."""
+"""Tables: CSVs from outside, plain, zipped or gzipped, read with a bound on their size."""
 
+import codecs
 import csv
+import gzip
 import io
+import re
 import zipfile
 from collections.abc import Sequence
 from itertools import islice
@@ -9,38 +12,89 @@ from pathlib import Path
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.files.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS, check_bytes
-from nuclei_kit.files.zips import BROKEN_ZIP, unpack
+from nuclei_kit.files.zips import BROKEN_ZIP, recognise, unpack
+
+GZIP = b"\x1f\x8b"
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # that people use in place of commas
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV, plain or zipped -> list of dicts with at least `columns`, in the file's order.
+def read_table(path: Path, columns: Sequence[str], exact: bool = False) -> list[dict[str, str]]:
+    """Read a CSV, plain, zipped or gzipped -> list of dicts with at least `columns`, in the file's order.
+
+    Args:
+        exact: whether other columns than `columns` are refused; their order is free.
 
     Raises:
-        BadInput: the file is missing, is not a CSV or too large, or lacks a column.
+        BadInput: the file is missing, is not a CSV or too large, or its columns are others.
     """
     path = Path(path)
     csv.field_size_limit(MAX_TABLE_BYTES)  # Python's own, 128 kB, is less than the run list of a large nucleus
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
-                if len(names) != 1:
-                    raise BadInput(f"{path} cannot be read as a CSV: it holds {len(names)} files, zip the CSV alone")
-                data = unpack(archive, archive.getinfo(names[0]), MAX_TABLE_BYTES)
-        else:
-            check_bytes(path.stat().st_size, MAX_TABLE_BYTES, path)
-            data = path.read_bytes()
-        table = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-        found, rows = table.fieldnames or [], list(islice(table, MAX_TABLE_ROWS + 1))
+        text = _decode(path, _read_bytes(path))
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        found, rows = list(table.fieldnames or []), list(islice(table, MAX_TABLE_ROWS + 1))
     except PermissionError:
         raise
     except (*BROKEN_ZIP, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read as a CSV, plain or zipped: {error}") from None
+        raise BadInput(f"{path} cannot be read as a CSV, plain, zipped or gzipped: {error}") from None
     if len(rows) > MAX_TABLE_ROWS:
         raise BadInput(f"{path} holds over {MAX_TABLE_ROWS:,} rows, the limit: write one for each nucleus")
     if len(set(found)) < len(found):
         raise BadInput(f"{path} has two columns of one name: keep one of them")
-    missing = [column for column in columns if column not in found]
-    if missing:
-        raise BadInput(f"{path} has no column {missing[0]} (it has {', '.join(found) or 'no header'})")
+    for column in columns:
+        if column not in found:
+            raise BadInput(f"{path} {_describe_header(found, column, columns)}")
+    for column in found if exact else ():
+        if column not in columns:
+            what = f"a column {column}" if column else "a column without a name"
+            index = " (pandas' index: write it with index=False)" if column in ("", "Unnamed: 0", "index") else ""
+            raise BadInput(f"{path} has {what}, where there may be {' and '.join(columns)} alone: leave it out{index}")
     return rows
+
+
+def _read_bytes(path):
+    """Read a file, unpacked if need be.
+
+    Raises:
+        BadInput: it is too large, or an archive of something else.
+        BROKEN_ZIP: it is broken.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+            if "[Content_Types].xml" in names:
+                raise BadInput(f"{path} is a workbook of Excel, not a CSV: save it as CSV")
+            if len(names) != 1:
+                raise BadInput(f"{path} cannot be read as a CSV: it holds {len(names)} files, zip the CSV alone")
+            return unpack(archive, archive.getinfo(names[0]), MAX_TABLE_BYTES)
+    check_bytes(path.stat().st_size, MAX_TABLE_BYTES, path)
+    data = path.read_bytes()
+    if data.startswith(GZIP):
+        data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_TABLE_BYTES + 1)
+        check_bytes(len(data), MAX_TABLE_BYTES, path)
+    other = recognise(data[:64])
+    if other:
+        raise BadInput(f"{path} is {other}, not a CSV: give the CSV itself, plain, zipped or gzipped")
+    return data
+
+
+def _decode(path, data):
+    if data.startswith(UTF_16):
+        raise BadInput(f"{path} is text in UTF-16: save it in UTF-8")
+    return data.decode("utf-8-sig")
+
+
+def _describe_header(found, column, columns):
+    """Say what is wrong with a header that lacks a column, and what to do."""
+    first = found[0] if found else ""
+    for mark, name in SEPARATORS.items():
+        if len(found) == 1 and mark in first:
+            return f"is separated by {name}: separate its fields by commas"
+    alike = next((other for other in found if other.strip().lower() == column.lower()), None)
+    if alike is not None:
+        return f"has a column {alike!r} where {column!r} belongs: write the name exactly so"
+    there = ", ".join(found) or "no header"
+    if any(re.fullmatch(r"[\d\s.]+", name) for name in found):  # numbers are no names
+        return f"has no header (its first row is {there[:60]}): write {','.join(columns)} above it"
+    return f"has no column {column} (it has {there})"

@@ -21,15 +21,16 @@ BROKEN_ZIP = (
     UnicodeError,
 )
 ENCRYPTED = 0x1  # the flag of an entry that needs a password
-# What else is found under the name of a zip, by its first bytes.
+# What else is found under the name of a zip or a CSV, by its first bytes.
 OTHERS = {
-    b"<": "a web page, as Kaggle sends it to whom it does not know: sign in, and download it again",
-    b"7z\xbc\xaf": "a 7z archive: pack it as a zip",
-    b"Rar!": "a RAR archive: pack it as a zip",
-    b"\x1f\x8b": "a gzip archive: pack it as a zip",
-    b"BZh": "a bzip2 archive: pack it as a zip",
-    b"\xfd7zXZ": "an xz archive: pack it as a zip",
-    b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with git lfs pull",
+    b"<": "a web page, as Kaggle sends it to whom it does not know",
+    b"version https://git-lfs": "a pointer of Git LFS",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"\x1f\x8b": "a gzip archive",
 }
 
 
@@ -45,17 +46,16 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     except PermissionError:
         raise
     except BROKEN_ZIP as error:
-        other = recognise(path)
-        raise BadInput(
-            f"{path} is {other}" if other else f"{path} is truncated or not a zip: download it again ({error})"
-        ) from None
+        with open(path, "rb") as file:
+            other = recognise(file.read(64))
+        mend = "pack it as a zip" if other.endswith("archive") else "download it again"
+        what = f"{other}, not a zip: {mend}" if other else f"truncated or not a zip: {mend} ({error})"
+        raise BadInput(f"{path} is {what}") from None
 
 
-def recognise(path: Path) -> str:
-    """Say what a file is that ought to be a zip; "" where that is not known."""
-    with open(path, "rb") as file:
-        start = file.read(64).lstrip()
-    return next((what for magic, what in OTHERS.items() if start.startswith(magic)), "")
+def recognise(start: bytes) -> str:
+    """Say what a file is that ought to be a zip or a CSV, by its first bytes; "" where that is not known."""
+    return next((what for magic, what in OTHERS.items() if start.lstrip().startswith(magic)), "")
 
 
 def unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytes:

@@ -20,6 +20,14 @@ METADATA_TYPES: dict[str, type] = {
     **dict.fromkeys(("is_private", "enable_gpu", "enable_tpu", "enable_internet"), bool),
     **dict.fromkeys(("competition_sources", "dataset_sources", "kernel_sources", "model_sources"), list),
 }
+# How sources are named, and prefixes that kaggle kernels pull and addresses have, with which Kaggle does not find them.
+SOURCES = {
+    "competition_sources": ("SLUG", r"[a-z0-9-]+", r"(.*/)?(c|competitions)/"),
+    "dataset_sources": ("OWNER/SLUG", r"[\w-]+/[\w-]+", r"(.*/)?datasets/"),
+    "kernel_sources": ("OWNER/SLUG", r"[\w-]+/[\w-]+", r"(.*/)?(code|kernels)/"),
+    "model_sources": ("OWNER/MODEL/FRAMEWORK/VARIATION/VERSION", r"[\w-]+/[\w.-]+/\w+/[\w.-]+/\d+", r"(.*/)?models/"),
+}
+LONGEST_SLUG = 50  # characters; Kaggle answers longer titles with a server error
 MACHINE_SHAPES = ("NvidiaTeslaT4", "NvidiaL4", "NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100", "NvidiaRtxPro6000")
 
 
@@ -31,8 +39,8 @@ class BuildError(Exception):
 
 
 def read_text(path: Path) -> str:
-    """Read a file's text with plain newlines, whatever the checkout made of them; "" where there is no file."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    """Read a file's text with plain newlines and without a byte-order mark; "" where there is no file."""
+    return path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
 
 
 def check_lines(path: str | Path, text: str) -> None:
@@ -66,6 +74,10 @@ def check_metadata(path: str | Path, text: str, kernel: str) -> dict[str, Any]:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise BuildError(path, error.lineno, error.msg) from None
+    except RecursionError:
+        raise BuildError(path, 1, "is nested too deep") from None
+    if not isinstance(data, dict):
+        raise BuildError(path, 1, f"must be an object, {{...}}, not a {type(data).__name__}")
 
     def demand(key, kept, message):
         if not kept:
@@ -78,11 +90,21 @@ def check_metadata(path: str | Path, text: str, kernel: str) -> dict[str, Any]:
         demand(key, key in METADATA_TYPES, "is a key that Kaggle ignores, or that this kernel has no use for")
     title_slug = re.sub("[^a-z0-9]+", "-", data["title"].lower()).strip("-")
     code_file = kernel + (".ipynb" if data["kernel_type"] == "notebook" else ".py")
-    demand("id", re.fullmatch(r"[\w-]+/[a-z0-9-]{5,}", data["id"]), "must be OWNER/SLUG, the slug 5 characters or more")
+    slug_rule = f"must be OWNER/SLUG, the slug of 5 to {LONGEST_SLUG} lower-case letters, digits and dashes"
+    demand("id", re.fullmatch(rf"[\w-]+/[a-z0-9-]{{5,{LONGEST_SLUG}}}", data["id"]), slug_rule)
+    demand("title", len(data["title"]) <= LONGEST_SLUG, f"must have {LONGEST_SLUG} characters at most")
     demand("title", title_slug == data["id"].split("/")[1], f"gives the slug {title_slug}, and id another")
     demand("language", data["language"] == "python", "must be python")
     demand("kernel_type", data["kernel_type"] in ("script", "notebook"), "must be script or notebook")
     demand("code_file", data["code_file"] == code_file, f"must be {code_file}")
     demand("machine_shape", data["machine_shape"] in MACHINE_SHAPES, f"must be one of {', '.join(MACHINE_SHAPES)}")
     demand("enable_gpu", data["enable_gpu"], "must be true, or the machine_shape goes for nothing")
+    demand("enable_internet", not data["enable_internet"], "must be false: the kernel needs no network")
+    demand("competition_sources", data["competition_sources"], "must name a competition, or there are no images")
+    for key, (form, pattern, prefix) in SOURCES.items():
+        for source in data[key]:
+            bare = re.sub(rf"^{prefix}", "", str(source)).strip("/")
+            hint = f", {bare}" if re.fullmatch(pattern, bare) else ""
+            fits = isinstance(source, str) and re.fullmatch(pattern, source)
+            demand(key, fits and not re.match(prefix, source), f"must name {source!r} as {form}{hint}")
     return data
