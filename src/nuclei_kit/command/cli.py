@@ -5,30 +5,55 @@ import sys
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.command.parser import build_parser
-from nuclei_kit.command.terminal import Failed, escape_control, log_lines, stopping_at_sigterm
+from nuclei_kit.command.terminal import (
+    Failed,
+    describe_error,
+    drop_unwritten,
+    escape_control,
+    log_lines,
+    ready_streams,
+    stopping_at_sigterm,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command -> exit status.
 
     0, 1 for a run that did not end well, here or on Kaggle, 2 for bad input (one sentence on stderr), 130 for Ctrl-C,
-    143 for SIGTERM.
+    143 for SIGTERM, 141 where what reads the output has seen enough, as head has.
     """
+    ready_streams()
     try:
-        args = build_parser().parse_args(arguments)
-        args.typed = shlex.join(["nuclei", *(sys.argv[1:] if arguments is None else arguments)])
-        with log_lines(), stopping_at_sigterm():
-            return args.command(args) or 0
+        status = _run_command(arguments)
+        sys.stdout.flush()
+        return status
     except BadInput as error:
         return _fail(str(error))
     except Failed as error:
         print(f"nuclei: error: {escape_control(str(error))}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        return 141
     except OSError as error:  # a full disk, a folder that is not ours
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _fail(describe_error(error))
+    except MemoryError:
+        return _fail("memory ran out: end other programs, or use a machine with more")
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        return _fail("no more threads can be started: raise the limit (ulimit -u; of a container, --pids-limit)")
     except KeyboardInterrupt as stop:
         print(f"nuclei: stopped by {str(stop) or 'Ctrl-C'}; what earlier runs wrote still stands.", file=sys.stderr)
         return 143 if str(stop) else 130
+    finally:
+        drop_unwritten()
+
+
+def _run_command(arguments):
+    args = build_parser().parse_args(arguments)
+    args.typed = shlex.join(["nuclei", *(sys.argv[1:] if arguments is None else arguments)])
+    with log_lines(), stopping_at_sigterm():
+        return args.command(args) or 0
 
 
 def _fail(sentence):

@@ -1,8 +1,14 @@
 """Doctor: whether this machine has what the kit needs, and the command that mends what it lacks."""
 
+import contextlib
+import fcntl
+import mmap
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,14 +19,27 @@ from packaging.requirements import Requirement
 from nuclei.competition.data import TEST_NAMES, TRAIN, last_stage
 from nuclei.settings.config import BadInput
 from nuclei_kit.command.advice import DATA_FOLDER, find_competition
-from nuclei_kit.command.keras_start import start_keras
-from nuclei_kit.command.terminal import program
+from nuclei_kit.command.keras_start import BACKENDS
+from nuclei_kit.command.terminal import describe_error, program
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, list_ids
-from nuclei_kit.kaggle.client import sign_in
+from nuclei_kit.kaggle.client import SIGN_IN, sign_in
 
 OLDEST_PYTHON = (3, 11)
 MIN_FREE = 2.0  # GB on the disk: the decoded images of stage 1 take 0.7, a run's folder 0.2
+PATIENCE = 120  # seconds for another program to answer
+# What a process of its own says of Keras: a library that does not suit the machine may end the process that loads it.
+KERAS_SCRIPT = """
+from nuclei_kit.command.keras_start import start_keras
+from nuclei.settings.config import BadInput
+try:
+    backend = start_keras()
+except BadInput as error:
+    raise SystemExit(str(error))
+import importlib.metadata, keras
+from nuclei.network.device import list_gpus
+print(len(list_gpus()), f"{keras.__version__} on {backend} {importlib.metadata.version(backend)}")
+"""
 
 
 @dataclass(frozen=True)
@@ -37,10 +56,23 @@ def examine() -> Iterator[Finding]:
     """Check one thing after another -> a Finding each."""
     yield check_python()
     yield check_libraries()
-    yield check_gpu()
-    yield check_disk()
-    yield check_data()
-    yield check_credentials()
+    keras, gpus = check_keras()
+    yield keras
+    yield _survive("GPU", check_gpu, gpus)
+    yield _survive("disk", check_disk)
+    yield _survive("files", check_files)
+    yield check_output()
+    yield _survive("data", check_data)
+    yield _survive("Kaggle", check_credentials)
+
+
+def _survive(name, check, *arguments):
+    """Make a Finding of whatever keeps a check from its end: the others are still worth making."""
+    try:
+        return check(*arguments)
+    except Exception as error:
+        why = describe_error(error) if isinstance(error, OSError) else str(error)
+        return Finding(name, f"cannot be checked: {why or type(error).__name__}", "mend that, and look again")
 
 
 def check_python() -> Finding:
@@ -70,36 +102,100 @@ def check_libraries() -> Finding:
     return Finding("libraries", "; ".join(wrong) or f"all {count} are there", "pip install -e ." if wrong else "")
 
 
-def check_gpu() -> Finding:
-    """Compare what the driver lists with what Keras finds; a run does without, but slower."""
+def check_keras() -> tuple[Finding, int]:
+    """Start Keras in a process of its own -> (Finding, the number of GPUs that it finds)."""
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", KERAS_SCRIPT], env=environ, capture_output=True, text=True, timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("Keras", f"does not start within {PATIENCE} seconds", "pip install -e ."), 0
+    except OSError as error:
+        return Finding("Keras", f"no process can be started: {error.strerror}", "ulimit -u unlimited"), 0
+    if done.returncode == 0:
+        gpus, fact = done.stdout.splitlines()[-1].split(" ", 1)
+        return Finding("Keras", fact), int(gpus)
+    last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+    if done.returncode < 0:
+        last = f"its process was ended by {signal.Signals(-done.returncode).name}: {last}"
+    set_backend = os.environ.get("KERAS_BACKEND", BACKENDS[0]) != BACKENDS[0]
+    return Finding("Keras", last, "unset KERAS_BACKEND" if set_backend else "pip install -e ."), 0
+
+
+def check_gpu(found: int) -> Finding:
+    """Compare what the driver lists with how many Keras finds; a run does without, but slower."""
     driver = shutil.which("nvidia-smi")
-    listed = subprocess.run([driver, "-L"], capture_output=True, text=True).stdout.splitlines() if driver else []
-    if not listed:
+    listed = []
+    if driver:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # a broken driver's program may hang
+            done = subprocess.run([driver, "-L"], capture_output=True, text=True, errors="replace", timeout=PATIENCE)
+            listed = [line for line in done.stdout.splitlines() if line.startswith("GPU")]
+    if not listed and not found:
         return Finding("GPU", "none: training uses the CPU, which --preset cpu is made for", needed=False)
-    start_keras()
-    import keras
-
-    from nuclei.network.device import list_gpus
-
-    found = len(list_gpus())
-    fact = f"{len(listed)} in the machine, {found} found by {keras.backend.backend()}"
+    fact = f"{len(listed)} in the machine, {found} found by Keras"
     return Finding("GPU", fact, "" if found else 'pip install -e ".[gpu]"', needed=False)
 
 
 def check_disk() -> Finding:
-    """Measure the free space for decoded images, and for runs."""
-    cache = default_cache().absolute()
-    folders = {path: _free(path) for path in (cache, Path.cwd())}
-    tight = [path for path, free in folders.items() if free < MIN_FREE]
-    fact = ", ".join(f"{free:.0f} GB free for {path}" for path, free in folders.items())
-    mend = "export NUCLEI_CACHE=/a/folder/with/room" if cache in tight else "cd /a/folder/with/room" if tight else ""
-    return Finding("disk", fact, mend)
+    """Measure the free space for decoded images, and for runs, and whether either can be written."""
+    cache = default_cache()
+    if not cache:
+        return Finding("disk", "no home to keep decoded images in", "export NUCLEI_CACHE=/a/folder/with/room")
+    folders = {"NUCLEI_CACHE": cache.absolute(), "": Path.cwd()}
+    for variable, path in folders.items():
+        mend = f"{f'export {variable}=' if variable else 'cd '}/a/folder/with/room"
+        there = _existing(path)
+        try:
+            tempfile.TemporaryFile(dir=there).close()
+        except OSError as error:
+            return Finding("disk", f"{there} cannot be written: {error.strerror}", mend)
+        if _free(there) < MIN_FREE:
+            return Finding("disk", f"{_free(there):.1f} GB free for {path}", mend)
+    return Finding("disk", ", ".join(f"{_free(_existing(path)):.0f} GB free for {path}" for path in folders.values()))
 
 
-def _free(path):
-    """Measure the GB that are free where a path is, or would be."""
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
-    return shutil.disk_usage(there).free / 1e9
+def _existing(path):
+    """Find the folder in which a path is, or would be made."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _free(folder):
+    """Measure the GB that are free."""
+    return shutil.disk_usage(folder).free / 1e9
+
+
+def check_files() -> Finding:
+    """Try what the file system of the working folder can: locks keep two runs apart, maps keep memory low."""
+    lacks = []
+    with tempfile.TemporaryDirectory(prefix=".nuclei-doctor-", dir=Path.cwd()) as folder:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lacks.append(f"locks ({error.strerror}): nothing keeps two runs from one folder")
+        finally:
+            os.close(descriptor)
+        with open(Path(folder, "map"), "w+b") as file:
+            file.write(b"x")
+            file.flush()
+            try:
+                mmap.mmap(file.fileno(), 1).close()
+            except OSError as error:
+                lacks.append(f"memory maps ({error.strerror}): large images take more memory")
+    if lacks:
+        fact = f"the file system of {Path.cwd()} has no {', and no '.join(lacks)}"
+        return Finding("files", fact, "cd /a/folder/on/a/local/disk", needed=False)
+    return Finding("files", "locks and memory maps work here")
+
+
+def check_output() -> Finding:
+    """Tell whether names print as they are."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    if encoding.replace("-", "") in ("utf8", "utf16", "utf32"):
+        return Finding("output", encoding)
+    fact = f"{encoding}: letters that it lacks print as \\x.."
+    return Finding("output", fact, "export PYTHONIOENCODING=utf-8", needed=False)
 
 
 def check_data() -> Finding:
@@ -119,7 +215,9 @@ def check_credentials() -> Finding:
     try:
         sign_in()
     except BadInput as error:
-        missing = "pip install" in str(error)
-        fact = "Kaggle's client is not installed" if missing else "nobody is signed in to Kaggle"
-        return Finding("Kaggle", fact, 'pip install -e ".[workshop]"' if missing else "kaggle auth login", needed=False)
+        said = str(error)
+        if "pip install" in said:
+            return Finding("Kaggle", said, 'pip install -e ".[workshop]"', needed=False)
+        fact = "nobody is signed in to Kaggle" if said == SIGN_IN else said
+        return Finding("Kaggle", fact, "kaggle auth login", needed=False)
     return Finding("Kaggle", "signed in")

@@ -1,6 +1,7 @@
 """Options: what commands are made of, and the arguments that several of them share."""
 
 import argparse
+import math
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,6 +117,17 @@ def seconds(text: str) -> float:
     return value
 
 
+def minutes(text: str) -> float:
+    """Read a time in minutes, up to a year; what is below 0 is left to the settings, which say more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value <= 525_600:  # nan, too
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes, up to a year")
+    return value
+
+
 # ---- several commands take these ---------------------------------------------------------------
 
 RUN = option("run", metavar="RUN", type=Path, help="folder of a finished run")
@@ -139,7 +151,7 @@ PLANE = together(
 STAGE = option("--stage", type=int, choices=(1, 2), default=1, help="whose test images (default 1)")
 BUDGET = together(
     either(
-        option("--minutes", metavar="M", type=float, help="time for training (default: the preset's)"),
+        option("--minutes", metavar="M", type=minutes, help="time for training (default: the preset's)"),
         option("--steps", metavar="N", type=int, help="train for so many steps instead"),
     ),
     option("--seed", metavar="S", type=natural, default=0, help="seed of all that is random (default 0)"),

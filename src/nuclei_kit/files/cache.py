@@ -1,5 +1,6 @@
 """Cache: decoded sets of images, each in a folder whose name is a hash of the files that they were decoded from."""
 
+import functools
 import hashlib
 import json
 import os
@@ -19,9 +20,18 @@ from nuclei.training_data.images import ImageSet
 CACHE_FORMAT = 4  # raise it when decoding, kinds or the file's layout change
 
 
-def default_cache() -> Path:
-    """Choose the folder for decoded sets: $NUCLEI_CACHE, else ~/.cache/nuclei."""
-    return Path(os.environ["NUCLEI_CACHE"]) if "NUCLEI_CACHE" in os.environ else Path.home() / ".cache" / "nuclei"
+def default_cache() -> Path | None:
+    """Choose the folder for decoded sets: $NUCLEI_CACHE, else ~/.cache/nuclei, else, for a user without a home, none."""
+    try:
+        return Path(os.environ.get("NUCLEI_CACHE") or "~/.cache/nuclei").expanduser()
+    except RuntimeError:  # such as a container's user who is a number alone
+        _warn_once("this user has no home, and so no cache: set NUCLEI_CACHE to a folder that can be written")
+        return None
+
+
+@functools.cache
+def _warn_once(message):
+    log.warning("%s", message)
 
 
 def content_key(checksums: Iterable[tuple[str, int]]) -> str:
@@ -74,13 +84,14 @@ def load_cached(entry: Path) -> ImageSet | None:
     """Read an ImageSet from a cache folder; None where the folder is missing, torn or damaged.
 
     The arrays are memory maps: the system may drop pages that are not in use. Writing to them does not change a file.
+    On a file system that has no maps they are read.
     """
     try:
         checksum, text = (entry / "index.json").read_text().split("\n", 1)
         if int(checksum, 16) != zlib.crc32(text.encode()):
             return None
         index = json.loads(text)
-        pixels, flat = (np.load(entry / name, mmap_mode="c") for name in ("images.npy", "labels.npy"))
+        pixels, flat = (_open_flat(entry / name) for name in ("images.npy", "labels.npy"))
         shapes = [tuple(shape) for shape in index["shapes"]]
         ends = np.cumsum([h * w for h, w in shapes])
         if len(pixels) != 3 * ends[-1] or len(flat) not in (0, ends[-1]):
@@ -93,6 +104,13 @@ def load_cached(entry: Path) -> ImageSet | None:
     if _checksum_pixels(images, labels) != index["checksums"]:
         return None
     return ImageSet(index["ids"], images, labels, index["kinds"], overlapping=index["overlapping"])
+
+
+def _open_flat(path):
+    try:
+        return np.load(path, mmap_mode="c")
+    except OSError:
+        return np.load(path)
 
 
 def _checksum_pixels(images, labels):

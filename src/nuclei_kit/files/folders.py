@@ -38,6 +38,7 @@ def in_use(out: Path, wait: bool = False) -> Iterator[None]:
     It is made where it is missing, and removed again where an error leaves it empty.
 
     The operating system holds the lock, on the folder itself: nothing is written, and a killed process leaves nothing.
+    Where the file system has no locks, a warning says so, and the context goes without.
 
     Args:
         wait: whether to wait while another process has it.
@@ -53,6 +54,8 @@ def in_use(out: Path, wait: bool = False) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise BadInput(f"{out} is in use by another run: wait for it to end, or name another folder") from None
+        except OSError as error:  # NFS, Lustre and some containers
+            log.warning("%s cannot be locked (%s): see to it that no other run uses it", out, error.strerror)
         yield
     except BaseException:  # Ctrl-C and SIGTERM, too
         with contextlib.suppress(OSError):  # not empty

@@ -7,9 +7,11 @@ checked here, and what it prints is dropped: there may be an address in it that 
 import contextlib
 import io
 import json
+import os
 import textwrap
 import time
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nuclei.settings.config import BadInput
@@ -44,17 +46,58 @@ def sign_in() -> Any:
     Raises:
         BadInput: the client is not installed, or finds no credentials that work.
     """
+    _spare_folder()
     with client_errors("signing in to Kaggle"):
         try:
             import kaggle  # signs in by itself, and prints a page where it cannot
         except ImportError as error:
             hint = 'pip install -e ".[workshop]"'
             raise BadInput(f"Kaggle's client does not start ({error}): install it with {hint}") from None
+        except OSError as error:
+            raise BadInput(
+                f"Kaggle's client cannot make its folder {error.filename} ({error.strerror}): set KAGGLE_CONFIG_DIR to "
+                "a folder that can be written"
+            ) from None
         try:
             kaggle.api.authenticate()
         except SystemExit:
+            check_key_file(Path(kaggle.api.config))
             raise BadInput(SIGN_IN) from None
+        except (TypeError, AttributeError):  # as the client ends on a file that holds a list, say
+            check_key_file(Path(kaggle.api.config))
+            raise
         return kaggle.api
+
+
+def _spare_folder():
+    """Tell the client to do without a folder of its own where it has none and can make none, as in a container whose
+    user has no home: else it would end in the attempt, or make a folder named ~ where it is started."""
+    home = os.path.expanduser("~")
+    settings = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    folders = os.path.join(home, ".kaggle"), os.path.join(settings, "kaggle")
+    if os.environ.get("KAGGLE_CONFIG_DIR") or any(map(os.path.isdir, folders)):
+        return
+    try:
+        os.makedirs(folders[1] if home != "~" else os.devnull)
+    except OSError:
+        os.environ["KAGGLE_CONFIG_DIR"] = os.devnull
+
+
+def check_key_file(path: Path) -> None:
+    """Raise BadInput where a kaggle.json is broken: the client would pass it over without a word."""
+    if not path.is_file():
+        return
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        why = error.strerror
+    except ValueError as error:
+        why = str(error)
+    else:
+        held = [name for name in ("username", "key") if isinstance(content, dict) and content.get(name)]
+        why = "" if len(held) == 2 else "it holds no username and key"
+    if why:
+        raise BadInput(f"{path} is broken ({why}): make a new one at https://www.kaggle.com/settings/api")
 
 
 @contextlib.contextmanager

@@ -119,7 +119,10 @@ def check_push(push: Push, reply: Any) -> None:
 
 def find_push(owner: str | None = None, slug: str | None = None) -> Push:
     """Find the last push; without one, or with an owner or slug, the kernel that they and the metadata name."""
-    last = Push(**json.loads(PUSH_FILE.read_text())) if PUSH_FILE.is_file() else None
+    try:
+        last = Push(**json.loads(PUSH_FILE.read_text())) if PUSH_FILE.is_file() else None
+    except (ValueError, TypeError):
+        raise BadInput(f"{PUSH_FILE}, which remembers the last push, is broken: delete it") from None
     if last and not owner and not slug:
         return last
     kernel = read_metadata(KERNEL_FOLDER, owner, slug)["id"]
