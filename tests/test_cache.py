@@ -1,13 +1,12 @@
 """The cache: what is in it equals what was decoded, is never stale, and may be torn."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
 from drawn_files import assert_same_sets, draw_files, encode, mask_of, write_folder, write_zip
 
-from nuclei_kit.files import reading
+from nuclei_kit.files import cache, reading
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import read_images
 
@@ -93,7 +92,38 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
 
 
 def test_the_cache_has_its_place(monkeypatch, tmp_path):
-    monkeypatch.setenv("NUCLEI_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for said, place in ((tmp_path / "x", tmp_path / "x"), ("~/x", tmp_path / "x"), ("", tmp_path / ".cache/nuclei")):
+        monkeypatch.setenv("NUCLEI_CACHE", str(said))
+        assert default_cache() == place
     monkeypatch.delenv("NUCLEI_CACHE")
-    assert default_cache() == Path.home() / ".cache" / "nuclei"
+    assert default_cache() == tmp_path / ".cache/nuclei"
+
+
+def test_a_user_without_a_home_has_no_cache_and_is_told_so_once(monkeypatch, caplog):
+    def refuse(number):
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.delenv("NUCLEI_CACHE")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", refuse)
+    cache._warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING, "nuclei"):
+        assert default_cache() is default_cache() is None
+    assert caplog.text.count("this user has no home, and so no cache: set NUCLEI_CACHE") == 1
+
+
+def test_a_file_system_without_maps_is_read(tmp_path, monkeypatch):
+    files, _ = draw_files()
+    path = write_folder(tmp_path / "set", files)
+    expected = read_images(path, tmp_path / "cache")
+    load = np.load
+
+    def refuse_maps(file, mmap_mode=None):
+        if mmap_mode:
+            raise OSError(19, "No such device")
+        return load(file)
+
+    monkeypatch.setattr(np, "load", refuse_maps)
+    fail_to_decode(monkeypatch)
+    assert_same_sets(read_images(path, tmp_path / "cache"), expected)

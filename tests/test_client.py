@@ -107,6 +107,48 @@ def test_a_bug_and_ctrl_c_pass_as_they_are(error):
         raise error
 
 
+# ---- the key's file ----------------------------------------------------------------------------
+
+KEY = '{"username": "jane", "key": "0"}'
+
+
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        ("\ufeff" + KEY, "BOM"),
+        (KEY[:25], "Unterminated string"),
+        ("", "Expecting value"),
+        ('["jane", "0"]', "it holds no username and key"),
+        ("null", "it holds no username and key"),
+        ('{"username": "jane"}', "it holds no username and key"),
+        (KEY.encode("utf-16"), "can't decode"),
+    ],
+)
+def test_a_broken_kaggle_json_is_named(tmp_path, content, why):
+    path = tmp_path / "kaggle.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(BadInput, match=rf"^{path} is broken \(.*{why}.*\): make a new one at https://www\.kaggle\.com"):
+        client.check_key_file(path)
+
+
+def test_a_whole_kaggle_json_and_none_pass(tmp_path):
+    client.check_key_file(tmp_path / "kaggle.json")
+    (tmp_path / "kaggle.json").write_text(KEY)
+    client.check_key_file(tmp_path / "kaggle.json")
+
+
+@pytest.mark.parametrize("home, made", [("h", "h/.config/kaggle"), ("/proc/x", None), ("~", None)])
+def test_the_client_does_without_a_folder_that_cannot_be_made(tmp_path, monkeypatch, home, made):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", "")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(client.os.path, "expanduser", lambda path: path.replace("~", home))
+    monkeypatch.setattr(client.sys, "platform", "linux")
+    client._spare_folder()
+    assert client.os.environ["KAGGLE_CONFIG_DIR"] == ("" if made else client.os.devnull)
+    assert [path.name for path in tmp_path.iterdir()] == (["h"] if made else [])
+
+
 # ---- waiting -----------------------------------------------------------------------------------
 
 

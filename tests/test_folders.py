@@ -1,10 +1,13 @@
 """A run's folder holds a finished run, whatever becomes of the next one."""
 
+import errno
+import logging
 import shutil
 
 import pytest
 
-from nuclei_kit.files.folders import RUN_FILES, unfinished
+from nuclei_kit.files import folders
+from nuclei_kit.files.folders import RUN_FILES, in_use, unfinished
 
 
 def contents(folder):
@@ -95,3 +98,16 @@ def test_the_checkpoints_go_last(tmp_path, monkeypatch):
         pass
     assert contents(tmp_path) == dict.fromkeys(RUN_FILES, "half")
     assert (tmp_path / "unfinished/checkpoints/training").is_dir()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL])
+def test_a_file_system_without_locks_costs_a_warning(tmp_path, monkeypatch, caplog, number):
+    """NFS says that a folder's descriptor is bad, Lustre that the call is not there, others as they like."""
+
+    def refuse(*_):
+        raise OSError(number, "no such thing")
+
+    monkeypatch.setattr(folders.fcntl, "flock", refuse)
+    with caplog.at_level(logging.WARNING, "nuclei"), in_use(tmp_path / "out"):
+        (tmp_path / "out/file").write_text("written")
+    assert f"{tmp_path}/out cannot be locked (no such thing): see to it that no other run uses it" in caplog.text

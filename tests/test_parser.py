@@ -53,6 +53,13 @@ def test_a_whole_number_is_taken(text):
     assert natural(text) == int(text)
 
 
+@pytest.mark.parametrize("text", ["inf", "-nan", "nan", "Infinity", "1e300", "525601", "ten", ""])
+def test_a_training_without_an_end_is_refused(text):
+    for command in (["train", "--data", "x", f"--minutes={text}"], ["kernel", "run", f"--limit={text}"]):
+        with pytest.raises(BadInput, match=rf"{text!r} is not a number of minutes, up to a year"):
+            build_parser().parse_args(command)
+
+
 @pytest.mark.parametrize("text", ["-1", "1.5", "1e3", "", "seven", str(2**32), "²"])
 def test_what_is_no_whole_number_is_named(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number") as error:

@@ -1,10 +1,13 @@
 """What a terminal shows: text that cannot steer it, log lines, colour where it is wanted; and how SIGTERM stops it."""
 
+import io
 import logging
 import os
 import shlex
 import signal
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,11 +62,89 @@ def test_sigterm_stops_as_ctrl_c_does():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_outside_the_main_thread_sigterm_is_left_alone(tmp_path, capsys):
+    ends = []
+    thread = threading.Thread(target=lambda: ends.append(main(["info", str(tmp_path)])))
+    thread.start()
+    thread.join()
+    assert ends == [2] and "holds no stage1_train.zip" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_is_closed_leads_nowhere(tmp_path, stream):
+    """A file that is opened must not become descriptor 1 or 2."""
+    script = "from nuclei_kit.command.terminal import ready_streams; ready_streams(); "
+    script += f"import sys, os; print('lost', file=sys.{stream}); os.write({1 + (stream == 'stderr')}, b'lost, too'); "
+    script += "file = open(sys.argv[1], 'w'); print(file.fileno() > 2, file=file)"
+    shell = f'exec "$0" "$@" {1 + (stream == "stderr")}>&-'
+    done = subprocess.run(["sh", "-c", shell, sys.executable, "-c", script, tmp_path / "file"])
+    assert done.returncode == 0 and (tmp_path / "file").read_text() == "True\n"
+
+
+class Deaf(io.TextIOWrapper):
+    """A stream into a pipe whose reader has gone, with a descriptor of its own."""
+
+    def __init__(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        super().__init__(os.fdopen(writer, "wb", 0), encoding="utf-8", write_through=False)
+
+
+@pytest.mark.parametrize("unbuffered", [True, False])
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch, capsys, unbuffered):
+    deaf = Deaf()
+    monkeypatch.setattr(sys, "stdout", deaf)
+    monkeypatch.setattr(sample, "draw_sample", lambda *_, **__: unbuffered and deaf.write("x" * 10**6))
+    assert main(["sample", "anywhere"]) == 141
+    assert capsys.readouterr().err == ""
+    deaf.close()  # without another error, as at Python's end
+
+
+def test_a_full_disk_behind_stdout_is_a_sentence(monkeypatch, capsys):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    monkeypatch.setattr(sample, "draw_sample", lambda *_, **__: None)
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["sample", "anywhere"]) == 2
+    assert capsys.readouterr().err == "nuclei: error: No space left on device\n"
+
+
+def test_letters_that_the_output_lacks_are_escaped(monkeypatch, tmp_path):
+    bytes_out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_out, encoding="ascii"))
+    monkeypatch.setattr(sample, "draw_sample", lambda *_, **__: None)
+    assert main(["sample", "Kerne \xe4"]) == 0
+    assert b"Kerne \\xe4 holds a sample competition" in bytes_out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (MemoryError(), "memory ran out"),
+        (RuntimeError("can't start new thread"), "no more threads can be started: raise the limit (ulimit -u"),
+        (PermissionError(13, "Permission denied", "/a/file"), "/a/file: Permission denied"),
+        (OSError(5, "Input/output error"), "error: Input/output error"),
+    ],
+)
+def test_what_the_machine_lacks_is_a_sentence(monkeypatch, capsys, error, says):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(sample, "draw_sample", fail)
+    assert main(["sample", "anywhere"]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith("nuclei: error: ") and said.count("\n") == 1
+
+
 def test_colour_goes_to_terminals_alone(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert paint("bad", RED) == "bad"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert paint("bad", RED) == "\033[31mbad\033[0m"
+    monkeypatch.setenv("TERM", "dumb")
+    assert paint("bad", RED) == "bad"
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     assert paint("bad", RED) == "bad"
 

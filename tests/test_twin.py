@@ -4,16 +4,20 @@ Most kernels here are drawn: a few lines of Python in place of the real one.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import pytest
+from drawn_files import draw_files, write_folder
 from waiting import wait_until
 
 from benchmarks.stress.kills import kill_twin, list_processes
+from nuclei.settings.config import BadInput
 from nuclei_kit.command.terminal import Failed
 from nuclei_kit.files.tables import read_table
 from nuclei_kit.kaggle import twin
@@ -64,6 +68,47 @@ def test_the_twin_itself_needs_no_keras():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+# ---- what would not run there as it does at home -----------------------------------------------
+
+FILES, _ = draw_files()
+
+
+def spoil_by_link(folder):
+    (folder / "bb").rename(folder.parent / "elsewhere")
+    (folder / "bb").symlink_to(folder.parent / "elsewhere")
+
+
+def spoil_by_jpeg(folder):
+    (folder / "bb/images/bb.png").rename(folder / "bb/images/bb.jpg")
+
+
+def spoil_by_backslashes(folder):
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+        for name, content in FILES.items():
+            entry = zipfile.ZipInfo()
+            entry.filename = name.replace("/", "\\")
+            archive.writestr(entry, content)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("spoil", [spoil_by_link, spoil_by_jpeg, spoil_by_backslashes])
+def test_images_that_the_kernel_would_miss_are_named(tmp_path, spoil):
+    path = write_folder(tmp_path / "set", FILES)
+    assert twin.check_layout(path) == ["aa", "bb", "cc"]
+    spoil(path)
+    path = path if path.exists() else path.with_suffix(".zip")
+    with pytest.raises(BadInput, match=r"set.* the kernel would miss . images, .. first, .* train with nuclei run"):
+        twin.check_layout(path)
+
+
+def test_a_backend_that_the_interpreter_lacks_is_named(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "json")  # any module that is there
+    twin.check_backend(sys.executable)
+    monkeypatch.setenv("KERAS_BACKEND", "theano")
+    with pytest.raises(BadInput, match=f"KERAS_BACKEND is theano, which {sys.executable} does not have"):
+        twin.check_backend(sys.executable)
+
+
 # ---- where a kernel finds itself ---------------------------------------------------------------
 
 
@@ -100,7 +145,8 @@ def test_the_environment_is_clean(run, monkeypatch):
     assert environ.pop("KAGGLE_KERNEL_RUN_TYPE") == "Batch"
     assert environ.pop("NUCLEI_PRESET") == "cpu"
     assert environ.pop("NUCLEI_MINUTES") == "2.5"
-    assert set(environ) <= {*twin.KEPT, "HOME", "LANG", "TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"}
+    libraries = {"TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "HDF5_USE_FILE_LOCKING"}
+    assert set(environ) <= {*twin.KEPT, "HOME", "LANG", *libraries}
 
 
 def test_the_script_is_alone(run):

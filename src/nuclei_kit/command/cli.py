@@ -1,5 +1,6 @@
 """Command line: `nuclei COMMAND`, from the competition's files to a scored submission and pictures of it."""
 
+import contextlib
 import shlex
 import sys
 
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         return _fail(str(error))
     except Failed as error:
-        print(f"nuclei: error: {escape_control(str(error))}", file=sys.stderr)
+        _say(f"nuclei: error: {escape_control(str(error))}")
         return 1
     except BrokenPipeError:
         return 141
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _fail("no more threads can be started: raise the limit (ulimit -u; of a container, --pids-limit)")
     except KeyboardInterrupt as stop:
-        print(f"nuclei: stopped by {str(stop) or 'Ctrl-C'}; what earlier runs wrote still stands.", file=sys.stderr)
+        _say(f"nuclei: stopped by {str(stop) or 'Ctrl-C'}; what earlier runs wrote still stands.")
         return 143 if str(stop) else 130
     finally:
         drop_unwritten()
@@ -57,8 +58,13 @@ def _run_command(arguments):
 
 
 def _fail(sentence):
-    print(f"nuclei: error: {escape_control(' '.join(sentence.split()))}", file=sys.stderr)
+    _say(f"nuclei: error: {escape_control(' '.join(sentence.split()))}")
     return 2
+
+
+def _say(line):
+    with contextlib.suppress(OSError):  # the exit status tells, where stderr takes no more
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,11 @@ MESSAGE = option("-m", "--message", metavar="MESSAGE", required=True, help="what
     options.RUN_OUT,
     option("--stage", type=int, choices=(1, 2), help="whose test images (default: 2 where its images are, else 1)"),
     option(
-        "--limit", metavar="MINUTES", type=options.minutes, default=720.0, help="when to kill it, as Kaggle does (default 720)"
+        "--limit",
+        metavar="MINUTES",
+        type=options.minutes,
+        default=720.0,
+        help="when to kill it, as Kaggle does (default 720)",
     ),
     option("--layout", choices=("competitions", "plain"), default="competitions", help=LAYOUT),
     option("--python", metavar="PATH", default=sys.executable, help=PYTHON),

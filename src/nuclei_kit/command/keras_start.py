@@ -22,8 +22,12 @@ def start_keras() -> str:
     """
     backend = os.environ.get("KERAS_BACKEND") or BACKENDS[0]
     if backend not in BACKENDS:
-        raise BadInput(f"KERAS_BACKEND is {backend!r}: set it to {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, or unset it")
-    os.environ["KERAS_HOME"] = os.devnull  # no keras.json: one of other times or other projects would change the network
+        raise BadInput(
+            f"KERAS_BACKEND is {backend!r}: set it to {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, or unset it"
+        )
+    os.environ["KERAS_HOME"] = (
+        os.devnull
+    )  # no keras.json: one of other times or other projects would change the network
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # weights are one run's; NFS and Lustre may have no locks
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # on CPUs without AVX512, too: a sixth faster there

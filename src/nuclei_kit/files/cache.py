@@ -21,7 +21,7 @@ CACHE_FORMAT = 4  # raise it when decoding, kinds or the file's layout change
 
 
 def default_cache() -> Path | None:
-    """Choose the folder for decoded sets: $NUCLEI_CACHE, else ~/.cache/nuclei, else, for a user without a home, none."""
+    """Choose the folder for decoded sets: $NUCLEI_CACHE, else ~/.cache/nuclei; none for a user without a home."""
     try:
         return Path(os.environ.get("NUCLEI_CACHE") or "~/.cache/nuclei").expanduser()
     except RuntimeError:  # such as a container's user who is a number alone

@@ -122,8 +122,8 @@ def _check_image(path, image_id, rles, numbers, shape):
             starts, lengths = parse_runs(rle, height, width)
             if rle != " ".join(rle.split()):
                 raise BadInput(
-                    f"run list {rle[:60]!r} has spaces around or more than one between its numbers: Kaggle's parser may "
-                    "stumble there"
+                    f"run list {rle[:60]!r} has spaces around its numbers, or two between them: Kaggle's parser "
+                    "may stumble there"
                 )
         except BadInput as error:
             cut = ", and it ends where Excel cuts a cell off" if len(rle) == EXCEL_CELL else ""

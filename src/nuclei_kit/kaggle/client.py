@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -63,7 +64,7 @@ def sign_in() -> Any:
         except SystemExit:
             check_key_file(Path(kaggle.api.config))
             raise BadInput(SIGN_IN) from None
-        except (TypeError, AttributeError):  # as the client ends on a file that holds a list, say
+        except (ValueError, TypeError, AttributeError):  # as the client ends on a file that holds a list, say
             check_key_file(Path(kaggle.api.config))
             raise
         return kaggle.api
@@ -78,7 +79,7 @@ def _spare_folder():
     if os.environ.get("KAGGLE_CONFIG_DIR") or any(map(os.path.isdir, folders)):
         return
     try:
-        os.makedirs(folders[1] if home != "~" else os.devnull)
+        os.makedirs(os.devnull if home == "~" else folders[sys.platform.startswith("linux")])
     except OSError:
         os.environ["KAGGLE_CONFIG_DIR"] = os.devnull
 

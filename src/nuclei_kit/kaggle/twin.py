@@ -10,12 +10,13 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nuclei.competition.data import COMPETITION, TEST_NAMES, TRAIN, last_stage
+from nuclei.competition.data import COMPETITION, TEST_NAMES, TRAIN, group_files, last_stage
 from nuclei.settings.config import BadInput, log
 from nuclei.settings.files import SUBMISSION_FILE
 from nuclei_kit.command.terminal import Failed, escape_control
@@ -61,9 +62,11 @@ def run_twin(
         BadInput: about the data or the interpreter, before anything is run.
         Failed: the kernel was killed, ended with an error, or left no submission that Kaggle would take.
     """
-    find_whole_set(data, (TRAIN,))
-    ids = dict.fromkeys(list_ids(find_whole_set(data, TEST_NAMES[settings.get("STAGE") or last_stage(data)])))
-    command = [find_python(python), "-I", "-u", LAUNCHER]
+    test_names = TEST_NAMES[settings.get("STAGE") or last_stage(data)]
+    _, ids = (dict.fromkeys(check_layout(find_whole_set(data, names))) for names in ((TRAIN,), test_names))
+    interpreter = find_python(python)
+    check_backend(interpreter)
+    command = [interpreter, "-I", "-u", LAUNCHER]
     shown = ", ".join(f"{name.lower()} {value}" for name, value in settings.items())
     log.info("%s runs as on Kaggle, for %g minutes at most (%s)", kernel, limit, shown or "as it is")
     with in_use(out), unfinished(out) as working:
@@ -72,6 +75,34 @@ def run_twin(
             status = _run_process([*command, script], home, environ, working / KERNEL_LOG_FILE, limit)
         _judge(status, working, ids, limit)
     return out / SUBMISSION_FILE
+
+
+def check_layout(path: Path) -> list[str]:
+    """Refuse a set that the kernel's small reader, made for Kaggle's own files, would not see whole -> its ids.
+
+    Raises:
+        BadInput: it holds links, or images in other formats than PNG and TIFF, or in a zip from Windows.
+    """
+    ids, by_kernel = list_ids(path), {}
+    if path.suffix in ("", ".zip"):
+        names = zipfile.ZipFile(path).namelist() if path.is_file() else map(str, path.rglob("*"))
+        by_kernel = group_files([name for name in names if not name.endswith("/")])
+    missed = [one for one in ids if one not in by_kernel or not by_kernel[one]["images"]]
+    if missed:
+        raise BadInput(
+            f"{path}: the kernel would miss {len(missed)} images, {missed[0]} first, since it reads Kaggle's own files "
+            "alone, without links, as PNG: train with nuclei run"
+        )
+    return ids
+
+
+def check_backend(python: str) -> None:
+    """Raise BadInput where an interpreter lacks the backend that KERAS_BACKEND chooses for the kernel."""
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend:
+        script = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({backend!r}) is None)"
+        if subprocess.run([python, "-I", "-c", script], capture_output=True).returncode:
+            raise BadInput(f"KERAS_BACKEND is {backend}, which {python} does not have: install it, or unset it")
 
 
 def find_python(python: str) -> str:
@@ -98,8 +129,9 @@ def _mounted(kernel, data, layout, working):
         environ = {name: os.environ[name] for name in KEPT if name in os.environ}
         environ |= {"HOME": str(home), "LANG": "C.UTF-8", "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
         environ["TF_CPP_MIN_LOG_LEVEL"] = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
-        environ["TF_ENABLE_ONEDNN_OPTS"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")  # as in start_keras
+        environ["TF_ENABLE_ONEDNN_OPTS"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")  # these as in start_keras
         environ |= {"NUCLEI_INPUT": str(kaggle / "input"), "NUCLEI_WORKING": str(kaggle / "working")}
+        environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
         yield script, home, environ
 
 
