@@ -29,21 +29,21 @@
 #   18  inference    line  1468  an image of any size through a network of one tile size.
 #   19  run_folder   line  1544  a trained network and, beside it, its settings file, written and read without Keras.
 #   20  segmenter    line  1586  a trained network with its thresholds and settings.
-#   21  metric       line  1687  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1759  a bar or a line a minute over many images.
-#   23  tuning       line  1776  the score on images with labels, and the thresholds that suit a network.
+#   21  metric       line  1688  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1760  a bar or a line a minute over many images.
+#   23  tuning       line  1777  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1831  find and read a competition, in zips or folders.
-#   25  submission   line  1948  label images to the rows of Kaggle's CSV.
+#   24  data         line  1832  find and read a competition, in zips or folders.
+#   25  submission   line  1949  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  1988  what each stage of a run costs.
-#   27  predictions  line  2016  the rows of every test image, which get better as the network does.
-#   28  main         line  2077  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2195  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  1989  what each stage of a run costs.
+#   27  predictions  line  2017  the rows of every test image, which get better as the network does.
+#   28  main         line  2078  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2196  what Kaggle runs, its settings from the environment.
 #
-# sources 7a70c085b50147e2, this file aad9c1bf463bed72
+# sources 4a7aaec33b50adff, this file 379d2698147443d8
 
 import csv
 import io
@@ -79,7 +79,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "7a70c085b50147e2"
+SOURCE_HASH = "4a7aaec33b50adff"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1680,6 +1680,7 @@ class Segmenter:
 
 def set_up_device() -> None:
     """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
+    keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
 

@@ -1,6 +1,8 @@
 """Client: whatever Kaggle's client raises is a sentence, and transient errors are retried. Commands: test_remote."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -135,6 +137,38 @@ def test_a_whole_kaggle_json_and_none_pass(tmp_path):
     client.check_key_file(tmp_path / "kaggle.json")
     (tmp_path / "kaggle.json").write_text(KEY)
     client.check_key_file(tmp_path / "kaggle.json")
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), NameError("name 'exit' is not defined"), TypeError(), ValueError()])
+@pytest.mark.parametrize("content", [None, "{"])
+def test_signing_in_says_whether_the_file_is_missing_or_broken(tmp_path, monkeypatch, error, content):
+    """A notebook has no exit(), with which the client ends; on some files it ends otherwise."""
+
+    def authenticate():
+        raise error
+
+    path = tmp_path / "kaggle.json"
+    api = SimpleNamespace(authenticate=authenticate, config=str(path))
+    monkeypatch.setitem(sys.modules, "kaggle", SimpleNamespace(api=api))
+    if content:
+        path.write_text(content)
+        with pytest.raises(BadInput, match=rf"^{path} is broken"):
+            client.sign_in()
+    elif isinstance(error, SystemExit | NameError):
+        with pytest.raises(BadInput, match="^Kaggle must know who you are"):
+            client.sign_in()
+
+
+def test_a_folder_that_the_client_cannot_make_is_named(monkeypatch):
+    class Refuse:
+        def find_spec(self, name, *_):
+            if name == "kaggle":
+                raise PermissionError(13, "Permission denied", "/proc/x")
+
+    monkeypatch.delitem(sys.modules, "kaggle", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Refuse(), *sys.meta_path])
+    with pytest.raises(BadInput, match=r"cannot make its folder /proc/x \(Permission denied\): set KAGGLE_CONFIG_DIR"):
+        client.sign_in()
 
 
 @pytest.mark.parametrize("home, made", [("h", "h/.config/kaggle"), ("/proc/x", None), ("~", None)])

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drawn import disc_network, draw_disc_set, draw_kind
+from drawn_files import write_folder
 from drawn_runs import TINY, bright_found, cut_off_prediction, fake_training, nothing_found
 
 from nuclei.competition.data import read_set
@@ -414,6 +415,15 @@ def test_a_stage_that_is_not_there_is_refused_before_training(competition, tmp_p
     monkeypatch.setattr(main, "train_model", failing_training)
     with pytest.raises(BadInput, match="stage2_test_final"):
         run_at_home(TINY, competition, tmp_path, stage=2)
+
+
+def test_test_images_that_cannot_be_read_cost_no_training(competition, tmp_path, monkeypatch):
+    data = shutil.copytree(competition, tmp_path / "data")
+    (data / "stage1_test.zip").unlink()
+    write_folder(data / "stage1_test", {f"{i}/images/{i}.png": b"no image" for i in "ab"})
+    monkeypatch.setattr(main, "train_model", failing_training)
+    with pytest.raises(BadInput, match=r"no test image can be read: .*a/images/a\.png is not a PNG"):
+        run_at_home(TINY, data, tmp_path)
 
 
 def test_training_images_without_masks_are_refused(competition, tmp_path, monkeypatch):

@@ -439,6 +439,9 @@ UNSENT = [
     ("placeholder owner", PUSH[:3], ["kernel-metadata.json", "OWNER", "--owner NAME"]),
     ("placeholder owner, ship", ["ship", "-m", "first", *PUSH[1:3]], ["OWNER", "--owner NAME"]),
     ("short slug", [*PUSH, "--slug", "abcd"], ["kernel-metadata.json", "5 characters"]),
+    ("long slug", [*PUSH, "--slug", "a" * 60], ["kernel-metadata.json", "50 at most"]),
+    ("slug in capitals", [*PUSH, "--slug", "My-Nuclei"], ["kernel-metadata.json", "a-z"]),
+    ("a push that is not remembered", WATCH, ["pushed.json", "is broken: delete it"]),
     ("no kernel", ["push", "--kernel", "elsewhere"], ["elsewhere/kernel-metadata.json", "no such file"]),
     ("nothing pushed", WATCH, ["OWNER", "--owner NAME"]),
     ("placeholder submission", ["submit", "empty.csv", "-m", "first"], ["empty.csv", "placeholder"]),
@@ -453,6 +456,9 @@ UNSENT = [
 def test_nothing_is_sent_that_kaggle_would_refuse(nuclei, tmp_path, command, words):
     (tmp_path / "empty.csv").write_bytes(EMPTY)
     (tmp_path / "broken.csv").write_bytes(CSV.replace(b"1 3", b"1 x"))
+    if "pushed.json" in words:
+        remember()
+        remote.PUSH_FILE.write_bytes(remote.PUSH_FILE.read_bytes()[:-9])
     code, _, err, stub = nuclei(command)
     assert code == 2
     assert stub.asked == []

@@ -36,7 +36,7 @@ def test_the_metadata_of_this_repository_are_what_the_competition_needs():
         ("machine_shape", "T4", 11, "must be one of NvidiaTeslaT4"),
         ("competition_sources", "data-science-bowl-2018", 12, "must be a list"),
         ("enable_internet", True, 10, "must be false"),
-        ("id", f"jane/{'a' * 51}", 2, "must be OWNER/SLUG, the slug of 5 to 50"),
+        ("id", f"jane/{'a' * 51}", 2, "must be OWNER/SLUG, the slug 5 characters or more, 50 at most"),
         ("title", "nuclei " * 8, 3, "must have 50 characters at most"),
         *(
             ("competition_sources", [name], 12, f"must name {name!r} as SLUG, data-science-bowl-2018")

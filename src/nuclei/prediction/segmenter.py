@@ -115,5 +115,6 @@ class Segmenter:
 
 def set_up_device() -> None:
     """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
+    keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)

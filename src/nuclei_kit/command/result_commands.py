@@ -43,7 +43,7 @@ def report(args: Namespace) -> None:
     from nuclei_kit.experiments.scoring import find_solution
     from nuclei_kit.report.report import write_report
 
-    data = find_data(args) if args.data or "NUCLEI_DATA" in os.environ else None
+    data = find_data(args) if args.data or os.environ.get("NUCLEI_DATA") else None
     solution = args.solution or (find_solution(data, args.stage) if data else None)
     path = write_report(args.run, data, args.stage, solution, args.against)
     print(f"{path} is the report: open it in a browser.")

@@ -47,6 +47,8 @@ def run_at_home(config: Config, data: Path, folder: Path, stage: int = 1) -> Non
     watch = Stopwatch()
     with watch.stage("read test"):  # first: a broken zip must not cost a training
         test = read_images(find_whole_set(data, TEST_NAMES[stage]), default_cache())
+        if not test.ids:
+            raise BadInput(f"no test image can be read: {next(iter(test.unreadable.values()))}")
     everything = _read_train(data, watch)
     train, tuning, held_out = split_data(everything, config.data_folds, config.data_fold, config.data_tuning)
     if stage == 2:  # what chooses thresholds is the test's own kind, so the tuning images train

@@ -61,7 +61,7 @@ def sign_in() -> Any:
             ) from None
         try:
             kaggle.api.authenticate()
-        except SystemExit:
+        except (SystemExit, NameError):  # it calls exit(), which notebooks do not have
             check_key_file(Path(kaggle.api.config))
             raise BadInput(SIGN_IN) from None
         except (ValueError, TypeError, AttributeError):  # as the client ends on a file that holds a list, say

@@ -90,7 +90,7 @@ def check_metadata(path: str | Path, text: str, kernel: str) -> dict[str, Any]:
         demand(key, key in METADATA_TYPES, "is a key that Kaggle ignores, or that this kernel has no use for")
     title_slug = re.sub("[^a-z0-9]+", "-", data["title"].lower()).strip("-")
     code_file = kernel + (".ipynb" if data["kernel_type"] == "notebook" else ".py")
-    slug_rule = f"must be OWNER/SLUG, the slug of 5 to {LONGEST_SLUG} lower-case letters, digits and dashes"
+    slug_rule = f"must be OWNER/SLUG, the slug 5 characters or more, {LONGEST_SLUG} at most: a-z, 0-9 and -"
     demand("id", re.fullmatch(rf"[\w-]+/[a-z0-9-]{{5,{LONGEST_SLUG}}}", data["id"]), slug_rule)
     demand("title", len(data["title"]) <= LONGEST_SLUG, f"must have {LONGEST_SLUG} characters at most")
     demand("title", title_slug == data["id"].split("/")[1], f"gives the slug {title_slug}, and id another")
