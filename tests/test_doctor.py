@@ -2,6 +2,8 @@
 
 import io
 import signal
+import subprocess
+import sys
 from collections import namedtuple
 from importlib import metadata
 from subprocess import CompletedProcess, TimeoutExpired
@@ -81,6 +83,29 @@ def test_libraries_that_are_missing_or_old(monkeypatch):
     assert "numpy is" in finding.fact and "no-such-library is missing" in finding.fact
     assert "tqdm" not in finding.fact and "x is" not in finding.fact
     assert finding.mend == "pip install -e ."
+
+
+def test_a_library_that_does_not_start(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    finding = doctor.check_libraries()
+    assert finding.fact.startswith("cv2 does not start (") and finding.mend == "pip install -e ."
+
+
+def test_doctor_itself_starts_where_libraries_do_not(tmp_path):
+    """As where the system lacks libGL, or NumPy was built for another processor."""
+    script = f"""
+import sys
+sys.modules |= dict.fromkeys({doctor.NATIVE!r})
+from nuclei_kit.command import doctor
+from nuclei_kit.command.cli import main
+doctor.check_keras = lambda: (doctor.Finding("Keras", "not started"), 0)
+doctor.sign_in = lambda: None
+print(main(["doctor"]), main(["check", "s.csv"]), main(["info", "."]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.endswith("\n1 2 2\n"), done.stderr
+    assert "cv2 does not start" in " ".join(done.stdout.split())
+    assert done.stderr.count("nuclei: error: ") == done.stderr.count("\n") == 2 and "nuclei doctor says" in done.stderr
 
 
 def test_a_full_disk(monkeypatch, tmp_path):

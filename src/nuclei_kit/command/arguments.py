@@ -7,7 +7,6 @@ from pathlib import Path
 
 from nuclei.settings.config import PRESETS, BadInput, Config
 from nuclei.settings.files import SUBMISSION_FILE
-from nuclei_kit.experiments.folds import FOLDS, TUNING_SHARE
 
 
 def make_config(args: Namespace, fold: int | None = None) -> Config:
@@ -18,6 +17,8 @@ def make_config(args: Namespace, fold: int | None = None) -> Config:
     if args.steps is not None:
         config = replace(config, train_steps=args.steps, train_minutes=0.0)
     if fold is not None:
+        from nuclei_kit.experiments.folds import FOLDS, TUNING_SHARE  # late: OpenCV, which only some commands need
+
         config = replace(config, data_fold=fold, data_folds=config.data_folds or FOLDS, data_tuning=TUNING_SHARE)
     return config
 

@@ -12,6 +12,7 @@ from nuclei_kit.command.terminal import (
     drop_unwritten,
     escape_control,
     log_lines,
+    program,
     ready_streams,
     stopping_at_sigterm,
 )
@@ -37,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
     except OSError as error:  # a full disk, a folder that is not ours
         return _fail(describe_error(error))
+    except ImportError as error:  # a library that is missing, or that lacks one of the system's
+        return _fail(f"a library does not start ({error}): see what {program()} doctor says")
     except MemoryError:
         return _fail("memory ran out: end other programs, or use a machine with more")
     except RuntimeError as error:

@@ -1,7 +1,11 @@
-"""Doctor: whether this machine has what the kit needs, and the command that mends what it lacks."""
+"""Doctor: whether this machine has what the kit needs, and the command that mends what it lacks.
+
+It must start where a library does not, so that modules which need one are imported inside the checks.
+"""
 
 import contextlib
 import fcntl
+import importlib
 import mmap
 import os
 import shutil
@@ -14,19 +18,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
-from nuclei.competition.data import TEST_NAMES, TRAIN, last_stage
 from nuclei.settings.config import BadInput
-from nuclei_kit.command.advice import DATA_FOLDER, find_competition
 from nuclei_kit.command.keras_start import BACKENDS
+from nuclei_kit.command.options import DATA_FOLDER
 from nuclei_kit.command.terminal import describe_error, program
-from nuclei_kit.files.cache import default_cache
-from nuclei_kit.files.reading import find_whole_set, list_ids
 from nuclei_kit.kaggle.client import SIGN_IN, sign_in
 
 OLDEST_PYTHON = (3, 11)
 MIN_FREE = 2.0  # GB on the disk: the decoded images of stage 1 take 0.7, a run's folder 0.2
+NATIVE = ("numpy", "scipy", "cv2", "h5py", "imagecodecs", "skimage")  # wheels that may not suit a system
 PATIENCE = 120  # seconds for another program to answer
 # What a process of its own says of Keras: a library that does not suit the machine may end the process that loads it.
 KERAS_SCRIPT = """
@@ -55,7 +55,7 @@ class Finding:
 def examine() -> Iterator[Finding]:
     """Check one thing after another -> a Finding each."""
     yield check_python()
-    yield check_libraries()
+    yield _survive("libraries", check_libraries)
     keras, gpus = check_keras()
     yield keras
     yield _survive("GPU", check_gpu, gpus)
@@ -82,7 +82,9 @@ def check_python() -> Finding:
 
 
 def check_libraries() -> Finding:
-    """Compare the installed versions with what pyproject.toml asks for."""
+    """Compare the installed versions with what pyproject.toml asks for, and start those that need system libraries."""
+    from packaging.requirements import Requirement
+
     try:
         needed = [Requirement(line) for line in metadata.requires("nuclei-kit") or ()]
     except metadata.PackageNotFoundError:
@@ -99,6 +101,11 @@ def check_libraries() -> Finding:
             continue
         if not need.specifier.contains(version, prereleases=True):
             wrong.append(f"{need.name} is {version}, not {need.specifier}")
+    for name in NATIVE:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            wrong.append(f"{name} does not start ({error})")
     return Finding("libraries", "; ".join(wrong) or f"all {count} are there", "pip install -e ." if wrong else "")
 
 
@@ -139,6 +146,8 @@ def check_gpu(found: int) -> Finding:
 
 def check_disk() -> Finding:
     """Measure the free space for decoded images, and for runs, and whether either can be written."""
+    from nuclei_kit.files.cache import default_cache
+
     cache = default_cache()
     if not cache:
         return Finding("disk", "no home to keep decoded images in", "export NUCLEI_CACHE=/a/folder/with/room")
@@ -200,6 +209,10 @@ def check_output() -> Finding:
 
 def check_data() -> Finding:
     """Look for a competition, and count its images."""
+    from nuclei.competition.data import TEST_NAMES, TRAIN, last_stage
+    from nuclei_kit.command.advice import find_competition
+    from nuclei_kit.files.reading import find_whole_set, list_ids
+
     data = find_competition()
     if data is None:
         return Finding("data", "no competition here, nor in $NUCLEI_DATA", f"{program()} download {DATA_FOLDER}")
