@@ -155,7 +155,7 @@ def test_signing_in_says_whether_the_file_is_missing_or_broken(tmp_path, monkeyp
         with pytest.raises(BadInput, match=rf"^{path} is broken"):
             client.sign_in()
     elif isinstance(error, SystemExit | NameError):
-        with pytest.raises(BadInput, match="^Kaggle must know who you are"):
+        with pytest.raises(BadInput, match=r"^Kaggle must know who you are"):
             client.sign_in()
 
 

@@ -7,13 +7,13 @@ from drawn import draw_discs
 from drawn_files import encode
 
 from nuclei.settings.config import BadInput
-from nuclei_kit.files.masks import count_parts, decode_mask, read_masks
+from nuclei_kit.files.masks import count_parts, decode_mask, is_hollow, read_masks
 
 SHAPE = (60, 80)
 NUCLEUS = draw_discs(SHAPE, (25, 30, 12)) > 0
-MANY = draw_discs(SHAPE, (14, 14, 9), (14, 40, 9), (40, 30, 12), (44, 64, 10))  # the last two nearly touch
-TOUCHING = np.where(MANY > 0, 1 + (np.indices(SHAPE)[1] > 30), 0)
-PICTURE = np.random.default_rng(0).integers(20, 60, SHAPE) + 120 * (MANY > 0)
+many = draw_discs(SHAPE, (14, 14, 9), (14, 40, 9), (40, 30, 12), (44, 64, 10))  # the last two nearly touch
+TOUCHING = np.where(many > 0, 1 + (np.indices(SHAPE)[1] > 30), 0)
+PICTURE = np.random.default_rng(0).integers(20, 60, SHAPE) + 120 * (many > 0)
 SOFT = cv2.GaussianBlur(NUCLEUS.astype(np.float32), (0, 0), 5)  # a map of probabilities
 HUES = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)
 
@@ -55,12 +55,12 @@ def test_a_mask_of_one_nucleus_is_taken_in_every_form(name):
 
 
 REFUSED = {
-    "label image": (grey(MANY), "holds 4 labels, as a label image does: write each nucleus to a file of its own"),
-    "label image, 16 bits": (grey(MANY * 1000, kind=np.uint16), "holds 4 labels"),
-    "label image, float": (grey(MANY, ".tiff", np.float32), "holds 4 labels"),
+    "label image": (grey(many), "holds 4 labels, as a label image does: write each nucleus to a file of its own"),
+    "label image, 16 bits": (grey(many * 1000, kind=np.uint16), "holds 4 labels"),
+    "label image, float": (grey(many, ".tiff", np.float32), "holds 4 labels"),
     "two labels that touch": (grey(TOUCHING), "holds 2 labels"),
     "two high labels": (grey(np.choose(TOUCHING, (0, 254, 255))), "holds 2 labels"),
-    "coloured map": (encode(HUES[MANY]), "is in several colours"),
+    "coloured map": (encode(HUES[many]), "is in several colours"),
     "overlay": (encode(np.where(NUCLEUS[..., None], HUES[1], PICTURE[..., None]).astype(np.uint8)), "several colours"),
     "coloured picture": (encode(np.dstack([PICTURE, PICTURE[::-1], 0 * PICTURE]).astype(np.uint8)), "several colours"),
     "the picture": (grey(PICTURE), "has many shades of grey, as a picture or a map of probabilities does"),
@@ -87,20 +87,30 @@ def test_what_is_not_a_mask_of_one_nucleus_is_said_to_be_what_it_is(name):
 
 def test_one_mask_of_all_nuclei_is_refused():
     with pytest.raises(BadInput, match=r"^m\.png holds 4 separate parts, as one mask of many nuclei does"):
-        read_masks({"m.png": grey(MANY > 0)}, SHAPE)
+        read_masks({"m.png": grey(many > 0)}, SHAPE)
 
 
 def test_a_nucleus_in_two_parts_among_others_is_told():
     cut = NUCLEUS.copy()
     cut[24:27] = False
-    masks, parted = read_masks({"1": grey(cut), "2": grey(MANY == 4)}, SHAPE)
-    assert parted == ["1"] and [mask.size for mask in masks] == [cut.sum(), (MANY == 4).sum()]
+    masks, parted = read_masks({"1": grey(cut), "2": grey(many == 4)}, SHAPE)
+    assert parted == ["1"] and [mask.size for mask in masks] == [cut.sum(), (many == 4).sum()]
+
+
+def test_outlines_are_refused_and_one_nucleus_with_a_hole_is_not():
+    inner = cv2.erode(many.astype(np.uint8), np.ones((3, 3), np.uint8))
+    outlines = {str(i): grey((many == i) & (inner != i)) for i in range(1, 5)}
+    with pytest.raises(BadInput, match=r"^1 is hollow, as a nucleus's outline is: fill it"):
+        read_masks(outlines, SHAPE)
+    masks, _ = read_masks(outlines | {str(i): grey(many == i) for i in (2, 3, 4)}, SHAPE)
+    assert len(masks) == 4
+    assert not is_hollow(NUCLEUS) and is_hollow((many == 1) & (inner != 1))
 
 
 def test_specks_beside_a_nucleus_are_no_parts_of_it():
     speckled = NUCLEUS.copy()
     speckled[50:54, 60:64] = speckled[5, 5] = True
-    assert (count_parts(NUCLEUS), count_parts(speckled), count_parts(MANY > 0)) == (1, 1, 4)
+    assert (count_parts(NUCLEUS), count_parts(speckled), count_parts(many > 0)) == (1, 1, 4)
 
 
 def test_a_single_black_mask_means_no_nuclei_and_among_others_it_is_a_mistake():

@@ -152,6 +152,7 @@ HEAD = "ImageId,EncodedPixels\n"
         ("ImageId,EncodedPixels,\na,,\nb,,\n", ["a column without a name"]),
         ("imageid,encodedpixels\na,\nb,\n", ["a column 'imageid' where 'ImageId' belongs"]),
         ("ImageId, EncodedPixels\na,\nb,\n", ["a column ' EncodedPixels' where 'EncodedPixels' belongs"]),
+        ("sep=,\n" + GOOD, ["begins with 'sep=', which is for Excel alone: delete that line"]),
         (GOOD.replace(",", ";"), ["is separated by semicolons"]),
         (GOOD.replace(",", "\t"), ["is separated by tabs"]),
         (GOOD.encode("utf-16"), ["is text in UTF-16: save it in UTF-8"]),

@@ -18,6 +18,7 @@ SHADE = 0.2  # share of the range from black to white, from either end, within w
 STRAY = 1e-4  # share of an image's pixels that may be grey elsewhere, and FEW more, as in strongly compressed JPEGs
 FEW = 4
 SIDE_PART = 0.25  # share of the largest part's pixels from which on another part counts
+HOLLOW = 1.5  # how many times its pixels a mask would have without its holes, from which on it is an outline
 MEND = "write each nucleus to a file of its own, white on black"
 
 
@@ -44,6 +45,9 @@ def read_masks(contents: Mapping[str, bytes], shape: tuple[int, ...]) -> tuple[l
     parted = [name for name, count in parts.items() if count > 1]
     if len(parted) > len(masks) / 2:
         raise BadInput(f"{parted[0]} holds {parts[parted[0]]} separate parts, as one mask of many nuclei does: {MEND}")
+    hollow = [name for name, mask in masks.items() if is_hollow(mask)]
+    if len(hollow) > len(masks) / 2:
+        raise BadInput(f"{hollow[0]} is hollow, as a nucleus's outline is: fill it")
     return [np.flatnonzero(mask) for mask in masks.values()], parted
 
 
@@ -76,11 +80,26 @@ def decode_mask(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def count_parts(mask: np.ndarray) -> int:
     """Count the separate parts of a mask, bool (H, W), but for those that are much smaller than the largest."""
-    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
-    box = np.ascontiguousarray(mask[top : top + height, left : left + width])
-    _, _, stats, _ = cv2.connectedComponentsWithStats(box.view(np.uint8))
+    _, _, stats, _ = cv2.connectedComponentsWithStats(_cut_out(mask))
     areas = stats[1:, cv2.CC_STAT_AREA]
     return int(np.count_nonzero(areas >= SIDE_PART * areas.max(initial=0)))
+
+
+def is_hollow(mask: np.ndarray) -> bool:
+    """Tell whether a mask, bool (H, W), has holes that are much of what it would be without them."""
+    box = _cut_out(mask)
+    pixels = np.count_nonzero(box)
+    if pixels > box.size / 2:  # most nuclei fill as much of their box, and no outline does
+        return False
+    contours, _ = cv2.findContours(box, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = cv2.drawContours(np.zeros_like(box), contours, -1, 1, cv2.FILLED)
+    return bool(np.count_nonzero(filled) > HOLLOW * pixels)
+
+
+def _cut_out(mask):
+    """Cut a mask to its bounding box -> uint8."""
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return np.ascontiguousarray(mask[top : top + height, left : left + width]).view(np.uint8)
 
 
 def _find_fault(pixels, grey, mask):

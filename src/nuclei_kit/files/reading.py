@@ -18,6 +18,7 @@ from nuclei_kit.files.masks import read_masks
 from nuclei_kit.files.sources import ImageFiles, Source, ZipSource, group_source, open_set
 from nuclei_kit.files.zips import BROKEN_ZIP
 
+MAX_PARTED = 0.01  # share of a set's masks that may be in several parts without a word: Kaggle's own hold a few
 MAX_OVERLAP = 0.01  # share of the masks' pixels that two masks claim: more is an error, less goes to the smaller mask
 
 
@@ -156,7 +157,7 @@ def _decode_all(source: Source, groups: dict[str, ImageFiles]) -> ImageSet:
     read_well = [r for r in results if not isinstance(r, str)]
     images, labels, overlaps, parts = zip(*read_well, strict=True) if read_well else ([],) * 4
     parted = [name for names in parts for name in names]
-    if parted:
+    if len(parted) > MAX_PARTED * sum(len(files.masks) for files in groups.values()):
         log.warning(
             "%d masks are in several parts, taken for one nucleus each; the first is %s", len(parted), parted[0]
         )

@@ -88,6 +88,8 @@ def _decode(path, data):
 def _describe_header(found, column, columns):
     """Say what is wrong with a header that lacks a column, and what to do."""
     first = found[0] if found else ""
+    if first.lower().startswith("sep="):
+        return f"begins with {first!r}, which is for Excel alone: delete that line"
     for mark, name in SEPARATORS.items():
         if len(found) == 1 and mark in first:
             return f"is separated by {name}: separate its fields by commas"
