@@ -14,6 +14,7 @@ NUCLEUS = draw_discs(SHAPE, (25, 30, 12)) > 0
 many = draw_discs(SHAPE, (14, 14, 9), (14, 40, 9), (40, 30, 12), (44, 64, 10))  # the last two nearly touch
 TOUCHING = np.where(many > 0, 1 + (np.indices(SHAPE)[1] > 30), 0)
 PICTURE = np.random.default_rng(0).integers(20, 60, SHAPE) + 120 * (many > 0)
+EDGES = cv2.morphologyEx((many > 0).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(bool)
 SOFT = cv2.GaussianBlur(NUCLEUS.astype(np.float32), (0, 0), 5)  # a map of probabilities
 HUES = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)
 
@@ -63,6 +64,18 @@ REFUSED = {
     "coloured map": (encode(HUES[many]), "is in several colours"),
     "overlay": (encode(np.where(NUCLEUS[..., None], HUES[1], PICTURE[..., None]).astype(np.uint8)), "several colours"),
     "coloured picture": (encode(np.dstack([PICTURE, PICTURE[::-1], 0 * PICTURE]).astype(np.uint8)), "several colours"),
+    "the picture in RGB": (
+        encode(np.repeat(PICTURE[..., None], 3, axis=2).astype(np.uint8)),
+        "has many shades of grey",
+    ),
+    "outlines on the picture": (
+        encode(
+            np.where((many > 0)[..., None] & ~EDGES[..., None], PICTURE[..., None], HUES[1] * EDGES[..., None]).astype(
+                np.uint8
+            )
+        ),
+        "several colours",
+    ),
     "the picture": (grey(PICTURE), "has many shades of grey, as a picture or a map of probabilities does"),
     "probabilities": (grey(SOFT, ".tiff", np.float32), "map of probabilities"),
     "probabilities, 8 bits": (grey(SOFT * 255), "map of probabilities"),
@@ -73,7 +86,10 @@ REFUSED = {
     "infinite": (grey(np.where(NUCLEUS, np.inf, 0), ".tiff", np.float32), "holds infinite numbers"),
     "another size": (grey(NUCLEUS[:50] * 255), "is 50x80 but its image is 60x80"),
     "turned": (grey(NUCLEUS.T * 255), "is 80x60 but its image is 60x80"),
-    "no image": (b"x,y\n1,2\n", "is not a PNG"),
+    "no image": (
+        b"x,y\n1,2\n",
+        "is not a PNG.*; or delete it, since each file of a folder of masks is taken for a nucleus",
+    ),
     "nothing": (b"", "is empty"),
 }
 

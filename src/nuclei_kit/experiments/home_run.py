@@ -78,7 +78,9 @@ def _read_train(data, watch):
     with watch.stage("read train"):
         images = read_images(find_whole_set(data, (TRAIN,)), default_cache())
     if not images.labels:
-        raise BadInput(f"{data}: {TRAIN} has no masks to learn from: unpack all of {TRAIN}.zip")
+        raise BadInput(
+            f"{data}: {TRAIN} has no masks to learn from (an image has its in a folder masks): unpack all of {TRAIN}.zip"
+        )
     return images
 
 

@@ -59,7 +59,10 @@ def decode_mask(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
     Raises:
         BadInput: the bytes cannot be read, have another size than the image, or are no such mask.
     """
-    pixels = read_picture(data, name).pixels
+    try:
+        pixels = read_picture(data, name).pixels
+    except BadInput as error:
+        raise BadInput(f"{error}; or delete it, since each file of a folder of masks is taken for a nucleus") from None
     if pixels.dtype == bool:
         pixels = pixels.view(np.uint8)
     if pixels.shape[:2] != shape:
@@ -125,10 +128,11 @@ def _find_values(pixels, grey, mask, low, high):
     shade, window = SHADE * (high - low), np.ones((2 * OUTLINE + 1, 2 * OUTLINE + 1), np.uint8)
     inside = cv2.erode(mask.view(np.uint8), window).view(bool)
     outside = ~cv2.dilate(mask.view(np.uint8), window).view(bool)
-    if pixels.ndim == 3 and inside.any() and (np.ptp(pixels[inside], axis=0) > 2 * shade).any():
-        return "is in several colours, as an overlay or a coloured map of nuclei is"
     between = (grey > low + shade) & (grey < high - shade)
     many = np.count_nonzero(between & (inside | outside)) > STRAY * grey.size + FEW
+    if pixels.ndim == 3 and np.ptp(pixels, axis=2).max() > shade:
+        many |= inside.any() and (np.ptp(pixels[inside], axis=0) > 2 * shade).any()
+        return "is in several colours, as an overlay or a coloured map of nuclei is" if many else ""
     clean = not between.any() and not np.ptp(grey[~mask])  # then several values in front are as many labels
     if not many and not (clean and np.ptp(grey[mask])):
         return ""

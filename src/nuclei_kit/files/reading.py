@@ -111,7 +111,7 @@ def read_images(path: Path, cache: Path | None = None) -> ImageSet:
     source = open_set(path)
     groups = group_source(source)
     if not groups:
-        found = ", ".join(name for name in source.names if not name.endswith("/"))[:60] or "nothing"
+        found = ", ".join([name for name in source.names if not name.endswith("/")][:3]) or "nothing"
         raise BadInput(
             f"{path} holds no <id>/images/<file>.png (it holds {found}): give each image a folder of its own, or "
             f"download the set from the competition {COMPETITION} again"
