@@ -79,7 +79,7 @@ def _read_train(data, watch):
         images = read_images(find_whole_set(data, (TRAIN,)), default_cache())
     if not images.labels:
         raise BadInput(
-            f"{data}: {TRAIN} has no masks to learn from (an image has its in a folder masks): unpack all of {TRAIN}.zip"
+            f"{data}: {TRAIN} has no masks to learn from, which lie in a folder masks: unpack all of {TRAIN}.zip"
         )
     return images
 

@@ -88,11 +88,8 @@ def list_ids(path: Path) -> list[str]:
 
 def list_names(path: Path) -> dict[str, str]:
     """List the image files of a set that `find_whole_set` returned -> {image id: <id>/images/<file>}."""
-    return {
-        i: "/".join(files["images"][0].split("/")[-3:])
-        for i, files in _group(_open_set(path)).items()
-        if files["images"]
-    }
+    groups = group_source(open_set(path))
+    return {i: "/".join(files.images[0].split("/")[-3:]) for i, files in groups.items() if files.images}
 
 
 def read_images(path: Path, cache: Path | None = None) -> ImageSet:
