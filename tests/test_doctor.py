@@ -166,6 +166,14 @@ def test_a_file_system_without_locks_and_maps(monkeypatch, nobody):
     assert finding.mend and not finding.needed and not list(nobody.iterdir())
 
 
+def test_a_working_folder_that_is_gone(monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for finding in (doctor.check_disk(), doctor.check_files()):
+        assert finding.mend == "cd /a/folder/with/room" and finding.needed
+
+
 def test_output_that_lacks_letters(monkeypatch):
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert doctor.check_output().mend == "export PYTHONIOENCODING=utf-8"

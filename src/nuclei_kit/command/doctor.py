@@ -145,22 +145,25 @@ def check_gpu(found: int) -> Finding:
 
 
 def check_disk() -> Finding:
-    """Measure the free space for decoded images, and for runs, and whether either can be written."""
+    """Measure the free space for decoded images, which a run does without, and for runs; try whether it can be used."""
     from nuclei_kit.files.cache import default_cache
 
     cache = default_cache()
     if not cache:
-        return Finding("disk", "no home to keep decoded images in", "export NUCLEI_CACHE=/a/folder/with/room")
-    folders = {"NUCLEI_CACHE": cache.absolute(), "": Path.cwd()}
+        return Finding("disk", "no home to keep decoded images in", "export NUCLEI_CACHE=/a/folder/with/room", False)
+    try:
+        folders = {"NUCLEI_CACHE": cache.absolute(), "": Path.cwd()}
+    except FileNotFoundError:
+        return Finding("disk", "the working folder is gone, deleted or moved", "cd /a/folder/with/room")
     for variable, path in folders.items():
         mend = f"{f'export {variable}=' if variable else 'cd '}/a/folder/with/room"
         there = _existing(path)
         try:
             tempfile.TemporaryFile(dir=there).close()
         except OSError as error:
-            return Finding("disk", f"{there} cannot be written: {error.strerror}", mend)
+            return Finding("disk", f"{there} cannot be written: {error.strerror}", mend, needed=not variable)
         if _free(there) < MIN_FREE:
-            return Finding("disk", f"{_free(there):.1f} GB free for {path}", mend)
+            return Finding("disk", f"{_free(there):.1f} GB free for {path}", mend, needed=not variable)
     return Finding("disk", ", ".join(f"{_free(_existing(path)):.0f} GB free for {path}" for path in folders.values()))
 
 
@@ -176,8 +179,20 @@ def _free(folder):
 
 def check_files() -> Finding:
     """Try what the file system of the working folder can: locks keep two runs apart, maps keep memory low."""
+    try:
+        lacks = _try_files(Path.cwd())
+    except OSError as error:
+        return Finding("files", f"none can be made here: {describe_error(error)}", "cd /a/folder/with/room")
+    if lacks:
+        fact = f"the file system of {Path.cwd()} has no {', and no '.join(lacks)}"
+        return Finding("files", fact, "cd /a/folder/on/a/local/disk", needed=False)
+    return Finding("files", "locks and memory maps work here")
+
+
+def _try_files(here):
+    """Say what of locks and memory maps the file system of a folder lacks, and what comes of it."""
     lacks = []
-    with tempfile.TemporaryDirectory(prefix=".nuclei-doctor-", dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory(prefix=".nuclei-doctor-", dir=here) as folder:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,11 +206,8 @@ def check_files() -> Finding:
             try:
                 mmap.mmap(file.fileno(), 1).close()
             except OSError as error:
-                lacks.append(f"memory maps ({error.strerror}): large images take more memory")
-    if lacks:
-        fact = f"the file system of {Path.cwd()} has no {', and no '.join(lacks)}"
-        return Finding("files", fact, "cd /a/folder/on/a/local/disk", needed=False)
-    return Finding("files", "locks and memory maps work here")
+                lacks.append(f"memory maps ({error.strerror}): decoded images take more memory")
+    return lacks
 
 
 def check_output() -> Finding:
