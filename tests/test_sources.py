@@ -219,6 +219,12 @@ def test_the_files_of_a_folder_are_bounded(whole, monkeypatch):
         FolderSource(whole[0])
 
 
+def test_the_depth_of_folders_is_bounded(tmp_path):
+    (tmp_path / "/".join("d" * 40)).mkdir(parents=True)
+    with pytest.raises(BadInput, match="lies too deep: name the folder of one set"):
+        FolderSource(tmp_path)
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_all_images_in_one_folder_are_named(tmp_path, packed):
     files = {f"images/{i}.png": FILES["aa/images/aa.png"] for i in range(3)} | {"masks/1.png": b""}

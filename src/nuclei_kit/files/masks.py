@@ -35,20 +35,22 @@ def read_masks(contents: Mapping[str, bytes], shape: tuple[int, ...]) -> tuple[l
     Raises:
         BadInput: a file is no mask of one nucleus of such an image; says what it is instead.
     """
-    masks = {name: decode_mask(data, name, shape) for name, data in contents.items()}
-    empty = [name for name, mask in masks.items() if not mask.any()]
-    if len(masks) == len(empty) == 1:
-        return [], []
-    if empty:
-        raise BadInput(f"{empty[0]} is an empty mask: delete the file, or draw its nucleus")
-    parts = {name: count_parts(mask) for name, mask in masks.items()}
+    nuclei, parts, hollow = [], {}, []
+    for name, data in contents.items():  # one at a time: all at once would take the image's size for each
+        mask = decode_mask(data, name, shape)
+        if not mask.any():
+            if len(contents) == 1:
+                return [], []
+            raise BadInput(f"{name} is an empty mask: delete the file, or draw its nucleus")
+        nuclei.append(np.flatnonzero(mask))
+        parts[name] = count_parts(mask)
+        hollow += [name] if is_hollow(mask) else []
     parted = [name for name, count in parts.items() if count > 1]
-    if len(parted) > len(masks) / 2:
+    if len(parted) > len(nuclei) / 2:
         raise BadInput(f"{parted[0]} holds {parts[parted[0]]} separate parts, as one mask of many nuclei does: {MEND}")
-    hollow = [name for name, mask in masks.items() if is_hollow(mask)]
-    if len(hollow) > len(masks) / 2:
+    if len(hollow) > len(nuclei) / 2:
         raise BadInput(f"{hollow[0]} is hollow, as a nucleus's outline is: fill it")
-    return [np.flatnonzero(mask) for mask in masks.values()], parted
+    return nuclei, parted
 
 
 def decode_mask(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:

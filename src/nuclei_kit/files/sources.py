@@ -14,6 +14,7 @@ from nuclei_kit.files.limits import MAX_PIXEL_BYTES, MAX_PIXELS, MAX_SET_FILES, 
 from nuclei_kit.files.zips import open_zip, unpack
 
 JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}  # what systems leave beside files, in lower case
+DEEPEST = 32  # folders in folders
 PLACE = re.compile(r"[^/]/(images|masks)/", re.IGNORECASE)  # a folder of an image's files
 PICTURE = re.compile(r"\.(png|tiff?|jpe?g|jp2|bmp|webp|gif)$", re.IGNORECASE)
 
@@ -93,13 +94,15 @@ def _walk(folder: Path, inside: str, above: frozenset[tuple[int, int]]) -> Itera
     """Walk a folder, through links, too -> the names of its files, and of its folders with "/" behind them.
 
     Raises:
-        BadInput: a link that stands for a folder of images, perhaps, leads nowhere.
+        BadInput: a link that stands for a folder of images, perhaps, leads nowhere; or the folders lie too deep.
         OSError: a folder cannot be read; left out, its images would be missed without a word.
     """
     status = os.stat(folder)
     here = status.st_dev, status.st_ino
     if here in above:  # a link to a folder that it lies in
         return
+    if len(above) > DEEPEST:
+        raise BadInput(f"{folder} lies too deep: name the folder of one set")
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if _is_junk(entry.name):
