@@ -70,7 +70,7 @@ def check(args: Namespace) -> None:
 
 @command(
     "draw truth and prediction side by side, an image of each kind",
-    "nuclei picture --weights submission --data dsb2018 --out docs/examples.png",
+    "nuclei picture --weights submission --data dsb2018 --out examples.png",
     options.WEIGHTS,
     options.DATA,
     either(

@@ -11,8 +11,8 @@ from nuclei.settings.config import BadInput, log
 from nuclei.settings.files import CONFIDENCE_FILE, CONFIG_FILE, LOG_FILE, STAGES_FILE, SUBMISSION_FILE, WEIGHTS_FILE
 
 HELD_OUT_FILE = "held_out.csv"  # the score of each held-out image
+HELD_OUT_NUCLEI_FILE = "held_out_nuclei.csv"  # what was found in the held-out images, as in a submission
 OPEN_FILE = "open.csv"  # the score of each image of stage1_test whose truth is open
-HELD_OUT_NUCLEI_FILE = "held_out_nuclei.csv"  # what was found in them, as in a submission
 KERNEL_LOG_FILE = "kernel.log"  # what the kernel printed, where it was the kernel that ran
 REPORT_FILE = "report.html"
 RUN_FILES = {
@@ -23,8 +23,8 @@ RUN_FILES = {
     SUBMISSION_FILE,
     CONFIDENCE_FILE,
     HELD_OUT_FILE,
-    OPEN_FILE,
     HELD_OUT_NUCLEI_FILE,
+    OPEN_FILE,
     KERNEL_LOG_FILE,
     REPORT_FILE,
 }
