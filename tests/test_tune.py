@@ -193,18 +193,18 @@ def test_no_image_has_a_say_in_the_thresholds_that_score_it(monkeypatch):
     )
     groups = near_duplicates(images.images)
     assert groups[0] == groups[6] and groups[1] == groups[7] and len(set(groups)) == 6
-    masks, scored, choose, score = [], [], Tuner.choose, Tuner.score_by_look
+    masks, scored, choose, score = [], [], Tuner.choose, tune.score_by_look
 
     def record_choice(self, those):
         masks.append(those.copy())
         return choose(self, those) | {"chosen on": those}
 
-    def record_score(self, thresholds):
+    def record_score(tuner, thresholds):
         scored.append(thresholds.get("chosen on"))
-        return score(self, thresholds)
+        return score(tuner, thresholds)
 
     monkeypatch.setattr(Tuner, "choose", record_choice)
-    monkeypatch.setattr(Tuner, "score_by_look", record_score)
+    monkeypatch.setattr(tune, "score_by_look", record_score)
     gain = measure_gain(Segmenter(bright_found, SPOILT, replace(TINY, model_diameter=16.0)), images, "drawn")
     *parts, everything = masks
     assert scored[0] is None and everything.all()

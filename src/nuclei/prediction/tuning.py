@@ -1,7 +1,6 @@
 """Tuning: the score on images with labels, and the thresholds that suit a network."""
 
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
@@ -22,7 +21,7 @@ FULLNESS_CHOICES = {
     "grow": (0.0, 0.75, 1.5),
 }
 SEED_CHOICES = {"seed": (0.2, 0.4, 0.6), "seed_area": (16.0, 32.0), "area": (32.0, 64.0)}
-SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
+THRESHOLD_SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
 
 
 class Tuner:
@@ -47,10 +46,6 @@ class Tuner:
                 self.scores[thresholds] = np.array(list(pool.map(score_case, *zip(*self.cases, strict=True))))
         return self.scores[thresholds]
 
-    def score_by_look(self, thresholds: Mapping[str, Thresholds]) -> np.ndarray:
-        """Score each image by the thresholds of its look, float64 (N,)."""
-        return np.array([self.score(thresholds[look])[i] for i, look in enumerate(self.looks)])
-
     def choose(self, those: np.ndarray) -> dict[str, Thresholds]:
         """Choose what scores best on `those` images, bool (N,): for each look, shrunk towards all of them."""
         return {look: self._choose_one(those, those & (self.looks == look)) for look in sorted(set(LOOKS.values()))}
@@ -58,7 +53,7 @@ class Tuner:
     def _choose_one(self, those, own):
         def worth(thresholds):
             scores = self.score(thresholds)
-            return scores[own].sum() + SHRINKAGE * scores[those].mean()
+            return scores[own].sum() + THRESHOLD_SHRINKAGE * scores[those].mean()
 
         best = Thresholds()
         for choices in (FULLNESS_CHOICES, SEED_CHOICES):

@@ -1,5 +1,6 @@
 """Tune: other thresholds for a finished run, chosen on any images with truth, and what they gain."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,13 +71,18 @@ def _find_images(config: Config, data: Path, solution: Path | None) -> tuple[Ima
 def measure_gain(segmenter: Segmenter, images: ImageSet, origin: str) -> Gain:
     """Score images with labels by a Segmenter's thresholds, and by such as the other images choose."""
     tuner = Tuner(images, segmenter)
-    before = tuner.score_by_look(segmenter.thresholds)
+    before = score_by_look(tuner, segmenter.thresholds)
     parts = split_folds(images.kinds, near_duplicates(images.images), min(PARTS, len(images.ids)), 0)
     after = np.zeros(len(images.ids))
     for part in np.unique(parts):
         chosen = tuner.choose(parts != part) if len(np.unique(parts)) > 1 else dict(segmenter.thresholds)
-        after[parts == part] = tuner.score_by_look(chosen)[parts == part]
+        after[parts == part] = score_by_look(tuner, chosen)[parts == part]
     return Gain(tuner.looks, before, after, tuner.choose(np.ones(len(images.ids), bool)), origin)
+
+
+def score_by_look(tuner: Tuner, thresholds: Mapping[str, Thresholds]) -> np.ndarray:
+    """Score each of a Tuner's images by the thresholds of its look, float64 (N,)."""
+    return np.array([tuner.score(thresholds[look])[i] for i, look in enumerate(tuner.looks)])
 
 
 def gain_table(gain: Gain) -> str:
