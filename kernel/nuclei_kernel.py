@@ -34,16 +34,16 @@
 #   23  tuning       line  1777  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1832  find and read a competition, in zips or folders.
-#   25  submission   line  1949  label images to the rows of Kaggle's CSV.
+#   24  data         line  1828  find and read a competition, in zips or folders.
+#   25  submission   line  1945  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  1989  what each stage of a run costs.
-#   27  predictions  line  2017  the rows of every test image, which get better as the network does.
-#   28  main         line  2078  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2196  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  1985  what each stage of a run costs.
+#   27  predictions  line  2013  the rows of every test image, which get better as the network does.
+#   28  main         line  2074  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2192  what Kaggle runs, its settings from the environment.
 #
-# sources 4a7aaec33b50adff, this file 379d2698147443d8
+# sources aeead93fb47667d9, this file fec6588de6ec446f
 
 import csv
 import io
@@ -79,7 +79,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "4a7aaec33b50adff"
+SOURCE_HASH = "aeead93fb47667d9"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1784,7 +1784,7 @@ FULLNESS_CHOICES = {
     "grow": (0.0, 0.75, 1.5),
 }
 SEED_CHOICES = {"seed": (0.2, 0.4, 0.6), "seed_area": (16.0, 32.0), "area": (32.0, 64.0)}
-SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
+THRESHOLD_SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
 
 
 class Tuner:
@@ -1809,10 +1809,6 @@ class Tuner:
                 self.scores[thresholds] = np.array(list(pool.map(score_case, *zip(*self.cases, strict=True))))
         return self.scores[thresholds]
 
-    def score_by_look(self, thresholds: Mapping[str, Thresholds]) -> np.ndarray:
-        """Score each image by the thresholds of its look, float64 (N,)."""
-        return np.array([self.score(thresholds[look])[i] for i, look in enumerate(self.looks)])
-
     def choose(self, those: np.ndarray) -> dict[str, Thresholds]:
         """Choose what scores best on `those` images, bool (N,): for each look, shrunk towards all of them."""
         return {look: self._choose_one(those, those & (self.looks == look)) for look in sorted(set(LOOKS.values()))}
@@ -1820,7 +1816,7 @@ class Tuner:
     def _choose_one(self, those, own):
         def worth(thresholds):
             scores = self.score(thresholds)
-            return scores[own].sum() + SHRINKAGE * scores[those].mean()
+            return scores[own].sum() + THRESHOLD_SHRINKAGE * scores[those].mean()
 
         best = Thresholds()
         for choices in (FULLNESS_CHOICES, SEED_CHOICES):
@@ -1840,7 +1836,7 @@ TRAIN = "stage1_train"
 # Names of a stage's test set on Kaggle, unpacked or with ".zip" behind them.
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
-FILE_NAME = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
+IMAGE_OR_MASK = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
 
 def holds_set(folder: Path, name: str) -> bool:
@@ -1911,11 +1907,11 @@ def read_truth(folder: Path) -> ImageSet:
     images = read_set(find_set(folder, TEST_NAMES[1]))
     images = images.subset(i for i, image_id in enumerate(images.ids) if image_id in rles.index)
     pairs = zip(images.ids, images.images, strict=True)
-    return replace(images, labels=[_paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
+    return replace(images, labels=[paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
 
 
-def _paint_rles(rles, height, width):
-    """Paint the run lists of one image -> labels int32 (H, W)."""
+def paint_rles(rles: Sequence[str], height: int, width: int) -> np.ndarray:
+    """Paint run lists that keep the rules -> labels int32 (H, W), shared pixels as `paint_labels` has them."""
     masks = []
     for rle in rles:
         starts, lengths = np.array(rle.split(), int).reshape(-1, 2).T
@@ -1927,7 +1923,7 @@ def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """Group file names: id -> {"images": [names], "masks": [names]}, all in order."""
     groups: dict[str, dict[str, list[str]]] = {}
     for name in sorted(names):
-        match = FILE_NAME.search(name)
+        match = IMAGE_OR_MASK.search(name)
         if match and "__MACOSX" not in name:
             entry = groups.setdefault(match[1], {"images": [], "masks": []})
             entry[match[2].lower()].append(name)

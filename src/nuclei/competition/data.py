@@ -24,7 +24,7 @@ TRAIN = "stage1_train"
 # Names of a stage's test set on Kaggle, unpacked or with ".zip" behind them.
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
-FILE_NAME = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
+IMAGE_OR_MASK = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
 
 def holds_set(folder: Path, name: str) -> bool:
@@ -95,11 +95,11 @@ def read_truth(folder: Path) -> ImageSet:
     images = read_set(find_set(folder, TEST_NAMES[1]))
     images = images.subset(i for i, image_id in enumerate(images.ids) if image_id in rles.index)
     pairs = zip(images.ids, images.images, strict=True)
-    return replace(images, labels=[_paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
+    return replace(images, labels=[paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
 
 
-def _paint_rles(rles, height, width):
-    """Paint the run lists of one image -> labels int32 (H, W)."""
+def paint_rles(rles: Sequence[str], height: int, width: int) -> np.ndarray:
+    """Paint run lists that keep the rules -> labels int32 (H, W), shared pixels as `paint_labels` has them."""
     masks = []
     for rle in rles:
         starts, lengths = np.array(rle.split(), int).reshape(-1, 2).T
@@ -111,7 +111,7 @@ def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """Group file names: id -> {"images": [names], "masks": [names]}, all in order."""
     groups: dict[str, dict[str, list[str]]] = {}
     for name in sorted(names):
-        match = FILE_NAME.search(name)
+        match = IMAGE_OR_MASK.search(name)
         if match and "__MACOSX" not in name:
             entry = groups.setdefault(match[1], {"images": [], "masks": []})
             entry[match[2].lower()].append(name)

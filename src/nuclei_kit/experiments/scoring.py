@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import bootstrap
 
-from nuclei.competition.data import TEST_NAMES, paint_labels
+from nuclei.competition.data import TEST_NAMES, paint_rles
 from nuclei.competition.submission import SUBMISSION_HEADER
 from nuclei.prediction.metric import IOU_THRESHOLDS, precision_at_thresholds
 from nuclei.settings.config import BadInput, log
@@ -119,16 +119,9 @@ def read_open_images(data: Path, solution: Path | None = None) -> ImageSet:
 
 
 def _paint_truth(rles, height, width):
-    masks = [_mask_pixels(rle, height, width) for rle in rles]
-    return paint_labels(masks, (height, width))
-
-
-def _mask_pixels(rle, height, width):
-    """Decode a run list -> the flat indices of its pixels, by rows, int64 (n,)."""
-    starts, lengths = parse_runs(rle, height, width)
-    before = np.cumsum(lengths) - lengths
-    pixels = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)  # they count down the columns
-    return pixels % height * width + pixels // height
+    for rle in rles:
+        parse_runs(rle, height, width)  # which refuses what breaks a rule
+    return paint_rles(rles, height, width)
 
 
 def threshold_table(precision: np.ndarray) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nuclei.competition.data import paint_rles
 from nuclei.competition.submission import SUBMISSION_HEADER
 from nuclei.settings.config import BadInput
 from nuclei_kit.files.tables import read_table
@@ -61,14 +62,19 @@ def decode_rles(rles: Sequence[str], height: int, width: int) -> np.ndarray:
     Raises:
         BadInput: `parse_runs` refuses a run list, or two share a pixel.
     """
-    flat = np.zeros(height * width, np.int32)
-    for label, rle in enumerate(rles, start=1):
-        for start, length in zip(*parse_runs(rle, height, width), strict=True):
-            pixels = flat[start : start + length]
-            if pixels.any():
-                raise BadInput(f"run lists {pixels.max()} and {label} of the image overlap")
-            pixels[:] = label
-    return np.ascontiguousarray(flat.reshape((height, width), order="F"))
+    clash = _find_clash({label: parse_runs(rle, height, width) for label, rle in enumerate(rles, start=1)})
+    if clash:
+        raise BadInput(f"run lists {clash[0]} and {clash[1]} of the image overlap")
+    return paint_rles(rles, height, width)
+
+
+def _find_clash(runs):
+    """Find two run lists that share a pixel, {number: (starts, lengths)} -> their numbers, ascending, or None."""
+    claimed = [np.stack([starts, starts + lengths, np.full(len(starts), n)]) for n, (starts, lengths) in runs.items()]
+    starts, ends, numbers = np.concatenate([np.empty((3, 0), np.int64), *claimed], axis=1)
+    order = np.argsort(starts, kind="stable")
+    shared = np.flatnonzero(starts[order][1:] < ends[order][:-1])
+    return sorted(numbers[order][shared[0] : shared[0] + 2].tolist()) if shared.size else None
 
 
 def check_submission(path: Path, shapes: Mapping[str, tuple[int, int] | None]) -> dict[str, list[str]]:
@@ -116,10 +122,10 @@ def _suggest(image_id, shapes):
 def _check_image(path, image_id, rles, numbers, shape):
     """Check the rows of one image: every run list is well formed, and no two share a pixel."""
     height, width = shape or (2**31, 1)
-    claimed = []
+    runs = {}
     for number, rle in zip(numbers, rles, strict=True):
         try:
-            starts, lengths = parse_runs(rle, height, width)
+            runs[number] = parse_runs(rle, height, width)
             if rle != " ".join(rle.split()):
                 raise BadInput(
                     f"run list {rle[:60]!r} has spaces around its numbers, or two between them: Kaggle's parser "
@@ -128,10 +134,7 @@ def _check_image(path, image_id, rles, numbers, shape):
         except BadInput as error:
             cut = ", and it ends where Excel cuts a cell off" if len(rle) == EXCEL_CELL else ""
             raise BadInput(f"{path}, row {number} ({image_id}): {error}{cut}") from None
-        claimed.append(np.stack([starts, starts + lengths, np.full(len(starts), number)], axis=1))
-    runs = np.concatenate(claimed)
-    runs = runs[np.argsort(runs[:, 0], kind="stable")]
-    clash = np.flatnonzero(runs[1:, 0] < runs[:-1, 1])
-    if clash.size:
-        first, second = sorted((runs[clash[0], 2], runs[clash[0] + 1, 2]))
+    clash = _find_clash(runs)
+    if clash:
+        first, second = clash
         raise BadInput(f"{path}, row {second}: {image_id} has a pixel that row {first} has, too: masks may not overlap")
