@@ -1,5 +1,6 @@
 """Augmentation: image and labels stay in step, whatever happens to them, and the scale is the one asked for."""
 
+import cv2
 import numpy as np
 import pytest
 from drawn import draw_discs, draw_field
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
-from nuclei.training_data.augmentation import augment, recolour, warp
+from nuclei.training_data.augmentation import ANISOTROPY, augment, recolour, warp
 
 
 def photograph(labels):
@@ -123,6 +124,36 @@ def test_crops_come_from_the_whole_image_and_both_hands():
     assert hands == {-1, 1}
 
 
+def test_a_crop_is_stretched_by_up_to_the_anisotropy_and_sometimes_bent():
+    """A ramp tells where each pixel of a crop was taken: a map that is linear but for the bent ones."""
+    rows, columns = np.indices((256, 256))
+    ramp = np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8)
+    y, x = np.indices((32, 32)) - 15.5
+    design = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1)
+    stretches, bent = [], 0
+    for seed in range(60):
+        seen, _ = warp(ramp, np.zeros((256, 256), np.int32), np.random.default_rng(seed), 64, 1.0)
+        places = seen[16:48, 16:48, :2].reshape(-1, 2).astype(float)  # the middle, which no mirror reaches
+        turn, errors, *_ = np.linalg.lstsq(design, places, rcond=None)
+        if np.sqrt(errors.max() / len(places)) > 0.4:  # px; rounding to whole levels leaves 0.3
+            bent += 1
+            continue
+        longer, shorter = np.linalg.svd(turn[:2], compute_uv=False)
+        assert longer * shorter == pytest.approx(1, rel=0.02), "the area is kept"
+        stretches.append(np.log2(longer / shorter))
+    assert 0.25 < bent / 60 < 0.55
+    assert ANISOTROPY * 0.8 < max(stretches) < ANISOTROPY + 0.02
+    assert min(stretches) < ANISOTROPY * 0.2
+
+
+@pytest.mark.parametrize("zoom, low, high", [(0.5, 0, 10), (0.7, 0, 10), (1.0, 32, 128)])
+def test_a_pattern_too_fine_for_the_crop_turns_grey_and_leaves_no_other(zoom, low, high):
+    board = np.repeat(((np.indices((200, 200)).sum(axis=0) % 2) * 255).astype(np.uint8)[..., None], 3, axis=2)
+    for seed in range(5):
+        seen, _ = warp(board, np.zeros((200, 200), np.int32), np.random.default_rng(seed), 64, zoom)
+        assert low <= seen.std() < high
+
+
 def test_the_same_rng_state_gives_the_same_crop():
     labels = draw_field(np.random.default_rng(3), (100, 100), 8, 9)
     crops = [augment(photograph(labels), labels, np.random.default_rng(seed), 64, 1.3) for seed in (5, 5, 6)]
@@ -165,6 +196,37 @@ def test_recolour_keeps_labels_shape_and_dtype_and_changes_colour_alone():
     assert len({result.tobytes() for result in results}) > 30
     inverted = [r for r in results if r[labels > 0].mean() < r[labels == 0].mean()]
     assert 0 < len(inverted) < 15
+
+
+def test_light_goes_through_a_curve_that_keeps_its_order():
+    """Columns of one level each, averaged: noise and blur leave them."""
+    ramp = np.repeat(np.tile(np.arange(256, dtype=np.uint8), (128, 1))[..., None], 3, axis=2)
+    middles, bends = [], []
+    for seed in range(60):
+        seen, _ = recolour(ramp, np.zeros((128, 256), np.int32), np.random.default_rng(seed))
+        curve = seen.mean(axis=(0, 2))
+        steps = np.diff(curve[::8])
+        assert (steps > -2).all() or (steps < 2).all()
+        middles.append(curve[128])
+        bends.append(curve[64] + curve[192] - 2 * curve[128])
+    assert 0.4 < np.mean(np.abs(np.array(middles) - 127.5) > 8) < 0.9, "brighter or darker"
+    assert min(bends) < -30 and max(bends) > 30, "gamma, both ways"
+
+
+def test_hues_are_shifted_now_and_then():
+    """Of two levels, a colour stays at a primary hue or its complement, whatever the curve and the order of channels:
+    in OpenCV's 180 steps, a multiple of 30."""
+    red = np.full((16, 16, 3), (220, 60, 60), np.uint8)
+    strays, saturations = [], []
+    for seed in range(100):
+        seen, _ = recolour(red, np.zeros((16, 16), np.int32), np.random.default_rng(seed))
+        colour = seen.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
+        hue, saturation, _ = cv2.cvtColor(colour[None, None], cv2.COLOR_RGB2HSV)[0, 0].astype(int)
+        strays.append(min(hue % 30, -hue % 30))
+        saturations.append(saturation)
+    assert 0.1 < np.mean(np.array(strays) > 2) < 0.4
+    assert max(strays) > 10
+    assert 0.03 < np.mean(np.array(saturations) == 0) < 0.3, "grey, sometimes"
 
 
 @pytest.mark.parametrize("level", [0, 127, 255])
