@@ -158,6 +158,43 @@ def test_a_step_of_training_goes_by_the_loss_that_the_config_names(name, outputs
     assert losses[-1] < losses[0]
 
 
+def apply_gradients(config, steps):
+    """The trainable weights of a compiled network of ones after steps at a rate of 0.1, each of numbers a variable."""
+    bare = small_network(config)
+    bare.set_weights([np.ones_like(one) for one in bare.get_weights()])
+    model = compile_model(bare, config)
+    model.optimizer.learning_rate = 0.1
+    for gradients in steps:
+        model.optimizer.apply([keras.ops.convert_to_tensor(one.astype(np.float32)) for one in gradients])
+    return [keras.ops.convert_to_numpy(one) for one in model.trainable_variables]
+
+
+def draw_gradients(config, seed):
+    """Random gradients whose length, all variables together, is 1."""
+    rng = np.random.default_rng(seed)
+    gradients = [rng.normal(size=one.shape) for one in small_network(config).trainable_variables]
+    return [one / np.sqrt(sum((other**2).sum() for other in gradients)) for one in gradients]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_weights_decay_as_the_config_says(decay):
+    """By the rate times the decay, kernels and the rest alike, where there is no gradient."""
+    config = replace(SHORT, train_decay=decay)
+    nothing = [0 * one for one in draw_gradients(config, 0)]
+    for weights in apply_gradients(config, [nothing]):
+        np.testing.assert_allclose(weights, 1 - 0.1 * decay, rtol=1e-6)
+
+
+def test_a_long_gradient_counts_as_one_of_length_1():
+    """So one bad batch does not outweigh those after it: the momenta would keep it."""
+    first, second = (draw_gradients(SHORT, seed) for seed in range(2))
+    after = [apply_gradients(SHORT, [[by * one for one in first], second]) for by in (1.0, 10.0, 1000.0, 0.1)]
+    for unit, longer, longest, shorter in zip(*after, strict=True):
+        np.testing.assert_allclose(longer, unit, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(longest, unit, rtol=1e-3, atol=1e-5)
+        assert np.abs(shorter - unit).max() > 1e-3
+
+
 # ---- training that was cut off -----------------------------------------------------------------
 
 
