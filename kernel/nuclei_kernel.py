@@ -41,9 +41,9 @@
 #   26  stopwatch    line  1985  what each stage of a run costs.
 #   27  predictions  line  2013  the rows of every test image, which get better as the network does.
 #   28  main         line  2074  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2192  what Kaggle runs, its settings from the environment.
+#   29  entry        line  2194  what Kaggle runs, its settings from the environment.
 #
-# sources aeead93fb47667d9, this file fec6588de6ec446f
+# sources 5b80d1e416bbb6a2, this file 2c61b0f541c030e2
 
 import csv
 import io
@@ -79,7 +79,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "aeead93fb47667d9"
+SOURCE_HASH = "5b80d1e416bbb6a2"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -2163,8 +2163,10 @@ def _choose_thresholds(tuning, segmenter, keeper):
     if saved:
         return {look: Thresholds(**values) for look, values in saved[0].items()}
     chosen = Tuner(tuning, segmenter).choose(np.ones(len(tuning.ids), bool))
-    log.info("thresholds %s", chosen)
-    keeper.save("thresholds", {look: asdict(one) for look, one in chosen.items()})
+    values = {look: asdict(one) for look, one in chosen.items()}
+    for look, ones in values.items():
+        log.info("thresholds, %s: %s", look, ", ".join(f"{name} {value:g}" for name, value in ones.items()))
+    keeper.save("thresholds", values)
     return chosen
 
 

@@ -72,6 +72,17 @@ def test_the_table_of_an_image_standardises_its_parts():
     assert np.array_equal(np.concatenate(parts), standardise(image))
 
 
+def test_few_bright_pixels_keep_their_shading_and_a_speck_dims_nothing():
+    """A hundredth of the image is shaded from 60 to 160: that is white at the most. A speck of light is white, too."""
+    image = np.full((260, 260, 3), 10, np.uint8)
+    image[100:126, 100:126] = np.linspace(60, 160, 26).astype(np.uint8)[:, None]
+    standard = standardise(image)
+    assert np.unique(standard[100:126, 100:126, 0]).size > 20
+    assert standard.max() == 255
+    image[10:16, 10:16] = 255  # 0.05 % of the pixels
+    assert np.abs(standardise(image)[100:126].astype(int) - standard[100:126]).max() <= 25
+
+
 def test_noise_alone_stays_dim():
     noise = np.random.default_rng(0).integers(10, 14, (128, 128, 3), dtype=np.uint8)
     assert standardise(noise).max() <= 12 * 3

@@ -17,6 +17,7 @@ from nuclei.run import main
 from nuclei.run.main import add_truth, run_competition, train_segmenter
 from nuclei.run.predictions import Predictions
 from nuclei.run.stopwatch import Stopwatch
+from nuclei.settings.config import PRESETS
 from nuclei.training.train import Keeper
 from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import LOOKS
@@ -162,7 +163,7 @@ def unsure(x):
     return bright_found(x) * 0.65
 
 
-def test_thresholds_suit_the_network_and_are_chosen_once(train_set, tmp_path, monkeypatch):
+def test_thresholds_suit_the_network_and_are_chosen_once(train_set, tmp_path, monkeypatch, caplog):
     """A network that is sure of nothing finds nothing by the default thresholds."""
     monkeypatch.setattr(main, "train_model", fake_training(unsure))
     keeper, tuning = MemoryKeeper(), train_set.subset([7, 8, 9])
@@ -170,8 +171,11 @@ def test_thresholds_suit_the_network_and_are_chosen_once(train_set, tmp_path, mo
     def train():
         return train_segmenter(TINY, train_set, tuning, tmp_path, keeper, lambda segmenter, is_last: None)
 
-    segmenter = train()
-    assert segmenter.thresholds["small"].confidence < 0.65 < Thresholds().confidence
+    with caplog.at_level(logging.INFO, logger="nuclei"):
+        segmenter = train()
+    small = segmenter.thresholds["small"]
+    assert f"thresholds, small: seed {small.seed:g}, interior {small.interior:g}, " in caplog.text
+    assert small.confidence < 0.65 < Thresholds().confidence
     content = json.loads((tmp_path / "config.json").read_text())
     assert content["thresholds"] == {look: asdict(one) for look, one in segmenter.thresholds.items()}
     assert content["thresholds_from"] == "chosen on 3 images"
@@ -225,6 +229,22 @@ def test_better_weights_bring_a_better_submission_on_the_way(run, tmp_path, monk
     run(replace(TINY, train_steps=0, train_minutes=60.0))
     assert all(seen[0][image_id] > 0 for image_id in ("00", "01", "02", "03"))
     assert count_nuclei(tmp_path) == NOTHING  # the last word has the network that finds nothing
+
+
+def test_predictions_on_the_way_take_little_of_the_trainings_time(run, monkeypatch):
+    """With as many as the kaggle preset has, under a tenth of it."""
+    given, improve = [], Predictions.improve
+
+    def record(self, segmenter, minutes, **rest):
+        given.append(minutes)
+        return improve(self, segmenter, minutes, **rest)
+
+    monkeypatch.setattr(Predictions, "improve", record)
+    monkeypatch.setattr(main, "train_model", fake_training(nothing_found, [bright_found]))
+    run(replace(TINY, train_steps=0, train_minutes=60.0, tta_minutes=7.0))
+    early, last = given
+    assert 0 < early * (PRESETS["kaggle"].train_checks - 1) < 0.1 * 60
+    assert last == 7
 
 
 def test_images_that_the_time_did_not_reach_are_reported(run, tmp_path, monkeypatch, caplog):

@@ -88,6 +88,21 @@ def test_views_take_the_place_of_those_of_the_config(views, seen):
     np.testing.assert_array_equal(probs, predict_probs(standardise(image), network, 64, 16, 1, VIEWS[:seen], 1.0))
 
 
+def test_what_is_too_fine_for_the_zoom_is_averaged_on_the_way_there_and_back():
+    """A chequerboard of single pixels, of the image where the zoom is small, of the probabilities where it is large."""
+    seen = []
+
+    def chequer(x):
+        seen.append(x)
+        board = (np.indices(x.shape[1:3]).sum(axis=0) % 2).astype(np.float32)
+        return np.broadcast_to(board[None, ..., None], (*x.shape[:3], 3))
+
+    board = np.repeat((np.indices((90, 90)).sum(axis=0) % 2 * np.uint8(255))[..., None], 3, axis=2).astype(np.uint8)
+    make_segmenter(chequer).predict(board, 0.3, views=1)
+    assert np.std(seen[0]) < 0.1
+    assert np.std(make_segmenter(chequer).predict(board[:20, :20], 3.0, views=1)) < 0.1
+
+
 def test_a_part_is_predicted_in_the_light_of_the_whole():
     image, _ = draw_kind("brown", side=128)
     segmenter = make_segmenter(lambda x: x)

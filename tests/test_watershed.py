@@ -194,6 +194,16 @@ def test_flooding_goes_by_altitude():
     assert abs(np.count_nonzero(labels[4] == labels[4, 0]) - 40) <= 1
 
 
+def test_flooding_goes_by_the_core_where_the_interior_is_level():
+    probs = interior_alone(np.ones((9, 61), bool))
+    columns = np.arange(61)
+    probs[..., CORE] = np.where(columns < 40, np.abs(columns - 40) / 40, np.abs(columns - 40) / 20) * 0.4
+    probs[2:7, 2:6, CORE] = probs[2:7, 55:59, CORE] = 1
+    labels = find_instances(probs, PLAIN)
+    assert labels.max() == 2
+    assert abs(np.count_nonzero(labels[4] == labels[4, 0]) - 40) <= 1
+
+
 # ---- the interior alone ------------------------------------------------------------------------
 
 
@@ -213,6 +223,14 @@ def test_two_touching_discs_are_parted_in_the_middle():
     assert labels.max() == 2
     assert labels[20, 8:31].tolist() == [labels[20, 20]] * 23
     assert labels[20, 33:55].tolist() == [labels[20, 43]] * 22
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+@pytest.mark.parametrize("height, width", [(12, 24), (20, 10), (16, 30)])
+def test_an_ellipse_twice_as_long_as_wide_is_one_nucleus(height, width, shift):
+    """Its axis is a ridge of many peaks, by what the pixels make of its outline."""
+    truth = draw_ellipses((80, 80), (40 + shift, 40 + shift / 2, height, width))
+    assert find_instances((truth > 0)[..., None].astype(np.float32), PLAIN).max() == 1
 
 
 def test_peaks_nearer_than_a_seed_is_wide_are_one_nucleus():

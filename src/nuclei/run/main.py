@@ -110,8 +110,10 @@ def _choose_thresholds(tuning, segmenter, keeper):
     if saved:
         return {look: Thresholds(**values) for look, values in saved[0].items()}
     chosen = Tuner(tuning, segmenter).choose(np.ones(len(tuning.ids), bool))
-    log.info("thresholds %s", chosen)
-    keeper.save("thresholds", {look: asdict(one) for look, one in chosen.items()})
+    values = {look: asdict(one) for look, one in chosen.items()}
+    for look, ones in values.items():
+        log.info("thresholds, %s: %s", look, ", ".join(f"{name} {value:g}" for name, value in ones.items()))
+    keeper.save("thresholds", values)
     return chosen
 
 

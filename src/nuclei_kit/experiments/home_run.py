@@ -115,7 +115,7 @@ def score_held_out(segmenter: Segmenter, held_out: ImageSet, folder: Path, watch
     """Find the nuclei of the held-out images, if any; leave their rows and scores in `folder`, and log a table."""
     if not held_out.ids:
         return
-    found = _score_images(segmenter, held_out, folder / HELD_OUT_FILE, watch, "held out")
+    found = _score_images(segmenter, held_out, folder / HELD_OUT_FILE, watch, "held out", "held-out images")
     nuclei = zip(held_out.ids, found, strict=True)
     write_submission(folder / HELD_OUT_NUCLEI_FILE, [row for i, labels in nuclei for row in make_rows(i, labels)])
 
@@ -124,17 +124,18 @@ def score_open(segmenter: Segmenter, opened: ImageSet, folder: Path, watch: Stop
     """Score the images of stage1_test whose truth is open, if any, by the thresholds for their hand."""
     if opened.ids:
         by_hand = replace(segmenter, thresholds=HANDS["stage1_test"])
-        _score_images(by_hand, opened, folder / OPEN_FILE, watch, "open")
+        what = "stage1_test images with public truth, by the thresholds for their hand"
+        _score_images(by_hand, opened, folder / OPEN_FILE, watch, "open", what)
 
 
-def _score_images(segmenter, images, path, watch, name):
+def _score_images(segmenter, images, path, watch, stage, what):
     """Score images with labels, write a table of it and log another -> what was found, labels of each."""
-    with watch.stage(name, len(images.ids)):
+    with watch.stage(stage, len(images.ids)):
         found = [segmenter.segment(image)[0] for image in progress(images.images, "score")]
     scores = np.array([average_precision(*pair) for pair in zip(images.labels, found, strict=True)])
     rows = zip(images.ids, images.kinds, scores, strict=True)
     write_csv(path, ("ImageId", "kind", "score"), [(i, kind, f"{score:.4f}") for i, kind, score in rows])
-    log.info("score on %s images\n%s", name, score_table(images.kinds, scores))
+    log.info("score on %s\n%s", what, score_table(images.kinds, scores))
     return found
 
 
