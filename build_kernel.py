@@ -24,11 +24,9 @@ import difflib
 import hashlib
 import io
 import json
-import os
 import re
 import symtable
 import sys
-import tempfile
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +37,7 @@ from typing import TypeGuard
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))  # in a fresh clone nothing is installed
 
+from nuclei.settings.files import write_whole  # noqa: E402
 from nuclei_kit.kaggle.rules import LINE_LENGTH, BuildError, check_lines, check_metadata, read_text  # noqa: E402
 
 PACKAGE = "nuclei"
@@ -397,14 +396,6 @@ def build(root: Path, notebook: bool = False) -> str:
     return SEAL.sub(seal_of(text), text, count=1)
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old one or the new one, never half of either."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="ascii", newline="\n") as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)  # a temporary file is its owner's alone
-    os.replace(file.name, path)
-
-
 # ---- the command -------------------------------------------------------------------------------
 
 
@@ -430,7 +421,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
             if old and not is_sealed(old) and not options.force:
                 raise BuildError(name, 1, f"edited by hand: take the change to src/{PACKAGE}, then build with --force")
         for name, text in texts.items():
-            replace_file(root / name, text)
+            write_whole(root / name, text)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ MAX_PLANES = 2**20  # planes of a file, as its metadata state them
 MAX_SET_PIXELS = 2**31  # pixels of all images of a set
 MAX_SET_FILES = 2_000_000  # images, masks and all else below a set's folder
 MAX_TABLE_BYTES = 2**28  # bytes of an unpacked CSV
+MAX_DOWNLOAD_BYTES = 2**31  # bytes of one of the competition's files, whose largest has a quarter of a GB
 MAX_TABLE_ROWS = 2_000_000
 MAX_WEIGHTS = 2**28  # numbers in a weights file: 1 GB
 # Settings come from a run's config.json and from the command line, and say how large a network is built.

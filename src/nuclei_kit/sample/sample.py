@@ -4,7 +4,6 @@ Five looks imitate what the 2018 Data Science Bowl shows. In each of them nuclei
 strength, so that one threshold is not enough, but a careful eye can follow every outline.
 """
 
-import csv
 import hashlib
 import io
 import zipfile
@@ -16,7 +15,7 @@ import numpy as np
 
 from nuclei.competition.submission import SUBMISSION_HEADER, encode_labels
 from nuclei.settings.config import BadInput
-from nuclei.settings.files import write_whole
+from nuclei.settings.files import write_csv, write_whole
 
 SAMPLE_FILES = (
     "stage1_train.zip",  # written first: even a draw cut short leaves its mark
@@ -139,13 +138,9 @@ def draw_sample(folder: Path, seed: int = 0, n_train: int = 40, n_test: int = 12
     label_rows = [(image_id, rle) for image_id, _, labels in train for rle in encode_labels(labels)]
     archive, *tables = _test_contents(_draw_split(seed, "test", n_test), "Public")
     train_archive = _zip_bytes(_image_members(train) | _mask_members(train))
-    contents = (train_archive, archive, _csv_bytes(SUBMISSION_HEADER, label_rows), *tables)
-    for name, content in zip(SAMPLE_FILES, contents, strict=True):
-        write_whole(folder / name, content)
+    _write_files(folder, SAMPLE_FILES, (train_archive, archive, (SUBMISSION_HEADER, label_rows), *tables))
     if stage == 2:
-        contents = _test_contents(_draw_split(seed, "final", n_test), "Private")
-        for name, content in zip(STAGE_2_FILES, contents, strict=True):
-            write_whole(folder / name, content)
+        _write_files(folder, STAGE_2_FILES, _test_contents(_draw_split(seed, "final", n_test), "Private"))
 
 
 def _test_contents(drawn, usage):
@@ -153,8 +148,8 @@ def _test_contents(drawn, usage):
     rows = [(image_id, rle, *labels.shape, usage) for image_id, _, labels in drawn for rle in encode_labels(labels)]
     return (
         _zip_bytes(_image_members(drawn)),
-        _csv_bytes(SUBMISSION_HEADER, [(image_id, "") for image_id, _, _ in drawn]),
-        _csv_bytes((*SUBMISSION_HEADER, "Height", "Width", "Usage"), rows),
+        (SUBMISSION_HEADER, [(image_id, "") for image_id, _, _ in drawn]),
+        ((*SUBMISSION_HEADER, "Height", "Width", "Usage"), rows),
     )
 
 
@@ -319,10 +314,13 @@ def _zip_bytes(members):
     return buffer.getvalue()
 
 
-def _csv_bytes(header, rows):
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue().encode()
+def _write_files(folder, names, contents):
+    """Write archives, each its bytes, and tables, each its header and its rows."""
+    for name, content in zip(names, contents, strict=True):
+        if isinstance(content, bytes):
+            write_whole(folder / name, content)
+        else:
+            write_csv(folder / name, *content)
 
 
 def _make_sample_folder(folder):

@@ -1,17 +1,18 @@
 """Competition: download its files from Kaggle and submit to it, by Kaggle's own client."""
 
 import contextlib
-import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from nuclei.competition.data import COMPETITION
 from nuclei.settings.config import BadInput
+from nuclei.settings.files import write_whole
 from nuclei_kit.experiments.scoring import check_file
+from nuclei_kit.files.limits import MAX_DOWNLOAD_BYTES
+from nuclei_kit.files.zips import BROKEN_ZIP, open_zip, unpack
 from nuclei_kit.kaggle.client import Refusal, client_errors, sign_in
 
 COMPETITION_URL = f"https://www.kaggle.com/c/{COMPETITION}"
@@ -100,12 +101,16 @@ def is_whole(path: Path, size: int) -> bool:
 
 def unpack_files(unfinished: Path, folder: Path, there: Collection[str]) -> None:
     """Move the files of the one archive in `unfinished` right into `folder`, but for the names in `there`."""
-    try:
-        archive = next(path for path in unfinished.rglob("*") if zipfile.is_zipfile(path))
-        with zipfile.ZipFile(archive) as files:
-            for name in files.namelist():
-                if name not in there:
-                    path = Path(files.extract(name, unfinished / "files"))
-                    os.replace(path, folder / path.name)
-    except (StopIteration, zipfile.BadZipFile, zlib.error, EOFError):
-        raise BadInput("the archive of the competition's files came damaged: download again") from None
+    damaged = BadInput("the archive of the competition's files came damaged: download again")
+    archive = next((path for path in unfinished.rglob("*") if zipfile.is_zipfile(path)), None)
+    if not archive:
+        raise damaged
+    with open_zip(archive) as files:
+        for entry in files.infolist():
+            if entry.filename in there or entry.is_dir():
+                continue
+            try:
+                content = unpack(files, entry, MAX_DOWNLOAD_BYTES)
+            except BROKEN_ZIP:
+                raise damaged from None
+            write_whole(folder / Path(entry.filename).name, content)

@@ -109,6 +109,14 @@ def test_folders_in_the_archive_are_left_out(tmp_path):
     assert read_folder(tmp_path / "data") == {"one.csv": b"1", "two.csv": b"2"}
 
 
+def test_a_file_larger_than_any_of_the_competition_is_refused(tmp_path, archive, monkeypatch):
+    monkeypatch.setattr(downloads, "MAX_DOWNLOAD_BYTES", 1)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(BadInput, match="over the limit of 1"):
+        unpack_files(tmp_path, tmp_path / "data", [])
+    assert not list((tmp_path / "data").iterdir())
+
+
 def damage(archive):
     archive.write_bytes(archive.read_bytes().replace(b"PK train", b"PK brain"))
 
