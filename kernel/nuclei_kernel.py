@@ -43,7 +43,7 @@
 #   28  main         line  2074  training images and test images -> a trained network and submission.csv.
 #   29  entry        line  2194  what Kaggle runs, its settings from the environment.
 #
-# sources 5b80d1e416bbb6a2, this file 2c61b0f541c030e2
+# sources 99a83762ae7264a0, this file 6ed556d0f1c91810
 
 import csv
 import io
@@ -79,7 +79,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "5b80d1e416bbb6a2"
+SOURCE_HASH = "99a83762ae7264a0"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -173,12 +173,12 @@ class Config:
 
     @property
     def divisor(self) -> int:
-        """What the height and the width of the network's input must be multiples of."""
+        """Tell what the height and the width of the network's input must be multiples of."""
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
 
     @property
     def most_minutes(self) -> float:
-        """How long the training may take on Kaggle, so that time to predict is left."""
+        """Tell how long the training may take on Kaggle, so that time to predict is left."""
         return BUDGET_MINUTES - self.tta_minutes
 
 

@@ -91,12 +91,12 @@ class Config:
 
     @property
     def divisor(self) -> int:
-        """What the height and the width of the network's input must be multiples of."""
+        """Tell what the height and the width of the network's input must be multiples of."""
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
 
     @property
     def most_minutes(self) -> float:
-        """How long the training may take on Kaggle, so that time to predict is left."""
+        """Tell how long the training may take on Kaggle, so that time to predict is left."""
         return BUDGET_MINUTES - self.tta_minutes
 
 

@@ -21,6 +21,7 @@ class Parser(argparse.ArgumentParser):
     """Say what is wrong with the arguments in one sentence, as every other error here."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise BadInput with argparse's message, in place of printing it and exiting."""
         raise BadInput(f"{message} (see {self.prog} --help)")
 
 

@@ -34,12 +34,14 @@ class Checkpoints(Keeper):
         self.folder, self.settings = folder / CHECKPOINTS_FOLDER, settings
 
     def load(self, part: str) -> tuple[dict, dict] | None:
+        """Return what was last saved of a part of this run; where its training left nothing whole, remove the rest."""
         saved = load_checkpoint(self.folder / part, self.settings)
         if saved is None and part == "training":
             shutil.rmtree(self.folder, ignore_errors=True)  # torn ones, and the other parts, which belong to them
         return saved
 
     def save(self, part: str, state: dict, arrays: dict[str, list] | None = None) -> None:
+        """Keep the state and the arrays of a part of the run in a folder of its own."""
         save_checkpoint(self.folder / part, self.settings, state, arrays or {})
 
 

@@ -44,7 +44,7 @@ class Case:
 
     @property
     def score(self) -> float | None:
-        """The competition's score of the image."""
+        """Average the precisions: the competition's score of the image, None where its truth is not known."""
         return None if self.precision is None else float(self.precision.mean())
 
 
