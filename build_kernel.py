@@ -38,7 +38,14 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))  # in a fresh clone nothing is installed
 
 from nuclei.settings.files import write_whole  # noqa: E402
-from nuclei_kit.kaggle.rules import LINE_LENGTH, BuildError, check_lines, check_metadata, read_text  # noqa: E402
+from nuclei_kit.kaggle.rules import (  # noqa: E402
+    LINE_LENGTH,
+    OLDEST_PYTHON,
+    BuildError,
+    check_lines,
+    check_metadata,
+    read_text,
+)
 
 PACKAGE = "nuclei"
 KERNEL_NAME = "nuclei_kernel"
@@ -68,7 +75,6 @@ IMAGE_MODULES = {
     "torch",
     "tqdm",
 }
-OLDEST_PYTHON = (3, 11)
 SIZE_LIMIT, SIZE_WARNING = 1_000_000, 900_000  # bytes; Kaggle takes less than a megabyte
 
 # Names that mean something else in one file than in a module, and those that run code which no builder sees.

@@ -4,7 +4,7 @@ import pytest
 
 import build_kernel as builder
 from nuclei.settings.config import BadInput
-from nuclei_kit.kaggle.kernel import METADATA, ROOT, SCRIPT, build_kernel
+from nuclei_kit.kaggle.kernel import METADATA, ROOT, SCRIPT, refresh_kernel
 
 
 def test_it_lies_where_the_builder_puts_it():
@@ -15,7 +15,7 @@ def test_it_lies_where_the_builder_puts_it():
 
 def test_it_is_built_anew(tmp_path):
     (tmp_path / "build_kernel.py").write_text(f'import os\nos.mkdir("kernel")\nopen("{SCRIPT}", "w").write("new")\n')
-    assert build_kernel(tmp_path).read_text() == "new"
+    assert refresh_kernel(tmp_path).read_text() == "new"
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ def test_what_stops_it_is_said(tmp_path, program, message):
     if program:
         (tmp_path / "build_kernel.py").write_text(program)
     with pytest.raises(BadInput, match=message):
-        build_kernel(tmp_path)
+        refresh_kernel(tmp_path)

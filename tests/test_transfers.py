@@ -1,4 +1,4 @@
-"""Competition: its files and submissions, by a client whose answers a test wrote down. Commands: test_remote."""
+"""Transfers: the competition's files and submissions, by a client whose answers a test wrote. Commands: test_remote."""
 
 import shutil
 import zipfile
@@ -8,9 +8,9 @@ import pytest
 from drawn_files import read_folder
 
 from nuclei.settings.config import BadInput
-from nuclei_kit.kaggle import competition
+from nuclei_kit.kaggle import transfers
 from nuclei_kit.kaggle.client import Refusal
-from nuclei_kit.kaggle.competition import (
+from nuclei_kit.kaggle.transfers import (
     check_predicted,
     download_data,
     is_whole,
@@ -65,7 +65,7 @@ def signed_in(monkeypatch):
     """Has the functions find a given Client signed in -> that client."""
 
     def sign_in(one):
-        monkeypatch.setattr(competition, "sign_in", lambda: one)
+        monkeypatch.setattr(transfers, "sign_in", lambda: one)
         return one
 
     return sign_in
@@ -110,7 +110,7 @@ def test_folders_in_the_archive_are_left_out(tmp_path):
 
 
 def test_a_file_larger_than_any_of_the_competition_is_refused(tmp_path, archive, monkeypatch):
-    monkeypatch.setattr(downloads, "MAX_DOWNLOAD_BYTES", 1)
+    monkeypatch.setattr(transfers, "MAX_DOWNLOAD_BYTES", 1)
     (tmp_path / "data").mkdir()
     with pytest.raises(BadInput, match="over the limit of 1"):
         unpack_files(tmp_path, tmp_path / "data", [])

@@ -241,7 +241,7 @@ def test_the_kernel_dies_with_the_twin(data, tmp_path, sent):
     script += "from nuclei_kit.command import cli; from nuclei_kit.kaggle import kernel\n"
     script += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it,
     script += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and nohup this one
-    script += f"kernel.build_kernel = lambda: Path({str(tmp_path / 'drawn.py')!r})\n"
+    script += f"kernel.refresh_kernel = lambda: Path({str(tmp_path / 'drawn.py')!r})\n"
     script += f"sys.exit(cli.main(['kernel', 'run', '--data', {str(data)!r}, '--out', {str(tmp_path / 'out')!r}]))"
     process = subprocess.Popen(
         [sys.executable, "-c", script], env=os.environ | {"TMPDIR": str(tmp_path / "tmp")}, stderr=subprocess.PIPE

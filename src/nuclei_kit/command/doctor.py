@@ -23,8 +23,8 @@ from nuclei_kit.command.keras_start import BACKENDS
 from nuclei_kit.command.options import DATA_FOLDER
 from nuclei_kit.command.terminal import describe_error, program
 from nuclei_kit.kaggle.client import SIGN_IN, sign_in
+from nuclei_kit.kaggle.rules import OLDEST_PYTHON
 
-OLDEST_PYTHON = (3, 11)
 MIN_FREE = 2.0  # GB on the disk: the decoded images of stage 1 take 0.7, a run's folder 0.2
 NATIVE = ("numpy", "scipy", "cv2", "h5py", "imagecodecs", "skimage")  # wheels that may not suit a system
 PATIENCE = 120  # seconds for another program to answer

@@ -10,6 +10,7 @@ from nuclei_kit.command import options
 from nuclei_kit.command.arguments import find_data, find_shapes, find_submission, make_config
 from nuclei_kit.command.endings import print_next, report_on
 from nuclei_kit.command.options import DATA_FOLDER, RUN_FOLDER, command, option, out_folder, seconds, together
+from nuclei_kit.kaggle.rules import SESSION_MINUTES
 
 if TYPE_CHECKING:
     from nuclei_kit.kaggle.remote import Push
@@ -44,8 +45,8 @@ MESSAGE = option("-m", "--message", metavar="MESSAGE", required=True, help="what
         "--limit",
         metavar="MINUTES",
         type=options.minutes,
-        default=720.0,
-        help="when to kill it, as Kaggle does (default 720)",
+        default=SESSION_MINUTES,
+        help=f"when to kill it, as Kaggle does (default {SESSION_MINUTES:g})",
     ),
     option("--layout", choices=("competitions", "plain"), default="competitions", help=LAYOUT),
     option("--python", metavar="PATH", default=sys.executable, help=PYTHON),
@@ -53,7 +54,7 @@ MESSAGE = option("-m", "--message", metavar="MESSAGE", required=True, help="what
 )
 def kernel_run(args: Namespace) -> None:
     from nuclei.competition.data import last_stage
-    from nuclei_kit.kaggle.kernel import build_kernel
+    from nuclei_kit.kaggle.kernel import refresh_kernel
     from nuclei_kit.kaggle.twin import run_twin
 
     config = make_config(args)  # refuses at once what the kernel would refuse
@@ -64,7 +65,7 @@ def kernel_run(args: Namespace) -> None:
         )
     data, names = find_data(args), ("preset", "minutes", "steps", "seed", "stage")
     settings = {name.upper(): getattr(args, name) for name in names if getattr(args, name) is not None}
-    path = run_twin(build_kernel(), data, args.out, settings, args.limit, args.layout, args.python)
+    path = run_twin(refresh_kernel(), data, args.out, settings, args.limit, args.layout, args.python)
     stage = args.stage or last_stage(data)
     print_next(path, data, stage)
     report_on(args.out, data, stage)
@@ -115,7 +116,7 @@ def fetch(args: Namespace) -> None:
     MESSAGE,
 )
 def submit(args: Namespace) -> None:
-    from nuclei_kit.kaggle.competition import submit_file
+    from nuclei_kit.kaggle.transfers import submit_file
 
     print(submit_file(find_submission(args.submission), args.message))
 
@@ -130,8 +131,8 @@ def submit(args: Namespace) -> None:
     MESSAGE,
 )
 def ship(args: Namespace) -> int:
-    from nuclei_kit.kaggle.competition import submit_file
     from nuclei_kit.kaggle.remote import fetch_output, watch_run
+    from nuclei_kit.kaggle.transfers import submit_file
 
     shapes, pushed = find_shapes(args), push_here(args)
     if not watch_run(pushed, args.every):
@@ -155,7 +156,7 @@ def ship(args: Namespace) -> int:
     ),
 )
 def download(args: Namespace) -> None:
-    from nuclei_kit.kaggle.competition import download_data
+    from nuclei_kit.kaggle.transfers import download_data
 
     came, there = download_data(args.folder)
     print(f"{args.folder} is complete: {len(came)} files came, {len(there)} were there.")

@@ -11,7 +11,7 @@ SCRIPT = Path("kernel/nuclei_kernel.py")  # from the root, as METADATA
 METADATA = Path("kernel/kernel-metadata.json")
 
 
-def build_kernel(root: Path = ROOT) -> Path:
+def refresh_kernel(root: Path = ROOT) -> Path:
     """Bring kernel/nuclei_kernel.py up to date with src/nuclei -> its path.
 
     Raises:

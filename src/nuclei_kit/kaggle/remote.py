@@ -22,9 +22,9 @@ from nuclei.settings.config import BadInput
 from nuclei.settings.files import SUBMISSION_FILE, write_whole
 from nuclei_kit.command.terminal import escape_control
 from nuclei_kit.kaggle.client import TRANSIENT_CODES, client_errors, is_web_page, retry, sign_in
-from nuclei_kit.kaggle.competition import COMPETITION_URL, Shapes, check_predicted
-from nuclei_kit.kaggle.kernel import METADATA, ROOT, SCRIPT, build_kernel
+from nuclei_kit.kaggle.kernel import METADATA, ROOT, SCRIPT, refresh_kernel
 from nuclei_kit.kaggle.rules import BuildError, check_metadata, read_text
+from nuclei_kit.kaggle.transfers import COMPETITION_URL, Shapes, check_predicted
 
 PLACEHOLDER = "OWNER"  # in a kernel-metadata.json that nobody made their own
 KERNEL_FOLDER = (ROOT / METADATA).parent
@@ -62,7 +62,7 @@ def push_kernel(folder: Path, owner: str | None = None, slug: str | None = None)
             one of its sources.
     """
     if folder.resolve() == KERNEL_FOLDER:
-        build_kernel()
+        refresh_kernel()
     metadata = read_metadata(folder, owner, slug)
     code = folder / metadata["code_file"]
     if not code.is_file():

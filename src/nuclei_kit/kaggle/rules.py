@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 LINE_LENGTH = 120
+OLDEST_PYTHON = (3, 11)  # that the kernel and the kit run on
+SESSION_MINUTES = 720.0  # minutes that Kaggle gives a session
 SECRETS = {
     "a Kaggle key": re.compile(r"(?<![0-9a-fA-F])[0-9a-f]{32}(?![0-9a-fA-F])"),
     "a Kaggle token": re.compile(r"KGAT_\w+"),

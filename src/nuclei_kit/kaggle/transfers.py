@@ -1,4 +1,4 @@
-"""Competition: download its files from Kaggle and submit to it, by Kaggle's own client."""
+"""Transfers: download the competition's files from Kaggle and submit to it, by Kaggle's own client."""
 
 import contextlib
 import tempfile

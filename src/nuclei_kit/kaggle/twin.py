@@ -23,9 +23,9 @@ from nuclei_kit.command.terminal import Failed, escape_control
 from nuclei_kit.experiments.scoring import check_file
 from nuclei_kit.files.folders import KERNEL_LOG_FILE, in_use, unfinished
 from nuclei_kit.files.reading import find_whole_set, list_ids
+from nuclei_kit.kaggle.rules import SESSION_MINUTES
 
 LAUNCHER = Path(__file__).resolve().with_name("launcher.py")
-SESSION_MINUTES = 720.0  # minutes that Kaggle gives a session
 # The places where Kaggle has mounted a competition's files, by name.
 LAYOUTS = {"competitions": f"competitions/{COMPETITION}", "plain": COMPETITION}
 # The variables that a kernel sees of its caller's environment: what finds and chooses the devices.
