@@ -1,5 +1,6 @@
 """A competition's files as tests draw them: name -> bytes, in Kaggle's layout, zipped or unpacked."""
 
+import csv
 import zipfile
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def write_folder(folder, files):
 def read_folder(folder):
     """name -> bytes of the files right in a folder."""
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def read_rows(path):
+    """The rows of a CSV, each a dict."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def write_zip(path, files, prefix=""):

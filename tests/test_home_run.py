@@ -1,6 +1,5 @@
 """Home run: a competition's files read with care, a run that resumes, what was held out and its scores."""
 
-import csv
 import logging
 import shutil
 import zipfile
@@ -9,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from drawn import disc_network, draw_disc_set, draw_kind
-from drawn_files import write_folder
+from drawn_files import read_rows, write_folder
 from drawn_runs import TINY, bright_found, cut_off_prediction, fake_training, nothing_found
 
 from nuclei.competition.data import read_set
@@ -62,11 +61,6 @@ def finished(competition, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     run_at_home(TINY, competition, out)
     return out
-
-
-def read_rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def failing_training(*_):

@@ -1,6 +1,5 @@
 """The sample competition agrees with itself, is the same every time, and is worth a network."""
 
-import csv
 import hashlib
 import re
 import zipfile
@@ -8,6 +7,7 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+from drawn_files import read_rows
 
 from nuclei.prediction.metric import average_precision
 from nuclei.settings.config import BadInput
@@ -50,11 +50,6 @@ def read_archive(path):
             stack = stacks.setdefault(image_id, {"images": [], "masks": []})
             stack[kind].append(cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED))
     return stacks
-
-
-def read_rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def hashes(folder):

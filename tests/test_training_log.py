@@ -1,9 +1,9 @@
 """Training log: its rows and its lines, from steps that the test makes up."""
 
-import csv
 import logging
 
 import pytest
+from drawn_files import read_rows
 
 from nuclei.training.schedule import TrainingState
 from nuclei.training.training_log import LOG_EVERY, TrainingLog
@@ -15,11 +15,6 @@ def take_steps(path, state, last, scores=None, steps=200):
         for step in range(state.step + 1, last + 1):
             state.step, state.done, state.seconds = step, step / steps, 2.0 * step
             training_log.note(1e-3, float(step), (scores or {}).get(step))
-
-
-def read_rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_row_is_the_mean_of_its_steps_and_the_last_one_of_what_is_left(tmp_path):

@@ -14,7 +14,7 @@ from nuclei.settings.config import Config
 from nuclei.training_data.images import ImageSet
 from nuclei_kit.experiments.tune import score_by_look
 
-TINY = Config(model_diameter=16.0, tile_size=64, tile_overlap=16, tta_views=1)
+CONFIG = Config(model_diameter=16.0, tile_size=64, tile_overlap=16, tta_views=1)
 KIND_OF = {"small": "fluorescence-small", "large": "fluorescence-large", "stained": "purple"}
 
 
@@ -31,7 +31,7 @@ def random_network(x):
 
 def tune(network, images, **changes):
     """A Tuner of a network on images, and what it chooses on all of them."""
-    tuner = Tuner(images, Segmenter(network, HANDS["stage1_train"], replace(TINY, **changes)))
+    tuner = Tuner(images, Segmenter(network, HANDS["stage1_train"], replace(CONFIG, **changes)))
     return tuner, tuner.choose(np.ones(len(images.ids), bool))
 
 
@@ -202,6 +202,6 @@ def test_thresholds_are_chosen_where_the_default_sees_nothing():
 def test_the_thresholds_to_begin_with_do_not_matter():
     images, chosen = draw_disc_set(2), []
     for seed in (0.1, 0.9):
-        segmenter = Segmenter(dim_network, dict.fromkeys(KIND_OF, Thresholds(seed=seed)), TINY)
+        segmenter = Segmenter(dim_network, dict.fromkeys(KIND_OF, Thresholds(seed=seed)), CONFIG)
         chosen.append(Tuner(images, segmenter).choose(np.ones(2, bool)))
     assert chosen[0] == chosen[1]
