@@ -69,7 +69,7 @@ def leave_run(folder, config, scores):
     """What a training leaves of itself: scores are {image id: (kind, score)}."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"config": asdict(config)}))
-    (folder / "log.csv").write_text("step,seconds\n64,30.0\n128,90.0\n")
+    (folder / "log.csv").write_text("step,seconds,learning_rate,loss,tuning_score\n64,30.0,0.1,1,\n128,90.0,0.1,1,\n")
     rows = "".join(f"{i},{kind},{score}\n" for i, (kind, score) in scores.items())
     (folder / "held_out.csv").write_text("ImageId,kind,score\n" + rows)
 

@@ -19,6 +19,7 @@ from nuclei_kit.experiments.home_run import train_at_home
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.folders import HELD_OUT_FILE, OPEN_FILE, in_use, unfinished
 from nuclei_kit.files.limits import check_settings
+from nuclei_kit.files.run_tables import read_scores, read_training_log
 from nuclei_kit.files.saved_settings import examine_settings
 from nuclei_kit.files.tables import read_table
 
@@ -68,12 +69,6 @@ def cross_validate(config: Config, data: Path, folds: Sequence[int], folder: Pat
             raise BadInput(f"{out} holds a training with other settings: give this recipe another name")
 
 
-def read_scores(run: Path, name: str = HELD_OUT_FILE) -> dict[str, tuple[str, float]]:
-    """Read a run's held_out.csv, or open.csv -> {image id: (kind, score)}."""
-    rows = read_table(run / name, ("ImageId", "kind", "score"))
-    return {row["ImageId"]: (row["kind"], float(row["score"])) for row in rows}
-
-
 def summarise(scores: Mapping[int, dict[str, tuple[str, float]]]) -> tuple[float, float, dict[str, float]]:
     """Sum up {fold: scores} -> (mean over folds, their standard deviation or NaN, {kind: mean over its images})."""
     means = [np.mean([score for _, score in fold.values()]) for fold in scores.values()]
@@ -95,7 +90,7 @@ def append_row(table: Path, command: str, folder: Path, folds: Iterable[int]) ->
     runs = {fold: folder / f"fold-{fold}" for fold in folds}
     mean, spread, kinds = summarise({fold: read_scores(run) for fold, run in runs.items()})
     opened = [read_scores(run, OPEN_FILE) for run in runs.values() if (run / OPEN_FILE).is_file()]
-    seconds = [float(read_table(run / LOG_FILE, ["seconds"])[-1]["seconds"]) for run in runs.values()]
+    seconds = [read_training_log(run / LOG_FILE)[-1]["seconds"] for run in runs.values()]
     row = dict.fromkeys(COLUMNS, "") | {
         "date": datetime.date.today().isoformat(),
         "commit": current_commit(),

@@ -17,9 +17,10 @@ from nuclei.settings.config import BadInput
 from nuclei.settings.files import LOG_FILE, write_whole
 from nuclei_kit.files.reading import find_whole_set, list_names
 from nuclei_kit.files.run_lists import parse_runs
+from nuclei_kit.files.run_tables import read_training_log
 from nuclei_kit.own_images.outlines import find_polygons
 from nuclei_kit.report.cases import gather_cases
-from nuclei_kit.report.logs import read_training_log, write_events
+from nuclei_kit.report.logs import write_events
 
 
 def export_run(run: Path, data: Path, out: Path, stage: int = 1) -> int:

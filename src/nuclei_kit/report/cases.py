@@ -17,8 +17,8 @@ from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.folders import HELD_OUT_NUCLEI_FILE
 from nuclei_kit.files.reading import find_whole_set, list_ids, read_images
 from nuclei_kit.files.run_lists import check_submission, decode_rles
+from nuclei_kit.files.run_tables import read_number
 from nuclei_kit.files.tables import read_table
-from nuclei_kit.report.logs import read_number
 
 HELD_OUT_PART = "held-out"  # of the data
 TEST_PART = "test"

@@ -1,41 +1,10 @@
-"""Logs: read the numbers in the tables that a run leaves, and write its training for TensorBoard."""
+"""Logs: a run's training, written for TensorBoard."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from nuclei.settings.config import BadInput
 from nuclei_kit.command.keras_start import silence
-from nuclei_kit.files.tables import read_table
-
-LOG_SCALARS = ("loss", "learning_rate", "tuning_score")  # columns of log.csv, beside step and seconds
-
-
-def read_number(path: Path, row: Mapping[str, str], column: str) -> float:
-    """Read a finite number from a row of the table at `path`.
-
-    Raises:
-        BadInput: the row holds something else.
-    """
-    try:
-        value = float(row[column])
-    except (TypeError, ValueError):
-        value = np.nan
-    if not np.isfinite(value):
-        raise BadInput(f"{path} has {row[column]!r} for {column}, not a number: delete the file, or run again")
-    return value
-
-
-def read_training_log(path: Path) -> list[dict[str, float]]:
-    """Read log.csv -> [{"step": float, "seconds": float, "loss": float, ...}, ...], without what a row leaves empty.
-
-    Raises:
-        BadInput: the file is not such a table.
-    """
-    columns = ("step", "seconds", *LOG_SCALARS)
-    table = read_table(path, columns)
-    return [{name: read_number(path, row, name) for name in columns if row[name]} for row in table]
+from nuclei_kit.files.run_tables import LOG_SCALARS
 
 
 def write_events(rows: Iterable[Mapping[str, float]], folder: Path) -> None:

@@ -22,11 +22,11 @@ from nuclei.settings.files import CONFIG_FILE, LOG_FILE, STAGES_FILE, SUBMISSION
 from nuclei.training_data.kinds import KINDS
 from nuclei_kit.experiments.scoring import mean_interval
 from nuclei_kit.files.folders import HELD_OUT_FILE, REPORT_FILE
+from nuclei_kit.files.run_tables import read_number, read_scores, read_training_log
 from nuclei_kit.files.saved_settings import SETTINGS_PARTS, examine_settings, not_settings
 from nuclei_kit.files.tables import read_table
 from nuclei_kit.report.cases import HELD_OUT_PART, TEST_PART, Case, gather_cases
 from nuclei_kit.report.charts import line_chart
-from nuclei_kit.report.logs import read_number, read_training_log
 from nuclei_kit.report.outcomes import FN, FP, MERGE, SPLIT, TP, Outcomes, find_outcomes
 from nuclei_kit.report.webp import encode_images
 
@@ -166,9 +166,7 @@ def _headline(run, cases):
     for part in (HELD_OUT_PART, TEST_PART):
         scores = [case.score for case in cases if case.part == part and case.score is not None]
         if part == HELD_OUT_PART and not scores and (run / HELD_OUT_FILE).is_file():
-            scores = [
-                read_number(run / HELD_OUT_FILE, row, "score") for row in read_table(run / HELD_OUT_FILE, ("score",))
-            ]
+            scores = [score for _, score in read_scores(run).values()]
         if scores:
             figures.append((f"{np.mean(scores):.3f}", f"score on {len(scores)} {part} images"))
     found = [case.found.max(initial=0) for case in cases if case.part == TEST_PART]
@@ -187,8 +185,7 @@ def _score_sections(run, cases):
         if scored:
             sections.append(_section(f"Score on the {part} images", _precision_table(scored), "wide"))
     if not any(case.part == HELD_OUT_PART for case in cases) and (run / HELD_OUT_FILE).is_file():
-        table = read_table(run / HELD_OUT_FILE, ("kind", "score"))
-        scores = [(row["kind"], read_number(run / HELD_OUT_FILE, row, "score")) for row in table]
+        scores = read_scores(run).values()
         rows = [
             (kind, len(here), f"{np.mean(here):.3f}")
             for kind in (*KINDS, "all")
