@@ -35,15 +35,15 @@
 #
 # Kaggle's files: images and masks in, rows out.
 #   24  data         line  1828  find and read a competition, in zips or folders.
-#   25  submission   line  1945  label images to the rows of Kaggle's CSV.
+#   25  submission   line  1953  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  1985  what each stage of a run costs.
-#   27  predictions  line  2013  the rows of every test image, which get better as the network does.
-#   28  main         line  2074  training images and test images -> a trained network and submission.csv.
+#   26  stopwatch    line  1993  what each stage of a run costs.
+#   27  predictions  line  2021  the rows of every test image, which get better as the network does.
+#   28  main         line  2082  training images and test images -> a trained network and submission.csv.
 #   29  entry        line  2194  what Kaggle runs, its settings from the environment.
 #
-# sources 99a83762ae7264a0, this file 6ed556d0f1c91810
+# sources 795934121cb02326, this file c32f0c7b0abc4661
 
 import csv
 import io
@@ -79,7 +79,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "99a83762ae7264a0"
+SOURCE_HASH = "795934121cb02326"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1910,6 +1910,14 @@ def read_truth(folder: Path) -> ImageSet:
     return replace(images, labels=[paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
 
 
+def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Join stage 2's images as competitors had them -> (training images with half of the opened ones, the other half).
+
+    The other half is to choose thresholds on, since it is the test's hand that drew its masks.
+    """
+    return train.join(opened.subset(range(0, len(opened.ids), 2))), opened.subset(range(1, len(opened.ids), 2))
+
+
 def paint_rles(rles: Sequence[str], height: int, width: int) -> np.ndarray:
     """Paint run lists that keep the rules -> labels int32 (H, W), shared pixels as `paint_labels` has them."""
     masks = []
@@ -2148,14 +2156,6 @@ def train_segmenter(
         segmenter = replace(segmenter, thresholds=_choose_thresholds(tuning, segmenter, keeper))
     save_run(folder, model, segmenter.thresholds, origin, config)
     return segmenter
-
-
-def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Join stage 2's images as competitors had them -> (training images with half of the opened ones, the other half).
-
-    The other half is to choose thresholds on, since it is the test's hand that drew its masks.
-    """
-    return train.join(opened.subset(range(0, len(opened.ids), 2))), opened.subset(range(1, len(opened.ids), 2))
 
 
 def _choose_thresholds(tuning, segmenter, keeper):

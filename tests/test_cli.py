@@ -148,14 +148,14 @@ def test_ctrl_c_ends_with_a_sentence(tmp_path, capsys, monkeypatch):
     def interrupt(folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nuclei_kit.sample.info.find_sets", interrupt)
+    monkeypatch.setattr("nuclei_kit.files.info.find_sets", interrupt)
     assert main(["info", str(tmp_path)]) == 130
     assert "Ctrl-C" in capsys.readouterr().err
 
 
 def test_sigterm_ends_as_ctrl_c_does(tmp_path, capsys, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("nuclei_kit.sample.info.find_sets", lambda folder: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("nuclei_kit.files.info.find_sets", lambda folder: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["info", str(tmp_path)]) == 143
     assert "stopped by SIGTERM; what earlier runs wrote still stands" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
@@ -187,7 +187,7 @@ def test_a_full_disk_is_a_sentence(tmp_path, capsys, monkeypatch):
     def fill(folder):
         raise OSError(28, "No space left on device", "some/file")
 
-    monkeypatch.setattr("nuclei_kit.sample.info.find_sets", fill)
+    monkeypatch.setattr("nuclei_kit.files.info.find_sets", fill)
     assert main(["info", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "nuclei: error: some/file: No space left on device\n"
 
@@ -196,7 +196,7 @@ def test_a_bug_is_no_bad_input(tmp_path, monkeypatch):
     def fail(folder):
         raise ValueError("a bug")
 
-    monkeypatch.setattr("nuclei_kit.sample.info.find_sets", fail)
+    monkeypatch.setattr("nuclei_kit.files.info.find_sets", fail)
     with pytest.raises(ValueError, match="a bug"):
         main(["info", str(tmp_path)])
 

@@ -4,11 +4,13 @@ import csv
 import os
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from drawn import draw_disc_set
 from drawn_files import assert_same_sets, draw_files, write_folder, write_zip
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from nuclei.competition.data import (
     TEST_NAMES,
     TRAIN,
+    add_truth,
     find_set,
     group_files,
     last_stage,
@@ -233,6 +236,21 @@ def test_without_a_truth_there_is_a_warning_and_no_image(opened, caplog, missing
     else:
         assert_same_sets(scoring.read_open_images(opened), ImageSet([], [], [], []))
         assert missing in caplog.text
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 6])
+def test_half_of_the_opened_images_train_and_the_other_half_tunes(count):
+    train_set = draw_disc_set(10)
+    opened = replace(draw_disc_set(count, seed=2), ids=[f"opened {n}" for n in range(count)])
+    train, tuning = add_truth(train_set, opened)
+    assert train.ids[:10] == train_set.ids
+    assert sorted(train.ids[10:] + tuning.ids) == opened.ids
+    assert len(train.ids) - 10 - len(tuning.ids) in (0, 1)
+    for part in (train, tuning):
+        for image_id, image, labels in zip(part.ids, part.images, part.labels, strict=True):
+            if image_id in opened.ids:
+                assert image is opened.images[opened.ids.index(image_id)]
+                assert labels is opened.labels[opened.ids.index(image_id)]
 
 
 def test_a_truth_of_other_images_is_refused_by_the_careful_reader(opened):

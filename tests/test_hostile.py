@@ -26,7 +26,7 @@ from nuclei.settings.config import BadInput
 from nuclei_kit.command.cli import main
 from nuclei_kit.command.terminal import escape_control
 from nuclei_kit.experiments.scoring import read_solution
-from nuclei_kit.files import reading, sources, tables
+from nuclei_kit.files import info, reading, sources, tables
 from nuclei_kit.files.decoding import decode_image
 from nuclei_kit.files.folders import in_use
 from nuclei_kit.files.limits import MAX_PIXELS
@@ -35,7 +35,6 @@ from nuclei_kit.files.reading import read_images
 from nuclei_kit.files.run_lists import check_submission
 from nuclei_kit.files.tables import read_table
 from nuclei_kit.own_images.journal import Journal
-from nuclei_kit.sample import info
 
 GOOD = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))[1].tobytes()
 TIFF = cv2.imencode(".tiff", np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))[1].tobytes()
@@ -423,7 +422,7 @@ def foreign():
 def test_what_is_not_permitted_is_a_sentence(foreign, capsys, command, named):
     arguments = command.replace("{}", str(foreign)).split()
     importlib.import_module("nuclei_kit.sample.sample")  # that other user may not read the interpreter's own files
-    importlib.import_module("nuclei_kit.sample.info")
+    importlib.import_module("nuclei_kit.files.info")
     before = sorted(foreign.iterdir())
     with as_another_user():
         assert main(arguments) == 2

@@ -8,7 +8,7 @@ import pytest
 from drawn import draw_discs
 
 from nuclei.settings.config import BadInput
-from nuclei_kit.sample.info import facts_table, find_sets, gather_facts
+from nuclei_kit.files.info import facts_table, find_sets, gather_facts
 from nuclei_kit.sample.sample import draw_sample
 
 

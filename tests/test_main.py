@@ -14,7 +14,7 @@ from drawn_runs import TINY, MemoryKeeper, bright_found, cut_off_prediction, fak
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.watershed import HANDS, Thresholds
 from nuclei.run import main
-from nuclei.run.main import add_truth, run_competition, train_segmenter
+from nuclei.run.main import run_competition, train_segmenter
 from nuclei.run.predictions import Predictions
 from nuclei.run.stopwatch import Stopwatch
 from nuclei.settings.config import PRESETS
@@ -198,20 +198,6 @@ def test_without_tuning_images_the_hand_gives_the_thresholds(train_set, tmp_path
     content = json.loads((tmp_path / "config.json").read_text())
     assert content["thresholds"] == {look: asdict(one) for look, one in HANDS[hand].items()}
     assert content["thresholds_from"] == f"for masks as {hand}'s"
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 5, 6])
-def test_half_of_the_opened_images_train_and_the_other_half_tunes(train_set, count):
-    opened = replace(draw_disc_set(count, seed=2), ids=[f"opened {n}" for n in range(count)])
-    train, tuning = add_truth(train_set, opened)
-    assert train.ids[:10] == train_set.ids
-    assert sorted(train.ids[10:] + tuning.ids) == opened.ids
-    assert len(train.ids) - 10 - len(tuning.ids) in (0, 1)
-    for part in (train, tuning):
-        for image_id, image, labels in zip(part.ids, part.images, part.labels, strict=True):
-            if image_id in opened.ids:
-                assert image is opened.images[opened.ids.index(image_id)]
-                assert labels is opened.labels[opened.ids.index(image_id)]
 
 
 # ---- prediction --------------------------------------------------------------------------------

@@ -98,6 +98,14 @@ def read_truth(folder: Path) -> ImageSet:
     return replace(images, labels=[paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
 
 
+def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Join stage 2's images as competitors had them -> (training images with half of the opened ones, the other half).
+
+    The other half is to choose thresholds on, since it is the test's hand that drew its masks.
+    """
+    return train.join(opened.subset(range(0, len(opened.ids), 2))), opened.subset(range(1, len(opened.ids), 2))
+
+
 def paint_rles(rles: Sequence[str], height: int, width: int) -> np.ndarray:
     """Paint run lists that keep the rules -> labels int32 (H, W), shared pixels as `paint_labels` has them."""
     masks = []

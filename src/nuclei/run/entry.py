@@ -31,6 +31,7 @@ from nuclei.competition.data import (
     COMPETITION,
     TEST_NAMES,
     TRAIN,
+    add_truth,
     find_set,
     holds_set,
     last_stage,
@@ -38,7 +39,7 @@ from nuclei.competition.data import (
     read_truth,
 )
 from nuclei.network.device import list_gpus
-from nuclei.run.main import add_truth, run_competition
+from nuclei.run.main import run_competition
 from nuclei.run.predictions import Predictions
 from nuclei.run.stopwatch import Stopwatch
 from nuclei.settings.config import PRESETS, BadInput, Config, log

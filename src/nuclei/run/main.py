@@ -97,14 +97,6 @@ def train_segmenter(
     return segmenter
 
 
-def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Join stage 2's images as competitors had them -> (training images with half of the opened ones, the other half).
-
-    The other half is to choose thresholds on, since it is the test's hand that drew its masks.
-    """
-    return train.join(opened.subset(range(0, len(opened.ids), 2))), opened.subset(range(1, len(opened.ids), 2))
-
-
 def _choose_thresholds(tuning, segmenter, keeper):
     saved = keeper.load("thresholds")
     if saved:

@@ -46,7 +46,7 @@ def sample(args: Namespace) -> None:
 )
 def info(args: Namespace) -> None:
     from nuclei_kit.files.cache import default_cache
-    from nuclei_kit.sample.info import facts_table, find_sets, gather_facts
+    from nuclei_kit.files.info import facts_table, find_sets, gather_facts
 
     errors = []
     for path in find_sets(args.folder):

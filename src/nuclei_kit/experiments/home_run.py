@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.competition.data import TEST_NAMES, TRAIN
+from nuclei.competition.data import TEST_NAMES, TRAIN, add_truth
 from nuclei.competition.submission import make_rows, write_submission
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.watershed import HANDS, Thresholds, find_instances
-from nuclei.run.main import add_truth, run_competition, train_segmenter
+from nuclei.run.main import run_competition, train_segmenter
 from nuclei.run.stopwatch import Stopwatch
 from nuclei.settings.config import BadInput, Config, log
 from nuclei.settings.files import LOG_FILE, STAGES_FILE, write_csv

@@ -1,1 +1,1 @@
-"""Competitions: the sample that is drawn, and what is in any."""
+"""Sample: a small competition that is drawn, to try things on."""
