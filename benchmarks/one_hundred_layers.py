@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei.network.device import peak_memory
 from nuclei.network.parallel import train_step
 from nuclei.prediction.segmenter import set_up_device
@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--crop", type=int, default=128)
     args = parser.parse_args()
     set_up_device()
-    images = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
+    images = read_images(find_whole_set(args.data, (TRAIN_NAME,)), default_cache())
     for preset in ("cpu", "kaggle"):
         config = replace(PRESETS[preset], train_batch=args.batch, train_crop=args.crop)
         keras.utils.set_random_seed(config.train_seed)

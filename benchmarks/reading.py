@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from skimage.io import imread
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei_kit.files.reading import find_whole_set, read_images
 
 
@@ -42,7 +42,7 @@ def timed(name, action):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="DIR", type=Path)
-    path = find_whole_set(parser.parse_args().data, (TRAIN,))
+    path = find_whole_set(parser.parse_args().data, (TRAIN_NAME,))
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         timed("nuclei, cold (decode and cache)", lambda: read_images(path, scratch / "cache"))

@@ -43,7 +43,7 @@
 #   28  main         line  2082  training images and test images -> a trained network and submission.csv.
 #   29  entry        line  2194  what Kaggle runs, its settings from the environment.
 #
-# sources 795934121cb02326, this file c32f0c7b0abc4661
+# sources 54a0b9b045467a42, this file 46c3e1e636fb279d
 
 import csv
 import io
@@ -79,7 +79,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "795934121cb02326"
+SOURCE_HASH = "54a0b9b045467a42"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1832,7 +1832,7 @@ class Tuner:
 # reader for those 8-bit PNGs; at home a more careful one gives the same ImageSet.
 
 COMPETITION = "data-science-bowl-2018"  # the slug in Kaggle's addresses and mounts
-TRAIN = "stage1_train"
+TRAIN_NAME = "stage1_train"
 # Names of a stage's test set on Kaggle, unpacked or with ".zip" behind them.
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
@@ -2224,7 +2224,7 @@ def run_kernel(environ: Mapping[str, str]) -> None:
     if not (working / SUBMISSION_FILE).exists():
         Predictions(test).write(working)
     with watch.stage("read train"):
-        train = read_set(find_set(data, (TRAIN,)))
+        train = read_set(find_set(data, (TRAIN_NAME,)))
     train, tuning = add_truth(train, read_truth(data)) if stage == 2 else (train, train.subset([]))
     run_competition(config, train, tuning, test, working, Keeper(), watch)
     watch.report(working / STAGES_FILE)
@@ -2286,11 +2286,11 @@ def find_mounted(mounted: Path) -> Path:
     """
     places = [mounted / COMPETITION, mounted / "competitions" / COMPETITION]
     for folder in [*places, mounted, *sorted(path for path in mounted.rglob("*") if path.is_dir())]:
-        if holds_set(folder, TRAIN):
+        if holds_set(folder, TRAIN_NAME):
             return folder
     tree = sorted(path.relative_to(mounted).as_posix() for path in mounted.rglob("*"))
     log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
-    raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {COMPETITION} to the input")
+    raise BadInput(f"{mounted} holds no {TRAIN_NAME}.zip at any depth: add the competition {COMPETITION} to the input")
 
 
 if __name__ == "__main__":

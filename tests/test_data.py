@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from nuclei.competition.data import (
     TEST_NAMES,
-    TRAIN,
+    TRAIN_NAME,
     add_truth,
     find_set,
     group_files,
@@ -51,19 +51,19 @@ def test_an_unreadable_test_image_costs_itself_alone(tmp_path):
 def test_an_unreadable_training_image_is_named(tmp_path):
     files, _ = draw_files()
     name = next(name for name in files if "/images/" in name)
-    write_zip(tmp_path / f"{TRAIN}.zip", files | {name: b"\x89PNG.."})
+    write_zip(tmp_path / f"{TRAIN_NAME}.zip", files | {name: b"\x89PNG.."})
     with pytest.raises(BadInput, match=name.split("/")[0]):
-        read_set(tmp_path / f"{TRAIN}.zip")
+        read_set(tmp_path / f"{TRAIN_NAME}.zip")
 
 
 # ---- finding -----------------------------------------------------------------------------------
 
 
 def test_a_folder_goes_before_its_zip(tmp_path):
-    write_zip(tmp_path / f"{TRAIN}.zip", draw_files()[0])
-    assert find_set(tmp_path, (TRAIN,)) == tmp_path / f"{TRAIN}.zip"
-    write_folder(tmp_path / TRAIN, draw_files()[0])
-    assert find_set(tmp_path, (TRAIN,)) == tmp_path / TRAIN
+    write_zip(tmp_path / f"{TRAIN_NAME}.zip", draw_files()[0])
+    assert find_set(tmp_path, (TRAIN_NAME,)) == tmp_path / f"{TRAIN_NAME}.zip"
+    write_folder(tmp_path / TRAIN_NAME, draw_files()[0])
+    assert find_set(tmp_path, (TRAIN_NAME,)) == tmp_path / TRAIN_NAME
 
 
 @pytest.mark.parametrize("name", ["stage2_test_final", "stage2_test"])
@@ -88,12 +88,12 @@ def test_the_first_of_several_names_counts(tmp_path):
 
 def test_a_folder_without_a_competition_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"missing is not a folder"):
-        find_set(tmp_path / "missing", (TRAIN,))
-    with pytest.raises(BadInput, match=rf"holds no {TRAIN}.zip .* \(it holds nothing\)"):
-        find_set(tmp_path, (TRAIN,))
+        find_set(tmp_path / "missing", (TRAIN_NAME,))
+    with pytest.raises(BadInput, match=rf"holds no {TRAIN_NAME}.zip .* \(it holds nothing\)"):
+        find_set(tmp_path, (TRAIN_NAME,))
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(BadInput, match=r"it holds holiday\.jpg"):
-        find_set(tmp_path, (TRAIN,))
+        find_set(tmp_path, (TRAIN_NAME,))
 
 
 # ---- reading -----------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def sample(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     draw_sample(folder, n_train=6, n_test=3)
     paths = {}
-    for name in (TRAIN, *TEST_NAMES[1]):
+    for name in (TRAIN_NAME, *TEST_NAMES[1]):
         paths[f"{name}, zipped"] = folder / f"{name}.zip"
         paths[name] = folder / "unpacked" / name
         with zipfile.ZipFile(folder / f"{name}.zip") as archive:
@@ -128,11 +128,11 @@ def sample(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize("name", [TRAIN, *TEST_NAMES[1]])
+@pytest.mark.parametrize("name", [TRAIN_NAME, *TEST_NAMES[1]])
 @pytest.mark.parametrize("how", ["", ", zipped"])
 def test_the_small_reader_gives_what_the_careful_one_gives(sample, name, how):
     small = read_set(sample[name + how])
-    assert len(small.ids) == (6 if name == TRAIN else 3)
+    assert len(small.ids) == (6 if name == TRAIN_NAME else 3)
     assert_same_sets(small, read_images(sample[name + how]))
 
 
@@ -150,7 +150,7 @@ def test_of_the_real_images_too():
 def opened(sample, tmp_path):
     """A folder with the sample's test images and its solution, to be spoilt."""
     for name in ("stage1_test.zip", "stage1_solution.csv"):
-        shutil.copy(sample[TRAIN].parents[1] / name, tmp_path)
+        shutil.copy(sample[TRAIN_NAME].parents[1] / name, tmp_path)
     return tmp_path
 
 

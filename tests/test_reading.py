@@ -10,7 +10,7 @@ import pytest
 from drawn import draw_discs
 from drawn_files import assert_same_sets, draw_files, encode, mask_of, write_folder, write_zip
 
-from nuclei.competition.data import TEST_NAMES, TRAIN
+from nuclei.competition.data import TEST_NAMES, TRAIN_NAME
 from nuclei.settings.config import BadInput
 from nuclei.training_data.kinds import KINDS
 from nuclei_kit.files.reading import find_whole_set, read_images
@@ -48,19 +48,19 @@ def test_masks_of_any_depth_and_foreground(tmp_path):
 
 def test_a_folder_goes_before_its_zip(tmp_path):
     files, truth = draw_files()
-    write_zip(tmp_path / f"{TRAIN}.zip", files)
-    assert find_whole_set(tmp_path, (TRAIN,)) == tmp_path / f"{TRAIN}.zip"
+    write_zip(tmp_path / f"{TRAIN_NAME}.zip", files)
+    assert find_whole_set(tmp_path, (TRAIN_NAME,)) == tmp_path / f"{TRAIN_NAME}.zip"
     mended = mask_of(np.ones_like(truth["aa"][1]), 1)
-    write_folder(tmp_path / TRAIN, files | {"aa/masks/001.png": mended})
-    assert find_whole_set(tmp_path, (TRAIN,)) == tmp_path / TRAIN
+    write_folder(tmp_path / TRAIN_NAME, files | {"aa/masks/001.png": mended})
+    assert find_whole_set(tmp_path, (TRAIN_NAME,)) == tmp_path / TRAIN_NAME
 
 
 def test_a_folder_that_lacks_images_of_its_zip_is_refused(tmp_path):
     files, _ = draw_files()
-    write_zip(tmp_path / f"{TRAIN}.zip", files)
-    write_folder(tmp_path / TRAIN, {name: content for name, content in files.items() if not name.startswith("b")})
-    with pytest.raises(BadInput, match=rf"{TRAIN} lacks 1 of the images in {TRAIN}.zip"):
-        find_whole_set(tmp_path, (TRAIN,))
+    write_zip(tmp_path / f"{TRAIN_NAME}.zip", files)
+    write_folder(tmp_path / TRAIN_NAME, {name: content for name, content in files.items() if not name.startswith("b")})
+    with pytest.raises(BadInput, match=rf"{TRAIN_NAME} lacks 1 of the images in {TRAIN_NAME}.zip"):
+        find_whole_set(tmp_path, (TRAIN_NAME,))
 
 
 def no_files(files, labels):

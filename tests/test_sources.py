@@ -7,7 +7,7 @@ import zipfile
 import pytest
 from drawn_files import assert_same_sets, draw_files, write_folder, write_zip
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei.settings.config import BadInput
 from nuclei_kit.files import sources
 from nuclei_kit.files.reading import find_whole_set, list_ids, read_images
@@ -127,8 +127,8 @@ def rezip(path, name=lambda name: name, stream=False, zip64=False, start=b""):
 
 ZIPS = {
     "backslashes": {"name": lambda name: name.replace("/", "\\")},
-    "a folder inside": {"name": lambda name: f"{TRAIN}/{name}"},
-    "a folder, with backslashes": {"name": lambda name: f"{TRAIN}/{name}".replace("/", "\\")},
+    "a folder inside": {"name": lambda name: f"{TRAIN_NAME}/{name}"},
+    "a folder, with backslashes": {"name": lambda name: f"{TRAIN_NAME}/{name}".replace("/", "\\")},
     "./ in front": {"name": lambda name: f"./{name}"},
     "data descriptors": {"stream": True},
     "zip64": {"zip64": True},
@@ -244,29 +244,29 @@ def test_an_image_folder_without_its_image_is_named(tmp_path):
 
 def test_the_case_of_a_name_does_not_matter(tmp_path):
     write_zip(tmp_path / "Stage1_Train.ZIP", FILES)
-    assert find_whole_set(tmp_path, (TRAIN,)) == tmp_path / "Stage1_Train.ZIP"
+    assert find_whole_set(tmp_path, (TRAIN_NAME,)) == tmp_path / "Stage1_Train.ZIP"
     write_folder(tmp_path / "STAGE1_TRAIN", FILES)
-    assert find_whole_set(tmp_path, (TRAIN,)) == tmp_path / "STAGE1_TRAIN"
+    assert find_whole_set(tmp_path, (TRAIN_NAME,)) == tmp_path / "STAGE1_TRAIN"
 
 
 def test_a_set_that_is_not_found_is_looked_for(tmp_path):
     zipped = write_zip(tmp_path / "x.zip", FILES)
     for place, words in {
-        f"{TRAIN} (1).zip": rf"rename {TRAIN} \(1\)\.zip",
-        f"{TRAIN}.tar.gz": rf"rename {TRAIN}\.tar\.gz",
+        f"{TRAIN_NAME} (1).zip": rf"rename {TRAIN_NAME} \(1\)\.zip",
+        f"{TRAIN_NAME}.tar.gz": rf"rename {TRAIN_NAME}\.tar\.gz",
         "data-science-bowl-2018.zip": r"unpack data-science-bowl-2018\.zip there",
-        f"inner/{TRAIN}.zip": "name .*inner",
+        f"inner/{TRAIN_NAME}.zip": "name .*inner",
         "notes.txt": "download the files of the competition",
     }.items():
         folder = tmp_path / place.replace("/", "_")
         (folder / place).parent.mkdir(parents=True)
         shutil.copy(zipped, folder / place)
-        with pytest.raises(BadInput, match=rf"{TRAIN}.*{words}"):
-            find_whole_set(folder, (TRAIN,))
-    (tmp_path / TRAIN).mkdir()
-    with pytest.raises(BadInput, match=f"is {TRAIN} itself: name the folder that it lies in"):
-        find_whole_set(tmp_path / TRAIN, (TRAIN,))
+        with pytest.raises(BadInput, match=rf"{TRAIN_NAME}.*{words}"):
+            find_whole_set(folder, (TRAIN_NAME,))
+    (tmp_path / TRAIN_NAME).mkdir()
+    with pytest.raises(BadInput, match=f"is {TRAIN_NAME} itself: name the folder that it lies in"):
+        find_whole_set(tmp_path / TRAIN_NAME, (TRAIN_NAME,))
     (tmp_path / "linked").mkdir()
-    (tmp_path / "linked" / TRAIN).symlink_to("/gone/away")
+    (tmp_path / "linked" / TRAIN_NAME).symlink_to("/gone/away")
     with pytest.raises(BadInput, match="a link that leads nowhere: mend"):
-        find_whole_set(tmp_path / "linked", (TRAIN,))
+        find_whole_set(tmp_path / "linked", (TRAIN_NAME,))

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import ndimage as ndi
 from skimage.segmentation import watershed
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
 from nuclei.prediction.tuning import FULLNESS_CHOICES
@@ -72,7 +72,7 @@ def main():
     args = parser.parse_args()
     segmenter = load_run(args.weights)
     config = segmenter.config
-    images = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
+    images = read_images(find_whole_set(args.data, (TRAIN_NAME,)), default_cache())
     _, tuning, _ = split_data(images, config.data_folds, config.data_fold, config.data_tuning or TUNING_SHARE)
     oracles, widths, scores = [], [], []
     for image, truth in progress(list(zip(tuning.images, tuning.labels, strict=True)), "score"):

@@ -19,7 +19,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import numpy as np
 from recipe import read_recipe, recipe_parser
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei.network.device import peak_memory
 from nuclei.prediction.metric import precision_at_thresholds
 from nuclei.prediction.progress import progress
@@ -39,7 +39,7 @@ def main():
     parser.add_argument("--out", type=Path, help="folder for the weights and the log (default: a temporary one)")
     args = parser.parse_args()
     config = read_recipe(args, data_tuning=TUNING_SHARE, train_minutes=args.minutes)
-    everything = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
+    everything = read_images(find_whole_set(args.data, (TRAIN_NAME,)), default_cache())
     test = pick(everything, args.data, "test50")
     with tempfile.TemporaryDirectory() as temporary:
         out = args.out or Path(temporary)

@@ -22,7 +22,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import numpy as np
 from recipe import read_recipe, recipe_parser
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei.network.parallel import predict_step
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
@@ -43,7 +43,7 @@ def main():
     args = parser.parse_args()
     config = read_recipe(args, data_folds=FOLDS, data_fold=args.fold, data_tuning=TUNING_SHARE)
     set_up_device()
-    images = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
+    images = read_images(find_whole_set(args.data, (TRAIN_NAME,)), default_cache())
     train, tuning, held_out = split_data(images, config.data_folds, config.data_fold, config.data_tuning)
     everything = score_recipe(config, train, tuning, held_out)
     without = score_recipe(config, pick(train, is_common), pick(tuning, is_common), held_out)

@@ -20,7 +20,7 @@ from nuclei.training_data.images import ImageSet
 from nuclei.training_data.kinds import image_kind
 
 COMPETITION = "data-science-bowl-2018"  # the slug in Kaggle's addresses and mounts
-TRAIN = "stage1_train"
+TRAIN_NAME = "stage1_train"
 # Names of a stage's test set on Kaggle, unpacked or with ".zip" behind them.
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 

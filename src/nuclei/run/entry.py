@@ -30,7 +30,7 @@ import skimage
 from nuclei.competition.data import (
     COMPETITION,
     TEST_NAMES,
-    TRAIN,
+    TRAIN_NAME,
     add_truth,
     find_set,
     holds_set,
@@ -64,7 +64,7 @@ def run_kernel(environ: Mapping[str, str]) -> None:
     if not (working / SUBMISSION_FILE).exists():
         Predictions(test).write(working)
     with watch.stage("read train"):
-        train = read_set(find_set(data, (TRAIN,)))
+        train = read_set(find_set(data, (TRAIN_NAME,)))
     train, tuning = add_truth(train, read_truth(data)) if stage == 2 else (train, train.subset([]))
     run_competition(config, train, tuning, test, working, Keeper(), watch)
     watch.report(working / STAGES_FILE)
@@ -126,11 +126,11 @@ def find_mounted(mounted: Path) -> Path:
     """
     places = [mounted / COMPETITION, mounted / "competitions" / COMPETITION]
     for folder in [*places, mounted, *sorted(path for path in mounted.rglob("*") if path.is_dir())]:
-        if holds_set(folder, TRAIN):
+        if holds_set(folder, TRAIN_NAME):
             return folder
     tree = sorted(path.relative_to(mounted).as_posix() for path in mounted.rglob("*"))
     log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
-    raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {COMPETITION} to the input")
+    raise BadInput(f"{mounted} holds no {TRAIN_NAME}.zip at any depth: add the competition {COMPETITION} to the input")
 
 
 if __name__ == "__main__":

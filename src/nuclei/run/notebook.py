@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from skimage.segmentation import mark_boundaries
 
-from nuclei.competition.data import TRAIN, find_set, read_set
+from nuclei.competition.data import TRAIN_NAME, find_set, read_set
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.run.entry import find_mounted
@@ -20,7 +20,7 @@ from nuclei.training_data.kinds import KINDS
 def show_pictures(environ: Mapping[str, str]) -> None:
     """Draw what the network of a finished run finds in images that it learned from, beside their truth."""
     segmenter = Segmenter.load(environ.get("NUCLEI_WORKING", "/kaggle/working"))
-    everything = read_set(find_set(find_mounted(Path(environ.get("NUCLEI_INPUT", "/kaggle/input"))), (TRAIN,)))
+    everything = read_set(find_set(find_mounted(Path(environ.get("NUCLEI_INPUT", "/kaggle/input"))), (TRAIN_NAME,)))
     images = everything.subset([everything.kinds.index(kind) for kind in KINDS if kind in everything.kinds])
     figure, axes = plt.subplots(len(images.ids), 3, figsize=(12, 4.2 * len(images.ids)), squeeze=False)
     for row, image, kind, truth in zip(axes, images.images, images.kinds, images.labels, strict=True):

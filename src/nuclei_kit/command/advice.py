@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei.settings.files import SUBMISSION_FILE, WEIGHTS_FILE
 from nuclei_kit.command.options import DATA_FOLDER, RUN_FOLDER, SAMPLE_FOLDER
 from nuclei_kit.command.terminal import program, quote
@@ -59,7 +59,7 @@ def _with_submission(data):
 def find_competition() -> Path | None:
     """Find a competition's files, in $NUCLEI_DATA or a default folder -> the folder, or None."""
     named = [Path(os.environ["NUCLEI_DATA"])] if os.environ.get("NUCLEI_DATA") else []
-    return next((path for path in (*named, DATA_FOLDER, SAMPLE_FOLDER) if locate_set(path, (TRAIN,))), None)
+    return next((path for path in (*named, DATA_FOLDER, SAMPLE_FOLDER) if locate_set(path, (TRAIN_NAME,))), None)
 
 
 def is_stale(root: Path) -> bool:

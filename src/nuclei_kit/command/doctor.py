@@ -221,7 +221,7 @@ def check_output() -> Finding:
 
 def check_data() -> Finding:
     """Look for a competition, and count its images."""
-    from nuclei.competition.data import TEST_NAMES, TRAIN, last_stage
+    from nuclei.competition.data import TEST_NAMES, TRAIN_NAME, last_stage
     from nuclei_kit.command.advice import find_competition
     from nuclei_kit.files.reading import find_whole_set, list_ids
 
@@ -229,7 +229,7 @@ def check_data() -> Finding:
     if data is None:
         return Finding("data", "no competition here, nor in $NUCLEI_DATA", f"{program()} download {DATA_FOLDER}")
     try:
-        sets = [find_whole_set(data, names) for names in ((TRAIN,), TEST_NAMES[last_stage(data)])]
+        sets = [find_whole_set(data, names) for names in ((TRAIN_NAME,), TEST_NAMES[last_stage(data)])]
         return Finding("data", ", ".join(f"{len(list_ids(path))} images in {path}" for path in sets))
     except BadInput as error:
         return Finding("data", str(error), f"{program()} download {data}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.competition.data import TEST_NAMES, TRAIN, add_truth
+from nuclei.competition.data import TEST_NAMES, TRAIN_NAME, add_truth
 from nuclei.competition.submission import make_rows, write_submission
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
@@ -76,11 +76,10 @@ def train_at_home(config: Config, data: Path, folder: Path, start: list[np.ndarr
 
 def _read_train(data, watch):
     with watch.stage("read train"):
-        images = read_images(find_whole_set(data, (TRAIN,)), default_cache())
+        images = read_images(find_whole_set(data, (TRAIN_NAME,)), default_cache())
     if not images.labels:
-        raise BadInput(
-            f"{data}: {TRAIN} has no masks to learn from, which lie in a folder masks: unpack all of {TRAIN}.zip"
-        )
+        mend = f"unpack all of {TRAIN_NAME}.zip"
+        raise BadInput(f"{data}: {TRAIN_NAME} has no masks to learn from, which lie in a folder masks: {mend}")
     return images
 
 

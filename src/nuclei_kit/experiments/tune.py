@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei.prediction.run_folder import find_run
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.tuning import Tuner
@@ -61,11 +61,13 @@ def _find_images(config: Config, data: Path, solution: Path | None) -> tuple[Ima
     if opened.ids:
         return opened, f"{len(opened.ids)} images of stage1_test"
     if not config.data_folds:
-        raise BadInput(f"{data} has no truth but that of {TRAIN}, which the run was trained on: give --solution CSV")
-    everything = read_images(find_whole_set(data, (TRAIN,)), default_cache())
+        raise BadInput(
+            f"{data} has no truth but that of {TRAIN_NAME}, which the run was trained on: give --solution CSV"
+        )
+    everything = read_images(find_whole_set(data, (TRAIN_NAME,)), default_cache())
     held_out = split_data(everything, config.data_folds, config.data_fold, config.data_tuning)[2]
     log.warning("without --solution the held-out images choose: do not report the score on them any more")
-    return held_out, f"{len(held_out.ids)} held-out images of {TRAIN}"
+    return held_out, f"{len(held_out.ids)} held-out images of {TRAIN_NAME}"
 
 
 def measure_gain(segmenter: Segmenter, images: ImageSet, origin: str) -> Gain:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.competition.data import TEST_NAMES, TRAIN
+from nuclei.competition.data import TEST_NAMES, TRAIN_NAME
 from nuclei.training_data.kinds import KINDS
 from nuclei_kit.files.reading import find_whole_set, locate_set, read_images
 
-SET_NAMES = ((TRAIN,), *TEST_NAMES.values())  # names of each set: any of them may be its
+SET_NAMES = ((TRAIN_NAME,), *TEST_NAMES.values())  # names of each set: any of them may be its
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def find_sets(folder: Path) -> list[Path]:
         BadInput: there are none, or one is incomplete.
     """
     present = [names for names in SET_NAMES if locate_set(folder, names)]
-    return [find_whole_set(folder, names) for names in present or [(TRAIN,)]]  # which says what is missing
+    return [find_whole_set(folder, names) for names in present or [(TRAIN_NAME,)]]  # which says what is missing
 
 
 def gather_facts(path: Path, cache: Path | None = None) -> SetFacts:

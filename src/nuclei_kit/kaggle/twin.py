@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nuclei.competition.data import COMPETITION, TEST_NAMES, TRAIN, group_files, last_stage
+from nuclei.competition.data import COMPETITION, TEST_NAMES, TRAIN_NAME, group_files, last_stage
 from nuclei.settings.config import BadInput, log
 from nuclei.settings.files import SUBMISSION_FILE
 from nuclei_kit.command.terminal import Failed, escape_control
@@ -63,7 +63,7 @@ def run_twin(
         Failed: the kernel was killed, ended with an error, or left no submission that Kaggle would take.
     """
     test_names = TEST_NAMES[settings.get("STAGE") or last_stage(data)]
-    _, ids = (dict.fromkeys(check_layout(find_whole_set(data, names))) for names in ((TRAIN,), test_names))
+    _, ids = (dict.fromkeys(check_layout(find_whole_set(data, names))) for names in ((TRAIN_NAME,), test_names))
     interpreter = find_python(python)
     check_backend(interpreter)
     command = [interpreter, "-I", "-u", LAUNCHER]

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from scipy import ndimage as ndi
 
-from nuclei.competition.data import TEST_NAMES, TRAIN
+from nuclei.competition.data import TEST_NAMES, TRAIN_NAME
 from nuclei.competition.submission import encode_labels
 from nuclei.settings.config import BadInput
 from nuclei.settings.files import LOG_FILE, write_whole
@@ -87,7 +87,7 @@ def _file_names(data, stage, found):
     Where two files share a name, their folders stand before it.
     """
     names: dict[str, str] = {}
-    for held in (TEST_NAMES[stage], (TRAIN,)):
+    for held in (TEST_NAMES[stage], (TRAIN_NAME,)):
         with contextlib.suppress(BadInput):  # a competition may lack the set that nothing is about
             names |= list_names(find_whole_set(data, held))
     names = {image_id: names[image_id] for image_id in found}

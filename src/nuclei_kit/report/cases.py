@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.competition.data import TEST_NAMES, TRAIN
+from nuclei.competition.data import TEST_NAMES, TRAIN_NAME
 from nuclei.competition.submission import SUBMISSION_HEADER
 from nuclei.prediction.metric import precision_at_thresholds
 from nuclei.settings.config import BadInput
@@ -62,7 +62,7 @@ def gather_cases(run: Path, data: Path, stage: int = 1, solution: Path | None = 
     """
     cases: list[Case] = []
     if (run / HELD_OUT_NUCLEI_FILE).is_file():
-        images = _pick_images(find_whole_set(data, (TRAIN,)), run / HELD_OUT_NUCLEI_FILE)
+        images = _pick_images(find_whole_set(data, (TRAIN_NAME,)), run / HELD_OUT_NUCLEI_FILE)
         truths = dict(zip(images.ids, images.labels, strict=True)) if images.labels else {}
         cases += _read_cases(run / HELD_OUT_NUCLEI_FILE, images, HELD_OUT_PART, truths)
     if (run / SUBMISSION_FILE).is_file():

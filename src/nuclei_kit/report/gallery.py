@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei.prediction.progress import progress
 from nuclei.settings.config import BadInput, Config, log
 from nuclei.training_data.images import ImageSet
@@ -31,7 +31,7 @@ def draw_gallery(weights: Path | None, data: Path, fold: int | None = None) -> n
     Raises:
         BadInput: about the weights, the competition or the fold.
     """
-    path = find_whole_set(data, (TRAIN,))
+    path = find_whole_set(data, (TRAIN_NAME,))
     segmenter = load_run(weights)
     folds = segmenter.config.data_folds or FOLDS
     if fold is not None and fold >= folds:
@@ -75,7 +75,7 @@ def _middle_strip(image, truth, predicted, name):
 def _choose_images(everything: ImageSet, config: Config, fold: int | None) -> ImageSet:
     """Choose the images of a fold: the one that the run held out, unless another is asked for."""
     if not everything.labels:
-        raise BadInput(f"{TRAIN} has no masks to compare with: unpack all of {TRAIN}.zip")
+        raise BadInput(f"{TRAIN_NAME} has no masks to compare with: unpack all of {TRAIN_NAME}.zip")
     shown = config.data_fold if fold is None else fold
     if not config.data_folds or shown != config.data_fold:
         log.warning("the run was trained on the images of fold %d: unseen images would score lower", shown)
