@@ -43,7 +43,7 @@
 #   28  main         line  2082  training images and test images -> a trained network and submission.csv.
 #   29  entry        line  2194  what Kaggle runs, its settings from the environment.
 #
-# sources 54a0b9b045467a42, this file 46c3e1e636fb279d
+# sources 9465c8237c4f632c, this file e1673334f763f1a1
 
 import csv
 import io
@@ -79,7 +79,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "54a0b9b045467a42"
+SOURCE_HASH = "9465c8237c4f632c"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -418,7 +418,7 @@ def _border_mask(labels):
     return (highest > 0) & (highest != lowest)
 
 
-def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float = 3.0) -> np.ndarray:
+def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float) -> np.ndarray:
     """Compute the U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
 
     w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second

@@ -32,7 +32,7 @@ def as_set(images, labels, kinds):
 
 
 def make_y(labels):
-    return np.dstack([make_targets(labels, 0.45), pixel_weights(labels, 5.0, 4.0)])
+    return np.dstack([make_targets(labels, 0.45), pixel_weights(labels, 5.0, 4.0, 3.0)])
 
 
 def make_crops(images, **changes):

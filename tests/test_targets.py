@@ -28,7 +28,7 @@ def test_laws_of_targets_and_weights_on_any_labels(labels):
         assert targets[..., CORE][labels == index].any(), "every nucleus has a core"
     if len(np.unique(labels[labels > 0])) < 2:
         assert not targets[..., BORDER].any()
-    weights = pixel_weights(labels, border=5, sigma=4)
+    weights = pixel_weights(labels, border=5, sigma=4, rare=3)
     assert weights.dtype == np.float32 and weights.shape == labels.shape
     assert weights.min() >= 1 and weights.max() <= 3 + 5 + 1e-5
 
@@ -93,13 +93,13 @@ def test_a_nucleus_that_fills_the_crop_is_all_core():
         labels = np.full(shape, 3, np.int32)
         targets = make_targets(labels, 0.45)
         assert targets[..., INTERIOR].all() and targets[..., CORE].all() and not targets[..., BORDER].any()
-        assert (pixel_weights(labels, 5, 4) == 1).all()
+        assert (pixel_weights(labels, 5, 4, 3) == 1).all()
 
 
 def test_blank_labels_give_blank_targets_and_weights_of_one():
     labels = np.zeros((4, 6), np.int32)
     assert not make_targets(labels, 0.45).any()
-    assert (pixel_weights(labels, 5, 4) == 1).all()
+    assert (pixel_weights(labels, 5, 4, 3) == 1).all()
 
 
 def unet_weights(labels, border, sigma):
@@ -118,18 +118,18 @@ def test_weights_follow_the_formula_of_the_unet_paper(border, sigma):
         discs = np.column_stack([rng.uniform(0, 70, (9, 2)), rng.uniform(4, 12, 9)])
         labels = draw_discs((70, 70), *discs)
         labels[labels == 3] = 0  # ids may have gaps
-        found, expected = pixel_weights(labels, border, sigma), unet_weights(labels, border, sigma)
+        found, expected = pixel_weights(labels, border, sigma, 3), unet_weights(labels, border, sigma)
         # exp(-4.5) is what lies beyond 3 sigma; the rest is OpenCV's approximate distance.
         np.testing.assert_allclose(found, expected, atol=border * (np.exp(-4.5) + 0.005))
 
 
 def test_the_rarer_class_weighs_more():
     few = draw_discs((40, 40), (20, 20, 6))
-    weights = pixel_weights(few, 5, 4)
+    weights = pixel_weights(few, 5, 4, 3)
     share = (few > 0).mean()
     assert weights[20, 20] == pytest.approx(min(np.sqrt((1 - share) / share), 3)) and weights[0, 0] == 1
     many = draw_discs((40, 40), (20, 20, 19))
-    weights = pixel_weights(many, 5, 4)
+    weights = pixel_weights(many, 5, 4, 3)
     assert weights[0, 0] == pytest.approx(np.sqrt((many > 0).sum() / (many == 0).sum())) and weights[20, 20] == 1
     assert pixel_weights(few, 5, 4, rare=1.2)[20, 20] == pytest.approx(1.2)
     assert (pixel_weights(many, 5, 4, rare=1.0) == 1).all()
@@ -137,6 +137,6 @@ def test_the_rarer_class_weighs_more():
 
 def test_the_gap_between_neighbours_weighs_most():
     labels = draw_discs((40, 60), (20, 18, 10), (20, 41, 10))
-    weights = pixel_weights(labels, border=10, sigma=5)
+    weights = pixel_weights(labels, border=10, sigma=5, rare=3)
     assert weights[20, 29] > weights[20, 24] > weights[20, 18]
     assert weights[20, 29] > weights[5, 29] and weights[20, 29] > 5

@@ -55,7 +55,7 @@ def _border_mask(labels):
     return (highest > 0) & (highest != lowest)
 
 
-def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float = 3.0) -> np.ndarray:
+def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float) -> np.ndarray:
     """Compute the U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
 
     w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
