@@ -22,7 +22,7 @@ TINY = Config(
     train_checks=1,
     tile_size=64,
     tile_overlap=16,
-    tile_batch=4,
+    tile_pixels=4 * 64**2,
     tta_views=1,
 )
 

@@ -5,16 +5,15 @@ labels, confidences = Segmenter.load().segment(image)
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
 import keras
 import numpy as np
 
-from nuclei.network.device import choose_precision
-from nuclei.network.parallel import predict_step
-from nuclei.prediction.inference import Network, predict_probs
+from nuclei.network.device import choose_precision, gpu_capability
+from nuclei.network.parallel import predictor
+from nuclei.prediction.inference import Network, Tiling, predict_probs
 from nuclei.prediction.run_folder import find_run, parse_settings, read_settings
 from nuclei.prediction.tta import VIEWS
 from nuclei.prediction.watershed import Thresholds, find_confidences, find_instances
@@ -28,7 +27,8 @@ from nuclei.training_data.targets import INTERIOR
 class Segmenter:
     """A trained network with what it takes to find nuclei in images.
 
-    network: float32 (N, S, S, 3) in 0..1 -> probs float32 (N, S, S, 3 or 1): any callable;
+    network: float32 (N, H, W, 3) in 0..1, H and W multiples of config.divisor -> probs float32 (N, H, W, 3 or 1): any
+    callable;
     thresholds: by look (see LOOKS in kinds), what makes nuclei of probs;
     config: the run's settings, of which model_, tile_ and tta_ count here.
     """
@@ -52,7 +52,7 @@ class Segmenter:
         set_up_device()
         model = new_model(config)
         model.load_weights(weights)
-        return cls(partial(predict_step, model), thresholds, config)
+        return cls(predictor(model), thresholds, config)
 
     def segment(self, image: np.ndarray, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the nuclei of an image, uint8 (H, W, 3) RGB -> (labels int32 (H, W), confidences float64 (n,)).
@@ -60,8 +60,15 @@ class Segmenter:
         Args:
             views: how many dihedral views to average, in place of the config's.
         """
+        return self.find(image, *self.look(image, views))
+
+    def look(self, image: np.ndarray, views: int | None = None) -> tuple[np.ndarray, float]:
+        """Do the network's part of `segment` -> (probs float32 (H, W, 3), the zoom that fits)."""
         zoom = self.fit_zoom(image)
-        probs = self.predict(image, zoom, views)
+        return self.predict(image, zoom, views), zoom
+
+    def find(self, image: np.ndarray, probs: np.ndarray, zoom: float) -> tuple[np.ndarray, np.ndarray]:
+        """Do the rest of `segment`, without the network."""
         labels = find_instances(probs, self.thresholds_for(image), zoom)
         return labels, find_confidences(probs, labels)
 
@@ -72,7 +79,9 @@ class Segmenter:
         c = self.config
         shown = VIEWS[: views or c.tta_views]
         seen = cv2.LUT(image, standard_lut(image) if lut is None else lut)
-        return predict_probs(seen, self.network, c.tile_size, c.tile_overlap, c.tile_batch, shown, zoom)
+        fixed = keras.backend.backend() == "jax" or gpu_capability() is not None  # they compile for each shape
+        tiling = Tiling(c.tile_size if fixed else c.divisor, c.tile_pixels, c.tile_overlap, fixed)
+        return predict_probs(seen, self.network, tiling, shown, zoom)
 
     def thresholds_for(self, image: np.ndarray) -> Thresholds:
         """Tell what makes nuclei of an image, uint8 (H, W, 3), by how it looks."""
