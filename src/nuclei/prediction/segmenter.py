@@ -96,17 +96,17 @@ class Segmenter:
 
         The network sees the image as it is and at half its size. At the wrong scale it sees the grains in a large
         nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the
-        size of its nuclei says how far it is from the scale that the network knows best. Where that is more than a
-        quarter of an octave, one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
+        size of its nuclei says how far it is from the scale that the network knows best. Where that is more than half
+        an octave, one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
         """
         # Sizes as the training's masks have them. At the wrong scale no nucleus is sure, yet its size tells.
-        unsure = Thresholds(confidence=0.0)
+        unsure, lut = Thresholds(confidence=0.0), standard_lut(image)
 
         def look(zoom):
             """Tell how sure a look is (its nuclei's pixels, less those that could be either), and what zoom fits."""
-            probs = self.predict(image, zoom, views=1)
-            labels = find_instances(probs, unsure, zoom)
-            found = nucleus_diameter(labels)
+            probs = self.predict(image, zoom, views=1, lut=lut)[::2, ::2]  # every other pixel tells a size as well
+            labels = find_instances(probs, unsure, 2 * zoom)
+            found = 2 * nucleus_diameter(labels)
             interior = probs[..., INTERIOR]
             doubt = 2 * np.minimum(interior, 1 - interior).sum()  # a pixel of p = 0.5 counts as one
             return float(interior[labels > 0].sum() - doubt), self.zoom_for(found) if found else None, zoom
@@ -114,12 +114,9 @@ class Segmenter:
         _, first, start = max(look(1.0), look(0.5), key=lambda seen: seen[0])
         if first is None:
             _, first, start = look(2.0)
-        if first is None:
-            return 1.0
-        if abs(np.log2(first / start)) <= 0.25:
-            return first
-        _, corrected, _ = look(first)
-        return corrected or first
+        if first is None or abs(np.log2(first / start)) <= 0.5:
+            return first or 1.0
+        return look(first)[1] or first
 
 
 def set_up_device() -> None:
