@@ -2,48 +2,48 @@
 #
 # Settings: what can be chosen, and how files are written.
 #    1  config       line    86  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   197  what a run leaves in its folder, written whole or not at all.
+#    2  files        line   198  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   231  a set of decoded images with their labels and kinds.
-#    4  kinds        line   267  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  targets      line   368  what the network learns from a label image, and how much each pixel weighs.
-#    6  augmentation line   460  random crops of an image and its labels.
-#    7  batches      line   569  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   232  a set of decoded images with their labels and kinds.
+#    4  kinds        line   268  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  targets      line   369  what the network learns from a label image, and how much each pixel weighs.
+#    6  augmentation line   461  random crops of an image and its labels.
+#    7  batches      line   570  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    8  model        line   662  the one-hundred-layer network, and a small U-Net for CPUs.
-#    9  loss         line   810  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   10  optimizer    line   886  Muon for the convolutions, AdamW for biases and normalisation.
-#   11  device       line   916  what the run computes on, and in which precision.
-#   12  parallel     line   976  one network on several GPUs, a copy on each.
+#    8  model        line   663  the one-hundred-layer network, and a small U-Net for CPUs.
+#    9  loss         line   811  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  optimizer    line   887  Muon for the convolutions, AdamW for biases and normalisation.
+#   11  device       line   917  what the run computes on, and in which precision.
+#   12  parallel     line   977  one network on several GPUs, a copy on each.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1061  how far a training is, and the learning rate there.
-#   14  training_log line  1119  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1168  one network inside a time budget.
+#   13  schedule     line  1062  how far a training is, and the learning rate there.
+#   14  training_log line  1120  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1169  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1374  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1409  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1501  an image of any size through the network, at once or tile by tile.
-#   19  run_folder   line  1595  a trained network and, beside it, its settings file, written and read without Keras.
-#   20  segmenter    line  1640  a trained network with its thresholds and settings.
-#   21  metric       line  1752  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1824  a bar or a line a minute over many images.
-#   23  tuning       line  1841  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1375  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1410  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1502  an image of any size through the network, at once or tile by tile.
+#   19  run_folder   line  1596  a trained network and, beside it, its settings file, written and read without Keras.
+#   20  segmenter    line  1641  a trained network with its thresholds and settings.
+#   21  metric       line  1750  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1822  a bar or a line a minute over many images.
+#   23  tuning       line  1839  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1896  find and read a competition, in zips or folders.
-#   25  submission   line  2013  label images to the rows of Kaggle's CSV.
+#   24  data         line  1894  find and read a competition, in zips or folders.
+#   25  submission   line  2011  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  2053  what each stage of a run costs.
-#   27  predictions  line  2081  the rows of every test image, which get better as the network does.
-#   28  main         line  2157  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2275  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  2051  what each stage of a run costs.
+#   27  predictions  line  2079  the rows of every test image, which get better as the network does.
+#   28  main         line  2155  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2273  what Kaggle runs, its settings from the environment.
 #
-# sources e6f9fee78e4512f8, this file a342764019061822
+# sources 9e0df4b82dca5c44, this file 3e6b179f1e784ce6
 
 import csv
 import io
@@ -80,7 +80,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "e6f9fee78e4512f8"
+SOURCE_HASH = "9e0df4b82dca5c44"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -138,7 +138,7 @@ class Config:
     train_seed: int = 0
 
     # Prediction
-    tile_pixels: int = 2**19  # px in one call of the network; an image that has more is cut into tiles
+    tile_pixels: int = 2**18  # px in one call of the network; an image that has more is cut into tiles
     tile_overlap: int = 64  # px shared by neighbouring tiles, blended
     tile_size: int = 256  # px, the tiles' side where the backend compiles for one shape; a multiple of the divisor
     tta_views: int = 4  # 1, 2, 4 or 8 of the dihedral views
@@ -190,6 +190,7 @@ _SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_
 _SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2, "data_hand": "stage1_train"}
 _LAYERS: dict = {"model_name": "one_hundred_layers", "model_width": 16}
 _KAGGLE: dict = _LAYERS | {"train_minutes": 480.0, "train_rate": 1e-2, "train_batch": 8, "train_checks": 4}
+_KAGGLE |= {"tile_pixels": 8 * 256**2}
 _SEED: dict = _LAYERS | {"model_outputs": 1, "train_loss": "weighted_dice", "train_crop": 128}
 PRESETS = {"sample": Config(**_SAMPLE), "cpu": Config(), "kaggle": Config(**_KAGGLE), "seed": Config(**_SEED)}
 
@@ -1716,17 +1717,17 @@ class Segmenter:
 
         The network sees the image as it is and at half its size. At the wrong scale it sees the grains in a large
         nucleus, a clump of small ones as one, or it is unsure of what it sees. So the surer look is believed, and the
-        size of its nuclei says how far it is from the scale that the network knows best. Where that is more than a
-        quarter of an octave, one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
+        size of its nuclei says how far it is from the scale that the network knows best. Where that is more than half
+        an octave, one more look corrects it. Where nothing is found, twice the size is tried; after that, 1.
         """
         # Sizes as the training's masks have them. At the wrong scale no nucleus is sure, yet its size tells.
-        unsure = Thresholds(confidence=0.0)
+        unsure, lut = Thresholds(confidence=0.0), standard_lut(image)
 
         def look(zoom):
             """Tell how sure a look is (its nuclei's pixels, less those that could be either), and what zoom fits."""
-            probs = self.predict(image, zoom, views=1)
-            labels = find_instances(probs, unsure, zoom)
-            found = nucleus_diameter(labels)
+            probs = self.predict(image, zoom, views=1, lut=lut)[::2, ::2]  # every other pixel tells a size as well
+            labels = find_instances(probs, unsure, 2 * zoom)
+            found = 2 * nucleus_diameter(labels)
             interior = probs[..., INTERIOR]
             doubt = 2 * np.minimum(interior, 1 - interior).sum()  # a pixel of p = 0.5 counts as one
             return float(interior[labels > 0].sum() - doubt), self.zoom_for(found) if found else None, zoom
@@ -1734,12 +1735,9 @@ class Segmenter:
         _, first, start = max(look(1.0), look(0.5), key=lambda seen: seen[0])
         if first is None:
             _, first, start = look(2.0)
-        if first is None:
-            return 1.0
-        if abs(np.log2(first / start)) <= 0.25:
-            return first
-        _, corrected, _ = look(first)
-        return corrected or first
+        if first is None or abs(np.log2(first / start)) <= 0.5:
+            return first or 1.0
+        return look(first)[1] or first
 
 
 def set_up_device() -> None:

@@ -55,7 +55,7 @@ class Config:
     train_seed: int = 0
 
     # Prediction
-    tile_pixels: int = 2**19  # px in one call of the network; an image that has more is cut into tiles
+    tile_pixels: int = 2**18  # px in one call of the network; an image that has more is cut into tiles
     tile_overlap: int = 64  # px shared by neighbouring tiles, blended
     tile_size: int = 256  # px, the tiles' side where the backend compiles for one shape; a multiple of the divisor
     tta_views: int = 4  # 1, 2, 4 or 8 of the dihedral views
@@ -107,5 +107,6 @@ _SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_
 _SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2, "data_hand": "stage1_train"}
 _LAYERS: dict = {"model_name": "one_hundred_layers", "model_width": 16}
 _KAGGLE: dict = _LAYERS | {"train_minutes": 480.0, "train_rate": 1e-2, "train_batch": 8, "train_checks": 4}
+_KAGGLE |= {"tile_pixels": 8 * 256**2}
 _SEED: dict = _LAYERS | {"model_outputs": 1, "train_loss": "weighted_dice", "train_crop": 128}
 PRESETS = {"sample": Config(**_SAMPLE), "cpu": Config(), "kaggle": Config(**_KAGGLE), "seed": Config(**_SEED)}
