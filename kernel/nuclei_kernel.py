@@ -40,10 +40,10 @@
 # The run: from the competition's files to submission.csv.
 #   26  stopwatch    line  2051  what each stage of a run costs.
 #   27  predictions  line  2079  the rows of every test image, which get better as the network does.
-#   28  main         line  2155  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2273  what Kaggle runs, its settings from the environment.
+#   28  main         line  2154  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2272  what Kaggle runs, its settings from the environment.
 #
-# sources 9e0df4b82dca5c44, this file 3e6b179f1e784ce6
+# sources 4c3db5c42c97998d, this file 6e5eaec34b2a38b5
 
 import csv
 import io
@@ -80,7 +80,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "9e0df4b82dca5c44"
+SOURCE_HASH = "4c3db5c42c97998d"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -2128,12 +2128,11 @@ class Predictions:
     def _start(self, segmenter, image_id, views, pool):
         """Run the network on an image -> a Future of what is found in it; an error comes out of the Future, too."""
         try:
-            seen = segmenter.look(self.images[image_id], views)
+            return pool.submit(self._find, segmenter, image_id, *segmenter.look(self.images[image_id], views))
         except Exception as error:
             failed: Future = Future()
             failed.set_exception(error)
             return failed
-        return pool.submit(self._find, segmenter, image_id, *seen)
 
     def _find(self, segmenter, image_id, probs, zoom):
         labels, confidences = segmenter.find(self.images[image_id], probs, zoom)

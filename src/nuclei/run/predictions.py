@@ -65,12 +65,11 @@ class Predictions:
     def _start(self, segmenter, image_id, views, pool):
         """Run the network on an image -> a Future of what is found in it; an error comes out of the Future, too."""
         try:
-            seen = segmenter.look(self.images[image_id], views)
+            return pool.submit(self._find, segmenter, image_id, *segmenter.look(self.images[image_id], views))
         except Exception as error:
             failed: Future = Future()
             failed.set_exception(error)
             return failed
-        return pool.submit(self._find, segmenter, image_id, *seen)
 
     def _find(self, segmenter, image_id, probs, zoom):
         labels, confidences = segmenter.find(self.images[image_id], probs, zoom)
