@@ -31,19 +31,19 @@
 #   20  segmenter    line  1641  a trained network with its thresholds and settings.
 #   21  metric       line  1750  one overlap matrix, IoU, precision at ten thresholds.
 #   22  progress     line  1822  a bar or a line a minute over many images.
-#   23  tuning       line  1839  the score on images with labels, and the thresholds that suit a network.
+#   23  tuning       line  1853  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1894  find and read a competition, in zips or folders.
-#   25  submission   line  2011  label images to the rows of Kaggle's CSV.
+#   24  data         line  1908  find and read a competition, in zips or folders.
+#   25  submission   line  2025  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  2051  what each stage of a run costs.
-#   27  predictions  line  2079  the rows of every test image, which get better as the network does.
-#   28  main         line  2154  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2272  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  2065  what each stage of a run costs.
+#   27  predictions  line  2093  the rows of every test image, which get better as the network does.
+#   28  main         line  2168  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2286  what Kaggle runs, its settings from the environment.
 #
-# sources 4c3db5c42c97998d, this file 6e5eaec34b2a38b5
+# sources d467bf555e2c01ca, this file dde142299318bcbc
 
 import csv
 import io
@@ -63,7 +63,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from importlib import metadata, resources
-from itertools import chain, groupby, pairwise, product, takewhile
+from itertools import groupby, pairwise, product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "4c3db5c42c97998d"
+SOURCE_HASH = "d467bf555e2c01ca"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1836,6 +1836,20 @@ def progress(items: Sequence, name: str) -> Iterator:
         yield item
 
 
+def one_behind(items: Iterable) -> Iterator:
+    """Yield each item once the one after it is made, or its making was cut off: what was started is not lost."""
+    making, end = iter(items), object()
+    item = next(making, end)
+    while item is not end:
+        try:
+            following = next(making, end)
+        except BaseException:
+            yield item
+            raise
+        yield item
+        item = following
+
+
 # ==== 23. src/nuclei/prediction/tuning.py =========================================================
 # Tuning: the score on images with labels, and the thresholds that suit a network.
 
@@ -2110,7 +2124,7 @@ class Predictions:
         with ThreadPoolExecutor(1) as pool:
             reached = takewhile(lambda _: time.monotonic() < deadline, progress(self.order, "predict"))
             ahead = ((image_id, self._start(segmenter, image_id, views, pool)) for image_id in reached)
-            for (image_id, job), _ in pairwise(chain(ahead, [None])):
+            for image_id, job in one_behind(ahead):
                 try:
                     self.found[image_id] = job.result()
                 except Exception as error:

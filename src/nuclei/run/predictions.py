@@ -4,13 +4,13 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, pairwise, takewhile
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 from nuclei.competition.submission import make_rows, write_submission
-from nuclei.prediction.progress import progress
+from nuclei.prediction.progress import one_behind, progress
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.settings.config import log
 from nuclei.settings.files import CONFIDENCE_FILE, SUBMISSION_FILE, write_csv
@@ -47,7 +47,7 @@ class Predictions:
         with ThreadPoolExecutor(1) as pool:
             reached = takewhile(lambda _: time.monotonic() < deadline, progress(self.order, "predict"))
             ahead = ((image_id, self._start(segmenter, image_id, views, pool)) for image_id in reached)
-            for (image_id, job), _ in pairwise(chain(ahead, [None])):
+            for image_id, job in one_behind(ahead):
                 try:
                     self.found[image_id] = job.result()
                 except Exception as error:

@@ -7,7 +7,7 @@ from there whole: no seam cuts one. The zoom and the standard look are found onc
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from scipy import ndimage as ndi
 from tqdm import tqdm
 
 from nuclei.competition.submission import encode_labels
+from nuclei.prediction.progress import one_behind
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.watershed import find_instances
 from nuclei.settings.config import log
@@ -23,7 +24,7 @@ from nuclei_kit.files.run_lists import decode_rles
 from nuclei_kit.own_images.journal import Journal
 
 # In pixels of the scale at which the network works, where most nuclei are 20 to 40 wide:
-BLOCK = 2560  # side of a block, at most: what memory a block takes, and half of what a kill costs
+BLOCK = 2560  # side of a block, at most: what a kill costs, and what memory a block takes
 HALO = 96  # width of what is seen around a block: half of the widest nucleus that is seen whole
 MARGIN = 8  # distance by which a centre may lie outside its block: two blocks segment one nucleus slightly differently
 
@@ -63,7 +64,7 @@ def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, na
     with tqdm(desc=name, **in_px, disable=None, leave=False) as bar, ThreadPoolExecutor(1) as pool:
         probs = (segmenter.predict(image[widen(block, halo, shape)], zoom, lut=lut) for block, _, _ in waiting)
         ahead = (pool.submit(find_nuclei, one) for one in probs)
-        for (_, place, count), (rles, _) in zip(waiting, pairwise(chain(ahead, [None])), strict=True):
+        for (_, place, count), rles in zip(waiting, one_behind(ahead), strict=True):
             in_block = rles.result()
             journal.add(place, {"rles": in_block, "seconds": time.monotonic() - start})
             start = time.monotonic()
