@@ -22,7 +22,7 @@ TINY = Config(
     train_checks=1,
     tile_size=64,
     tile_overlap=16,
-    tile_batch=4,
+    tile_pixels=4 * 64**2,
     tta_views=1,
 )
 
@@ -40,6 +40,8 @@ def bright_found(x):
 
 class FakeModel:
     """A Keras model of such a network, as far as a run needs one."""
+
+    layers = ()  # nothing to fold
 
     def __init__(self, network):
         self.predict_on_batch = network
@@ -63,17 +65,17 @@ def fake_training(network=nothing_found, on_the_way=()):
 
 def cut_off_prediction(monkeypatch, network):
     """Have a run, whose training is `network`, cut off in its third test image, all kept by then -> the images seen."""
-    seen, segment = [], Segmenter.segment
+    seen, look = [], Segmenter.look
 
     def cut_off(self, image, views=None):
         seen.append(image)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return segment(self, image, views)
+        return look(self, image, views)
 
     monkeypatch.setattr(main, "train_model", fake_training(network))
     monkeypatch.setattr(main, "REMEMBER_SECONDS", 0.0)
-    monkeypatch.setattr(Segmenter, "segment", cut_off)
+    monkeypatch.setattr(Segmenter, "look", cut_off)
     return seen
 
 

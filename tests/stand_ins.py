@@ -34,7 +34,9 @@ class CutOff(PixelNetwork):
 
 def make_segmenter(network):
     """A Segmenter of small tiles around a stand-in."""
-    return Segmenter(network, HANDS["stage1_train"], Config(tile_size=64, tile_overlap=16, tile_batch=2, tta_views=1))
+    return Segmenter(
+        network, HANDS["stage1_train"], Config(tile_size=64, tile_overlap=16, tile_pixels=2 * 64**2, tta_views=1)
+    )
 
 
 def paint(labels):

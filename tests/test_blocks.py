@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from stand_ins import CutOff, PixelNetwork, make_segmenter, paint
 
 from nuclei.competition.submission import encode_labels
-from nuclei.prediction.inference import predict_probs
+from nuclei.prediction.inference import Tiling, predict_probs
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.watershed import Thresholds, find_instances
 from nuclei.training_data.kinds import nucleus_diameter, standardise
@@ -114,7 +114,7 @@ def test_blocks_find_what_the_whole_shows(small_blocks, tmp_path, shape):
     apart = draw_field(np.random.default_rng(1), shape, 9, 80)
     assert same_nuclei(segment(paint(apart), tmp_path / "apart"), apart)
     crowd = paint(draw_crowd(1, shape, shape[0] * shape[1] // 1500))
-    whole = find_instances(predict_probs(standardise(crowd), PixelNetwork(), 64, 16, 2, (0,), 1.0), Thresholds())
+    whole = find_instances(predict_probs(standardise(crowd), PixelNetwork(), Tiling(32, 2**13, 16), (0,)), Thresholds())
     found = segment(crowd, tmp_path / "crowd")
     assert found.max() == whole.max()
     # A pixel that two floods reach at once goes to either.

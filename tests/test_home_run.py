@@ -199,7 +199,7 @@ def test_a_blind_network_scores_nothing_in_one_look_an_image():
         return blind(x)
 
     segmenter = segmenter_of(network)
-    assert score_set(images, replace(segmenter, config=replace(segmenter.config, tile_batch=1))) == 0
+    assert score_set(images, segmenter) == 0
     assert len(calls) == len(images.ids)  # one view, one tile each, and no search for the zoom
 
 
@@ -364,7 +364,7 @@ def test_a_truth_that_cannot_be_read_costs_no_training(two_stages, tmp_path, mon
 SMALL_SEED = replace(
     PRESETS["seed"], train_steps=2, train_batch=2, train_crop=64, train_checks=1, data_hand="stage1_train"
 )
-SMALL_SEED = replace(SMALL_SEED, model_width=2, tile_size=64, tile_overlap=16, tile_batch=4, tta_views=1)
+SMALL_SEED = replace(SMALL_SEED, model_width=2, tile_size=64, tile_overlap=16, tile_pixels=4 * 64**2, tta_views=1)
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def test_a_loaded_run_predicts_the_same_rows(finished, test_set, tmp_path):
 
 @pytest.mark.slow
 def test_one_hundred_layers_goes_the_whole_way(run, tmp_path, eagerly, test_set):
-    size = {"model_name": "one_hundred_layers", "model_width": 2, "train_steps": 2, "tile_batch": 1}
+    size = {"model_name": "one_hundred_layers", "model_width": 2, "train_steps": 2}
     run(replace(TINY, **size), train=draw_disc_set(3), test=test_set.subset([0]))
     assert list(check_submission(tmp_path / "submission.csv", {"00": (64, 64)})) == ["00"]
     (row,) = csv.DictReader((tmp_path / "log.csv").open(newline=""))

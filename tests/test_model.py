@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nuclei.network.loss import weighted_crossentropy_dice, weighted_dice
-from nuclei.network.model import UNET_WIDEST, build_model, one_hundred_layers, unet
+from nuclei.network.model import UNET_WIDEST, build_model, fold_normalisation, one_hundred_layers, unet
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -144,3 +144,34 @@ def test_the_loss_falls(outputs, loss):
         losses.append(float(model.train_on_batch(*batch)))
     assert np.isfinite(losses).all()
     assert min(losses[-2:]) < losses[0] - 0.1
+
+
+# ---- to predict with ---------------------------------------------------------------------------
+
+
+def norms(model):
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def stir(model):
+    """Give every weight another value, so that no part of a normalisation is 0 or 1."""
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 1.5, one.shape) * np.where(one == 0, 0.1, one) for one in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+def test_a_folded_network_answers_the_same_without_its_normalisations(stem):
+    model = stir(unet(4, 2, stem, 3))
+    before = model.get_weights()
+    lean = fold_normalisation(model)
+    assert norms(model) and not norms(lean)
+    assert lean.count_params() == model.count_params() - 3 * sum(norm.gamma.shape[0] for norm in norms(model))
+    x = noise(2, 16, 32, 3)
+    np.testing.assert_allclose(answer(lean, x), answer(model, x), atol=1e-5)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_normalises_something_else_than_a_convolution_stays(hundred):
+    assert fold_normalisation(hundred) is hundred

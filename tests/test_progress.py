@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nuclei.prediction.progress import PROGRESS_SECONDS, progress
+from nuclei.prediction.progress import PROGRESS_SECONDS, one_behind, progress
 
 
 @pytest.fixture
@@ -51,3 +51,34 @@ def test_in_a_terminal_a_bar_takes_the_place_of_the_lines(clock, caplog, monkeyp
     work(clock, 10, PROGRESS_SECONDS)
     assert not caplog.messages
     assert "score" in terminal.getvalue()
+
+
+def made(count, events, cut_off=False):
+    """Make items, each of them an event, and then be cut off."""
+    for item in range(count):
+        events.append(f"{item} made")
+        yield item
+    if cut_off:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_one_behind_gives_each_item_once_the_next_is_made(count):
+    events = []
+    for item in one_behind(made(count, events)):
+        events.append(f"{item} taken")
+    assert [event for event in events if "taken" in event] == [f"{item} taken" for item in range(count)]
+    assert events == ["0 made", "1 made", "0 taken", "2 made", "1 taken", "2 taken"] or count < 3
+
+
+def test_one_behind_gives_what_was_made_before_it_is_cut_off():
+    taken = []
+    with pytest.raises(KeyboardInterrupt):
+        for item in one_behind(made(2, [], cut_off=True)):
+            taken.append(item)
+    assert taken == [0, 1]
+
+
+def test_one_behind_ends_where_its_reader_does():
+    for _ in one_behind(made(3, [])):
+        break

@@ -94,15 +94,18 @@ def test_the_digest_of_several_runs_is_of_all_of_them_in_order(run, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [lambda config: config.pop("train_decay"), lambda config: config.update(train_colour=1, data_moon="new")],
+    [
+        lambda config: config.pop("train_decay"),
+        lambda config: config.update(train_colour=1, data_moon="new", tile_batch=4),
+    ],
     ids=["before one of today's", "with some that are gone"],
 )
-def test_training_settings_of_another_version_do_not_matter(run, change):
+def test_settings_of_training_and_tiles_of_another_version_do_not_matter(run, change):
     spoil_settings(run, change)
     assert load_run(run).config == TINY
 
 
-@pytest.mark.parametrize("name", ["model_zoom", "target_core", "tile_size", "tta_views"])
+@pytest.mark.parametrize("name", ["model_zoom", "target_core", "tta_views"])
 def test_other_settings_do_matter_where_a_default_would_be_wrong(run, name):
     spoil_settings(run, lambda config: config.pop(name))
     with pytest.raises(BadInput, match=rf"config\.json is not .*this version.* \(it lacks {name}\): train again"):
@@ -142,7 +145,7 @@ def test_one_run_or_none_is_no_average(run):
 
 @pytest.mark.parametrize(
     "name, value",
-    [("model_diameter", 16.0), ("model_zoom", 1.0), ("model_outputs", 1), ("tile_size", 128), ("tile_overlap", 32)],
+    [("model_diameter", 16.0), ("model_zoom", 1.0), ("model_outputs", 1)],
 )
 def test_runs_that_see_images_otherwise_are_refused_by_name(monkeypatch, name, value):
     configs = {"one": TINY, "another": replace(TINY, tta_views=2, model_width=8, train_seed=3)}
@@ -151,6 +154,14 @@ def test_runs_that_see_images_otherwise_are_refused_by_name(monkeypatch, name, v
     assert load_runs(["one", "another"]).config == TINY
     with pytest.raises(BadInput, match=rf"^other .*its {name} is"):
         load_runs(["one", "another", "other"])
+
+
+def test_a_deeper_network_goes_first(monkeypatch):
+    configs = {"shallow": TINY, "deep": replace(TINY, model_depth=TINY.model_depth + 1)}
+    monkeypatch.setattr(runs, "load_run", lambda run: Segmenter(None, HANDS["stage1_train"], configs[run]))
+    assert load_runs(["deep", "shallow"]).config == configs["deep"]
+    with pytest.raises(BadInput, match=r"^deep .* in units of 8 px: name it before"):
+        load_runs(["shallow", "deep"])
 
 
 def test_a_missing_one_of_several_runs_is_named(run, tmp_path):

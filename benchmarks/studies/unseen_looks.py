@@ -13,7 +13,6 @@ backend.
 import os
 import tempfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,7 +22,7 @@ import numpy as np
 from recipe import read_recipe, recipe_parser
 
 from nuclei.competition.data import TRAIN_NAME
-from nuclei.network.parallel import predict_step
+from nuclei.network.parallel import predictor
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.progress import progress
 from nuclei.prediction.segmenter import Segmenter, set_up_device
@@ -77,7 +76,7 @@ def score_recipe(config, train, tuning, held_out):
     print(f"{len(train.ids)} images to train on, {len(tuning.ids)} to tune on", flush=True)
     with tempfile.TemporaryDirectory() as out:
         model = train_model(config, train, Path(out, LOG_FILE), Keeper(), lambda network, is_last: None)
-    segmenter = Segmenter(partial(predict_step, model), HANDS["stage1_train"], config)
+    segmenter = Segmenter(predictor(model), HANDS["stage1_train"], config)
     segmenter = replace(segmenter, thresholds=Tuner(tuning, segmenter).choose(np.ones(len(tuning.ids), bool)))
     pairs = list(zip(held_out.images, held_out.labels, strict=True))
     return np.array(

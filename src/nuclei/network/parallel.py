@@ -1,7 +1,7 @@
 """Parallel: one network on several GPUs, a copy on each.
 
 With TensorFlow alone: on the other backends there is one copy. A network that is made in `share_gpus`, and compiled
-there with a `shared_loss`, is trained by `train_step` and called by `predict_step`: each copy takes its part of the
+there with a `shared_loss`, is trained by `train_step` and called by its `predictor`: each copy takes its part of the
 batch, and all make the same step, along the mean of the gradients.
 """
 
@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from nuclei.network.device import list_gpus
+from nuclei.network.model import fold_normalisation
 from nuclei.settings.config import log
 
 
@@ -70,13 +71,13 @@ def _train_part(model, x, y):
     return float(model.train_on_batch(x, y))
 
 
-def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """Ask the network: float32 (N, H, W, 3) -> (N, H, W, C)."""
+def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """Make a call of a network's present weights: float32 (N, H, W, 3) -> (N, H, W, C)."""
     strategy = _strategy_of(model)
     if strategy is None:
-        return model.predict_on_batch(x)
+        return fold_normalisation(model).predict_on_batch
     model.make_predict_function()
-    return model.predict_function([(_share(x, strategy),)])
+    return lambda x: model.predict_function([(_share(x, strategy),)])
 
 
 def _strategy_of(model):

@@ -1,11 +1,13 @@
-"""Inference: an image of any size through a network of one tile size.
+"""Inference: an image of any size through the network, at once or tile by tile.
 
-The network is any callable: float32 (batch, tile, tile, 3) in 0..1 -> float32 (batch, tile, tile, C). It always sees
-the same shape, so that TensorFlow and JAX compile once, and its memory is bounded by the tile, not by the image.
+The network is any callable: float32 (N, H, W, 3) in 0..1 -> float32 (N, H, W, C). The pixels of a call bound its
+memory, whatever the size of the image.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from itertools import product
+from dataclasses import dataclass
+from itertools import groupby, product
 
 import cv2
 import numpy as np
@@ -15,68 +17,86 @@ from nuclei.prediction.tta import unview_probs, view_image
 Network = Callable[[np.ndarray], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How images are laid before a network.
+
+    unit: px, what the heights and widths of its inputs are multiples of;
+    pixels: the most in one call;
+    overlap: px that neighbouring tiles share at least, under the side of a square of `pixels`;
+    fixed: whether every call has one shape, as many tiles of unit * unit as the pixels allow: where a backend compiles
+    for each shape.
+    """
+
+    unit: int
+    pixels: int
+    overlap: int
+    fixed: bool = False
+
+
 def predict_probs(
-    seen: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int], zoom: float
+    seen: np.ndarray, network: Network, tiling: Tiling, views: Sequence[int], zoom: float = 1.0
 ) -> np.ndarray:
     """Predict an image at a zoom, uint8 (H, W, 3), standardised -> probs float32 (H, W, C), the mean over the views.
 
     Args:
         network: see the module.
-        tile: px, side of the network's input.
-        overlap: px that neighbouring tiles share at least, less than `tile`.
-        batch: tiles in one call.
         views: some of tta.VIEWS.
         zoom: factor by which the image is enlarged for the network; probs come back at the image's own size.
     """
     height, width = seen.shape[:2]
     size = (max(1, round(width * zoom)), max(1, round(height * zoom)))
     if size == (width, height):
-        return predict_tiled(seen, network, tile, overlap, batch, views)
+        return predict_tiled(seen, network, tiling, views)
     zoomed = cv2.resize(seen, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
-    probs = predict_tiled(zoomed, network, tile, overlap, batch, views)
+    probs = predict_tiled(zoomed, network, tiling, views)
     smooth = cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR
     return cv2.resize(probs, (width, height), interpolation=smooth).reshape(height, width, -1)
 
 
-def predict_tiled(
-    seen: np.ndarray, network: Network, tile: int, overlap: int, batch: int, views: Sequence[int] = (0,)
-) -> np.ndarray:
-    """Predict tile by tile, uint8 (H, W, 3), standardised -> probs float32 (H, W, C), blended with soft seams.
+def predict_tiled(seen: np.ndarray, network: Network, tiling: Tiling, views: Sequence[int]) -> np.ndarray:
+    """Predict uint8 (H, W, 3), standardised -> probs float32 (H, W, C).
 
-    Every view of every tile is one input of the network; what comes back is turned upright, weighted by a window that
-    fades towards the tile's edge, and summed. An image smaller than the tile is mirrored out to it.
+    An image that one call holds is one tile, mirrored out to the unit; another is cut into as few as can be, all alike.
+    Every view of every tile is one input; what comes back is turned upright, weighted by a window that fades towards
+    the tile's edge, and summed.
     """
-    height, width = seen.shape[:2]
-    padding = [(0, max(tile - n, 0)) for n in (height, width)]
+    shape, unit, overlap = seen.shape[:2], tiling.unit, tiling.overlap
+    most = unit**2 if tiling.fixed else tiling.pixels
+    longest = [-(-length // unit) * unit for length in shape]
+    if math.prod(longest) > most:
+        longest = [math.isqrt(most) // unit * unit] * 2
+    (height, rows), (width, columns) = (_cut(*along, unit, overlap) for along in zip(shape, longest, strict=True))
+    window, batch = _blend_window(height, width, overlap), tiling.pixels // (height * width)
+    padding = [(0, max(side - length, 0)) for side, length in zip((height, width), shape, strict=True)]
     padded = np.pad(seen, [*padding, (0, 0)], mode="symmetric")
-    rows, columns = (_tile_starts(length, tile, overlap) for length in padded.shape[:2])
-    inputs = list(product(rows, columns, views))
-    window = _blend_window(tile, overlap)
     total, weight = np.zeros((*padded.shape[:2], 1), np.float32), np.zeros((*padded.shape[:2], 1), np.float32)
-    for start in range(0, len(inputs), batch):
-        chunk = inputs[start : start + batch]
-        tiles = np.zeros((batch, tile, tile, 3), np.float32)
-        for slot, (y, x, view) in zip(tiles, chunk, strict=False):
-            slot[:] = view_image(padded[y : y + tile, x : x + tile], view)
-        probs = np.asarray(network(tiles / 255), np.float32)
-        if start == 0:
-            total = np.zeros((*padded.shape[:2], probs.shape[-1]), np.float32)
-        for (y, x, view), one in zip(chunk, probs, strict=False):
-            total[y : y + tile, x : x + tile] += unview_probs(one, view) * window
-            weight[y : y + tile, x : x + tile] += window
-    return (total / weight)[:height, :width]
+    for turned, alike in groupby(views, lambda view: view & 4 and height != width):
+        inputs = list(product(rows, columns, alike))
+        for start in range(0, len(inputs), batch):
+            chunk = inputs[start : start + batch]
+            sides = (width, height) if turned else (height, width)
+            x = np.zeros((batch if tiling.fixed else len(chunk), *sides, 3), np.float32)
+            for slot, (top, left, view) in zip(x, chunk, strict=False):
+                slot[:] = view_image(padded[top : top + height, left : left + width], view)
+            probs = np.asarray(network(x / 255), np.float32)
+            if total.shape[-1] != probs.shape[-1]:
+                total = np.zeros((*padded.shape[:2], probs.shape[-1]), np.float32)
+            for (top, left, view), one in zip(chunk, probs, strict=False):
+                total[top : top + height, left : left + width] += unview_probs(one, view) * window
+                weight[top : top + height, left : left + width] += window
+    return (total / weight)[: shape[0], : shape[1]]
 
 
-def _tile_starts(length, tile, overlap):
-    """Spread the starts of tiles evenly along one axis, so that the last tile ends at `length`."""
-    if length <= tile:
-        return [0]
-    count = int(np.ceil((length - overlap) / (tile - overlap)))
-    return np.linspace(0, length - tile, count).round().astype(int).tolist()
+def _cut(length, longest, unit, overlap):
+    """Cut a length into as few equal tiles of at most `longest` px as can be -> (a tile's length, their starts)."""
+    count = max(1, math.ceil((length - overlap) / (longest - overlap))) if length > longest else 1
+    tile = -(-math.ceil((length + (count - 1) * overlap) / count) // unit) * unit
+    return tile, np.linspace(0, max(length - tile, 0), count).round().astype(int).tolist()
 
 
-def _blend_window(tile, overlap):
-    """Make float32 (tile, tile, 1): 1 in the middle, falling to nearly 0 over the overlap at each edge, never 0."""
-    ramp = (np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 0.5) / max(overlap, 1)
-    edge = np.minimum(ramp, 1).astype(np.float32)
-    return (edge[:, None] * edge)[..., None]
+def _blend_window(height, width, overlap):
+    """Make float32 (height, width, 1): 1 in the middle, nearly 0 at each edge, in between over the overlap."""
+    rows, columns = (np.arange(side) + 0.5 for side in (height, width))
+    rows, columns = (np.minimum(np.minimum(one, one[::-1]) / max(overlap, 1), 1) for one in (rows, columns))
+    return (rows[:, None] * columns).astype(np.float32)[..., None]

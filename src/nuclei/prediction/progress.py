@@ -1,7 +1,7 @@
 """Progress: a bar or a line a minute over many images."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
@@ -19,3 +19,17 @@ def progress(items: Sequence, name: str) -> Iterator:
             log.info("%s: %d of %d images", name, done, len(items))
             said = time.monotonic()
         yield item
+
+
+def one_behind(items: Iterable) -> Iterator:
+    """Yield each item once the one after it is made, or its making was cut off: what was started is not lost."""
+    making, end = iter(items), object()
+    item = next(making, end)
+    while item is not end:
+        try:
+            following = next(making, end)
+        except BaseException:
+            yield item
+            raise
+        yield item
+        item = following

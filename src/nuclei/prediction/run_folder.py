@@ -16,6 +16,8 @@ from nuclei.prediction.watershed import Thresholds
 from nuclei.settings.config import Config
 from nuclei.settings.files import CONFIG_FILE, WEIGHTS_FILE, write_whole
 
+FREE_SETTINGS = ("data_", "train_", "tile_")  # prefixes of the settings that say nothing of what a network learned
+
 
 def find_run(run: str | Path | None = None) -> tuple[Path, Path]:
     """Locate a run's weights and settings, there or not, by its folder or its weights; None is the one that ships."""
@@ -48,8 +50,9 @@ def read_settings(path: Path) -> dict[str, Any]:
 def parse_settings(content: Mapping[str, Any]) -> tuple[Config, dict[str, Thresholds]]:
     """Make what a settings file holds a Config and thresholds by look.
 
-    Settings of the training alone may be another version's: they have had their effect.
+    Settings of the training may be another version's: they have had their effect. So may those of tiles, which cost
+    memory and time alone.
     """
     known = {one.name for one in fields(Config)}
-    values = {k: v for k, v in content["config"].items() if k in known or not k.startswith(("data_", "train_"))}
+    values = {k: v for k, v in content["config"].items() if k in known or not k.startswith(FREE_SETTINGS)}
     return Config(**values), {look: Thresholds(**one) for look, one in content["thresholds"].items()}

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from nuclei.network.parallel import predict_step
+from nuclei.network.parallel import predictor
 from nuclei.prediction.run_folder import save_run
 from nuclei.prediction.segmenter import Segmenter, set_up_device
 from nuclei.prediction.tuning import Tuner
@@ -89,7 +88,7 @@ def train_segmenter(
         return on_check(Segmenter(network, hand, config), is_last)
 
     model = train_model(config, train, folder / LOG_FILE, keeper, check, start)
-    segmenter, origin = Segmenter(partial(predict_step, model), hand, config), f"for masks as {config.data_hand}'s"
+    segmenter, origin = Segmenter(predictor(model), hand, config), f"for masks as {config.data_hand}'s"
     if tuning.ids:
         origin = f"chosen on {len(tuning.ids)} images"
         segmenter = replace(segmenter, thresholds=_choose_thresholds(tuning, segmenter, keeper))

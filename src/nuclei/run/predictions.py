@@ -3,12 +3,14 @@
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 from nuclei.competition.submission import make_rows, write_submission
-from nuclei.prediction.progress import progress
+from nuclei.prediction.progress import one_behind, progress
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.settings.config import log
 from nuclei.settings.files import CONFIDENCE_FILE, SUBMISSION_FILE, write_csv
@@ -33,7 +35,8 @@ class Predictions:
     ) -> int:
         """Predict the images that wait the longest, as many as the minutes allow -> how many.
 
-        An image that cannot be predicted keeps what was found in it, and costs a warning.
+        While the network sees an image, the nuclei of the one before are found beside it. An image that cannot be
+        predicted keeps what was found in it, and costs a warning.
 
         Args:
             views: see `Segmenter.segment`.
@@ -41,23 +44,36 @@ class Predictions:
         """
         deadline = time.monotonic() + 60 * minutes
         done, failed = 0, 0
-        for image_id in progress(self.order, "predict"):
-            if time.monotonic() >= deadline:
-                break
-            try:
-                labels, confidences = segmenter.segment(self.images[image_id], views)
-                self.found[image_id] = (make_rows(image_id, labels), [round(one, 3) for one in confidences.tolist()])
-            except Exception as error:
-                failed += 1
-                if failed == len(self.images):  # every image failed: the cause is elsewhere (network, memory)
-                    raise
-                log.warning("%s could not be predicted and keeps its earlier rows: %r", image_id, error)
-            else:
-                if keep:
-                    keep(image_id)
-            done += 1
+        with ThreadPoolExecutor(1) as pool:
+            reached = takewhile(lambda _: time.monotonic() < deadline, progress(self.order, "predict"))
+            ahead = ((image_id, self._start(segmenter, image_id, views, pool)) for image_id in reached)
+            for image_id, job in one_behind(ahead):
+                try:
+                    self.found[image_id] = job.result()
+                except Exception as error:
+                    failed += 1
+                    if failed == len(self.images):  # every image failed: the cause is elsewhere (network, memory)
+                        raise
+                    log.warning("%s could not be predicted and keeps its earlier rows: %r", image_id, error)
+                else:
+                    if keep:
+                        keep(image_id)
+                done += 1
         self.order = self.order[done:] + self.order[:done]
         return done
+
+    def _start(self, segmenter, image_id, views, pool):
+        """Run the network on an image -> a Future of what is found in it; an error comes out of the Future, too."""
+        try:
+            return pool.submit(self._find, segmenter, image_id, *segmenter.look(self.images[image_id], views))
+        except Exception as error:
+            failed: Future = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _find(self, segmenter, image_id, probs, zoom):
+        labels, confidences = segmenter.find(self.images[image_id], probs, zoom)
+        return make_rows(image_id, labels), [round(one, 3) for one in confidences.tolist()]
 
     def take(self, found: dict) -> None:
         """Take what an earlier run found; those images need no prediction any more."""

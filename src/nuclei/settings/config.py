@@ -55,16 +55,16 @@ class Config:
     train_seed: int = 0
 
     # Prediction
-    tile_size: int = 256  # px, a multiple of what the network divides by
+    tile_pixels: int = 2**18  # px in one call of the network; an image that has more is cut into tiles
     tile_overlap: int = 64  # px shared by neighbouring tiles, blended
-    tile_batch: int = 1  # tiles in one call of the network
+    tile_size: int = 256  # px, the tiles' side where the backend compiles for one shape; a multiple of the divisor
     tta_views: int = 4  # 1, 2, 4 or 8 of the dihedral views
     tta_minutes: float = 180.0  # minutes of wall clock for the test images; one not reached keeps what one view found
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, before anything is read or trained."""
         not_negative = ("train_steps", "train_minutes", "train_seed", "target_border", "target_core", "train_warmup")
-        from_one = ("model_width", "model_depth", "train_batch", "train_crop", "train_checks", "tile_batch")
+        from_one = ("model_width", "model_depth", "train_batch", "train_crop", "train_checks")
         above_zero, shares = ("model_diameter", "target_sigma", "tta_minutes"), ("model_zoom", "train_balance")
         for rule, message in (
             *((getattr(self, name) >= 0, f"{name} cannot be negative") for name in not_negative),
@@ -81,6 +81,7 @@ class Config:
             (self.train_crop % self.divisor == 0, f"train_crop must be a multiple of {self.divisor}"),
             (self.tile_size % self.divisor == 0, f"tile_size must be a multiple of {self.divisor}"),
             (0 <= self.tile_overlap < self.tile_size, "tile_overlap must be under tile_size"),
+            (self.tile_pixels >= self.tile_size**2, "tile_pixels must hold a tile of tile_size"),
             (self.tta_views in (1, 2, 4, 8), "tta_views must be 1, 2, 4 or 8"),
             (self.data_folds == 0 or self.data_folds >= 2, "data_folds must be 0 or at least 2"),
             (0 <= self.data_fold < max(self.data_folds, 1), f"data_fold must be under {max(self.data_folds, 1)}"),
@@ -106,6 +107,6 @@ _SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_
 _SAMPLE |= {"train_minutes": 1.2, "train_rate": 2e-2, "data_hand": "stage1_train"}
 _LAYERS: dict = {"model_name": "one_hundred_layers", "model_width": 16}
 _KAGGLE: dict = _LAYERS | {"train_minutes": 480.0, "train_rate": 1e-2, "train_batch": 8, "train_checks": 4}
-_KAGGLE |= {"tile_batch": 8}
+_KAGGLE |= {"tile_pixels": 8 * 256**2}
 _SEED: dict = _LAYERS | {"model_outputs": 1, "train_loss": "weighted_dice", "train_crop": 128}
 PRESETS = {"sample": Config(**_SAMPLE), "cpu": Config(), "kaggle": Config(**_KAGGLE), "seed": Config(**_SEED)}

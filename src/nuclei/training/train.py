@@ -17,7 +17,7 @@ from nuclei.network.device import gpu_capability
 from nuclei.network.loss import LOSSES
 from nuclei.network.model import build_model
 from nuclei.network.optimizer import ADAM_SHARE, NEWTON_SCHULZ_STEPS, ConvMuon
-from nuclei.network.parallel import count_copies, predict_step, share_gpus, shared_loss, train_step
+from nuclei.network.parallel import count_copies, predictor, share_gpus, shared_loss, train_step
 from nuclei.settings.config import BadInput, Config, log
 from nuclei.training.schedule import Schedule, TrainingState, learning_rate
 from nuclei.training.training_log import TrainingLog
@@ -119,7 +119,7 @@ def train_model(
                 training.ensure_finite()
             if check_is_due:
                 checks = checks[checks > state.done]
-                score = check(partial(predict_step, training.bare), state.done >= 1)
+                score = check(predictor(training.bare), state.done >= 1)
             training_log.note(rate, loss, score)
             if milestone:
                 state.seconds = schedule.seconds()
@@ -137,7 +137,7 @@ class _Training:
         self.config, self.keeper = config, keeper
         saved = keeper.load("training")
         self.state = TrainingState(**saved[0]) if saved else TrainingState()
-        with share_gpus(config.train_batch, config.tile_batch):
+        with share_gpus(config.train_batch, config.tile_pixels // config.tile_size**2):
             self.bare = new_model(config)  # shares its weights with `model`, and saves them without the optimiser's
             if start is not None:
                 self.bare.set_weights(start)

@@ -20,7 +20,7 @@ MAX_SETTINGS = {
     "train_crop": 4096,
     "train_batch": 4096,
     "tile_size": 4096,
-    "tile_batch": 4096,
+    "tile_pixels": 4096**2,
 }
 
 

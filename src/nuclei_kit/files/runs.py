@@ -15,8 +15,8 @@ from nuclei.training.train import new_model
 from nuclei_kit.files.limits import MAX_WEIGHTS
 from nuclei_kit.files.saved_settings import check_saved
 
-# What members of an average must have in common, since they see the same tiles.
-SHARED_SETTINGS = ("model_outputs", "model_diameter", "model_zoom", "tile_size", "tile_overlap", "tile_batch")
+# What members of an average must have in common, since they see the same images.
+SHARED_SETTINGS = ("model_outputs", "model_diameter", "model_zoom")
 FINE_TUNING_RATE = 0.25  # share of the preset's peak rate, for weights that are trained already
 
 
@@ -50,7 +50,7 @@ def load_runs(runs: Sequence[Path] | None) -> Segmenter:
         runs: as for `load_run`; None stands for the network that ships.
 
     Raises:
-        BadInput: see `load_run`; also a run that sees images at another scale or in other tiles than the first.
+        BadInput: see `load_run`; also a run that sees images at another scale than the first, or in larger units.
     """
     if not runs:
         return load_run()
@@ -60,6 +60,8 @@ def load_runs(runs: Sequence[Path] | None) -> Segmenter:
         for name in SHARED_SETTINGS:
             if getattr(member.config, name) != getattr(first.config, name):
                 raise BadInput(f"{run} does not go together with the run before it: its {name} is another")
+        if first.config.divisor % member.config.divisor:
+            raise BadInput(f"{run} sees images in units of {member.config.divisor} px: name it before the others")
     if len(members) == 1:
         return first
     return replace(first, network=lambda x: np.mean([np.asarray(one.network(x)) for one in members], axis=0))

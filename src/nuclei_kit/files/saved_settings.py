@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from nuclei.prediction.run_folder import parse_settings, read_settings, write_settings
+from nuclei.prediction.run_folder import FREE_SETTINGS, parse_settings, read_settings, write_settings
 from nuclei.prediction.watershed import Thresholds
 from nuclei.settings.config import BadInput, Config
 from nuclei.training_data.kinds import LOOKS
@@ -34,8 +34,8 @@ def examine_settings(path: Path) -> dict[str, Any]:
 def check_saved(path: Path) -> None:
     """Refuse a settings file that does not say all of how to use the network.
 
-    A default in place of a missing setting, or an unknown one left out, would be wrong without a word. Settings of the
-    training have had their effect.
+    A default in place of a missing setting, or an unknown one left out, would be wrong without a word, but for
+    FREE_SETTINGS.
 
     Raises:
         BadInput: see `examine_settings`; also it lacks something, or asks for too much.
@@ -43,7 +43,7 @@ def check_saved(path: Path) -> None:
     content, names = examine_settings(path), {one.name for one in fields(Config)}
     try:
         saved = content["config"]
-        used = {name for name in names | saved.keys() if not name.startswith(("data_", "train_"))}
+        used = {name for name in names | saved.keys() if not name.startswith(FREE_SETTINGS)}
         if missing := used - saved.keys():
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if unknown := used - names:

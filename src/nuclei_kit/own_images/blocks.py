@@ -6,6 +6,7 @@ from there whole: no seam cuts one. The zoom and the standard look are found onc
 
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import cv2
@@ -14,6 +15,7 @@ from scipy import ndimage as ndi
 from tqdm import tqdm
 
 from nuclei.competition.submission import encode_labels
+from nuclei.prediction.progress import one_behind
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.watershed import find_instances
 from nuclei.settings.config import log
@@ -22,8 +24,8 @@ from nuclei_kit.files.run_lists import decode_rles
 from nuclei_kit.own_images.journal import Journal
 
 # In pixels of the scale at which the network works, where most nuclei are 20 to 40 wide:
-BLOCK = 2048  # side of a block, at most: what a kill costs, and what memory a block takes
-HALO = 128  # width of what is seen around a block: half of the widest nucleus that is seen whole
+BLOCK = 2560  # side of a block, at most: what a kill costs, and what memory a block takes
+HALO = 96  # width of what is seen around a block: half of the widest nucleus that is seen whole
 MARGIN = 8  # distance by which a centre may lie outside its block: two blocks segment one nucleus slightly differently
 
 WINDOWS = 4  # windows down and across, from which the zoom is found
@@ -34,6 +36,8 @@ Block = tuple[slice, slice]  # rows and columns
 
 def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, name: str) -> tuple[np.ndarray, float]:
     """Segment an image by blocks, uint8 (H, W, 3) -> (labels int32 (H, W), the seconds of all blocks).
+
+    While the network sees a block, the nuclei of the one before are found beside it.
 
     Args:
         journal: of this image alone. What is in it is not done again.
@@ -46,11 +50,8 @@ def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, na
     side = BLOCK / max(1, zoom)  # px of the image; where the network sees it reduced, the probabilities fill memory
     blocks = split(shape, [int(np.ceil(length / side)) for length in shape])
 
-    def find_nuclei(block):
-        start, part = time.monotonic(), image[widen(block, halo, shape)]
-        probs = segmenter.predict(part, zoom, lut=lut)
-        rles = encode_labels(find_instances(probs, thresholds, zoom))
-        return {"rles": rles, "seconds": time.monotonic() - start}
+    def find_nuclei(probs):
+        return encode_labels(find_instances(probs, thresholds, zoom))
 
     places = [f"{rows.start} {columns.start}" for rows, columns in blocks]
     pixels = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in blocks]
@@ -58,11 +59,16 @@ def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, na
     if before:
         log.info("%s: resuming after %d of %d blocks", name, len(before), len(blocks))
     in_px = {"total": sum(pixels), "initial": sum(before), "unit": "px", "unit_scale": True}
-    with tqdm(desc=name, **in_px, disable=None, leave=False) as bar:
-        for block, place, count in zip(blocks, places, pixels, strict=True):
-            if place not in journal.done:
-                journal.add(place, find_nuclei(block))
-                bar.update(count)
+    waiting = [one for one in zip(blocks, places, pixels, strict=True) if one[1] not in journal.done]
+    start = time.monotonic()
+    with tqdm(desc=name, **in_px, disable=None, leave=False) as bar, ThreadPoolExecutor(1) as pool:
+        probs = (segmenter.predict(image[widen(block, halo, shape)], zoom, lut=lut) for block, _, _ in waiting)
+        ahead = (pool.submit(find_nuclei, one) for one in probs)
+        for (_, place, count), rles in zip(waiting, one_behind(ahead), strict=True):
+            in_block = rles.result()
+            journal.add(place, {"rles": in_block, "seconds": time.monotonic() - start})
+            start = time.monotonic()
+            bar.update(count)
     found = [journal.done[place] for place in places]
     labels = stitch(shape, blocks, halo, round(MARGIN / zoom), (one["rles"] for one in found))
     return labels, sum(one["seconds"] for one in found)
