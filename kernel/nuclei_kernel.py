@@ -1,49 +1,50 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 # Settings: what can be chosen, and how files are written.
-#    1  config       line    85  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   196  what a run leaves in its folder, written whole or not at all.
+#    1  config       line    86  every setting of a run in one flat, frozen dataclass, and the presets.
+#    2  files        line   197  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   230  a set of decoded images with their labels and kinds.
-#    4  kinds        line   266  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  targets      line   367  what the network learns from a label image, and how much each pixel weighs.
-#    6  augmentation line   459  random crops of an image and its labels.
-#    7  batches      line   568  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   231  a set of decoded images with their labels and kinds.
+#    4  kinds        line   267  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  targets      line   368  what the network learns from a label image, and how much each pixel weighs.
+#    6  augmentation line   460  random crops of an image and its labels.
+#    7  batches      line   569  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    8  model        line   661  the one-hundred-layer network, and a small U-Net for CPUs.
-#    9  loss         line   777  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   10  optimizer    line   853  Muon for the convolutions, AdamW for biases and normalisation.
-#   11  device       line   883  what the run computes on, and in which precision.
-#   12  parallel     line   943  one network on several GPUs, a copy on each.
+#    8  normalizationline   662  batch normalisation, in TensorFlow by its fused operation.
+#    9  model        line   686  the one-hundred-layer network, and a small U-Net for CPUs.
+#   10  loss         line   802  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   11  device       line   878  what the run computes on, and in which precision.
+#   12  parallel     line   938  one network on several GPUs, a copy on each.
+#   13  optimizer    line  1033  Muon for the convolutions, AdamW for biases and normalisation.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1028  how far a training is, and the learning rate there.
-#   14  training_log line  1086  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1135  one network inside a time budget.
+#   14  schedule     line  1110  how far a training is, and the learning rate there.
+#   15  training_log line  1168  what a training reports of itself, in log.csv and on the screen.
+#   16  train        line  1217  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1341  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1376  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1468  an image of any size through a network of one tile size.
-#   19  run_folder   line  1544  a trained network and, beside it, its settings file, written and read without Keras.
-#   20  segmenter    line  1586  a trained network with its thresholds and settings.
-#   21  metric       line  1688  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1760  a bar or a line a minute over many images.
-#   23  tuning       line  1777  the score on images with labels, and the thresholds that suit a network.
+#   17  tta          line  1423  test-time augmentation, the eight views of an image and their inverses.
+#   18  watershed    line  1458  from probabilities to instances, by flooding from seeds.
+#   19  inference    line  1550  an image of any size through a network of one tile size.
+#   20  run_folder   line  1626  a trained network and, beside it, its settings file, written and read without Keras.
+#   21  segmenter    line  1668  a trained network with its thresholds and settings.
+#   22  metric       line  1769  one overlap matrix, IoU, precision at ten thresholds.
+#   23  progress     line  1841  a bar or a line a minute over many images.
+#   24  tuning       line  1858  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1832  find and read a competition, in zips or folders.
-#   25  submission   line  1949  label images to the rows of Kaggle's CSV.
+#   25  data         line  1913  find and read a competition, in zips or folders.
+#   26  submission   line  2030  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  1989  what each stage of a run costs.
-#   27  predictions  line  2017  the rows of every test image, which get better as the network does.
-#   28  main         line  2078  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2196  what Kaggle runs, its settings from the environment.
+#   27  stopwatch    line  2070  what each stage of a run costs.
+#   28  predictions  line  2098  the rows of every test image, which get better as the network does.
+#   29  main         line  2159  training images and test images -> a trained network and submission.csv.
+#   30  entry        line  2277  what Kaggle runs, its settings from the environment.
 #
-# sources 4a7aaec33b50adff, this file 379d2698147443d8
+# sources 4ce8d390ed854ed9, this file f1383213efc614cd
 
 import csv
 import io
@@ -56,7 +57,7 @@ import resource
 import sys
 import time
 import zipfile
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -79,7 +80,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "4a7aaec33b50adff"
+SOURCE_HASH = "4ce8d390ed854ed9"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -658,7 +659,31 @@ def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
     return chances / chances.sum()
 
 
-# ==== 8. src/nuclei/network/model.py ==============================================================
+# ==== 8. src/nuclei/network/normalization.py ======================================================
+# Normalization: batch normalisation, in TensorFlow by its fused operation.
+
+
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer over the last axis, with the same weights under the same names, made cheap in training.
+
+    TensorFlow without XLA takes ten passes through memory for what Keras writes down, and two for its fused operation.
+    Other backends' compilers fuse it themselves.
+    """
+
+    def call(self, inputs: KerasTensor, training: bool | None = None, mask: KerasTensor | None = None) -> KerasTensor:
+        if not training or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training, mask)
+        import tensorflow as tf
+
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta), epsilon=self.epsilon
+        )
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return outputs
+
+
+# ==== 9. src/nuclei/network/model.py ==============================================================
 # Model: the one-hundred-layer network, and a small U-Net for CPUs.
 #
 # Both take float32 (N, H, W, 3) in 0..1, with H and W multiples of 32 (one hundred layers) or of stem * 2^depth
@@ -722,7 +747,7 @@ def _dense_block(x, count, growth):
 
 
 def _dense_layer(x, filters, kernel):
-    x = layers.BatchNormalization()(x)
+    x = BatchNormalization()(x)
     x = layers.Activation("relu")(x)
     return layers.Conv2D(filters, kernel, padding="same", use_bias=False, kernel_initializer="he_uniform")(x)
 
@@ -767,14 +792,14 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
 
 def _conv(x, filters, kernel=3, stride=1):
     x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_uniform")(x)
-    return layers.Activation("relu")(layers.BatchNormalization()(x))
+    return layers.Activation("relu")(BatchNormalization()(x))
 
 
 def _probabilities(logits):
     return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
 
 
-# ==== 9. src/nuclei/network/loss.py ===============================================================
+# ==== 10. src/nuclei/network/loss.py ==============================================================
 # Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 #
 # Pure functions of (y_true, y_pred) in keras.ops, on every backend. y_pred is (N, H, W, C), probabilities. For the
@@ -848,36 +873,6 @@ def _dice_mean(targets, probs, weights):
     numerator = 2 * ops.sum(targets * probs, axis=(1, 2)) + DICE_SMOOTH
     denominator = ops.sum(targets, axis=(1, 2)) + ops.sum(probs * weights, axis=(1, 2)) + DICE_SMOOTH
     return -ops.mean(numerator / denominator)
-
-
-# ==== 10. src/nuclei/network/optimizer.py =========================================================
-# Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-
-ADAM_SHARE = 0.1  # AdamW's learning rate in Muon's, which is larger than AdamW can bear
-NEWTON_SCHULZ_STEPS = 4  # iterations; the usual fifth changes little and costs a twentieth of a CPU's step
-
-
-class ConvMuon(keras.optimizers.Muon):
-    """Keras's Muon, which is made for matrices, for the kernels of convolutions.
-
-    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes the momentum of each matrix orthogonal before it
-    takes the step, so that it learns in all directions alike. A kernel (height, width, in, out) is the matrix (height *
-    width * in, out). As in Liu et al. 2025 (arXiv 2502.16982, section 2.2), the step is scaled to the size of
-    AdamW's; `learning_rate` is Muon's own, times `adam_lr_ratio` it is AdamW's.
-    """
-
-    def _should_use_adamw(self, variable):
-        return len(variable.shape) != 4
-
-    def zeropower_via_newtonschulz5(self, x: KerasTensor, steps: int) -> KerasTensor:
-        """Make the kernel's momentum x, (height, width, in, out), orthogonal as a matrix, and scale it."""
-        matrix = ops.reshape(x, (-1, x.shape[-1]))
-        step = super().lr_adjust(super().zeropower_via_newtonschulz5(matrix, steps))
-        return ops.reshape(step, x.shape)
-
-    def lr_adjust(self, x: KerasTensor) -> KerasTensor:
-        """Leave it: the scale goes by the matrix, whose shape is gone here."""
-        return x
 
 
 # ==== 11. src/nuclei/network/device.py ============================================================
@@ -980,6 +975,16 @@ def count_copies(model: keras.Model) -> int:
     return strategy.num_replicas_in_sync if strategy else 1
 
 
+def sum_over_copies(tensors: list) -> list:
+    """Add up each tensor over the copies of a network, within a step that they take; one copy alone has the sum."""
+    if keras.backend.backend() != "tensorflow":
+        return tensors
+    import tensorflow as tf
+
+    copies = tf.distribute.get_replica_context()
+    return copies.all_reduce(tf.distribute.ReduceOp.SUM, tensors) if copies.num_replicas_in_sync > 1 else tensors
+
+
 def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> float:
     """Take one step of training on a batch -> its loss, float.
 
@@ -1025,7 +1030,84 @@ def _share(batch, strategy):
     )
 
 
-# ==== 13. src/nuclei/training/schedule.py =========================================================
+# ==== 13. src/nuclei/network/optimizer.py =========================================================
+# Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+
+ADAM_SHARE = 0.1  # AdamW's learning rate in Muon's, which is larger than AdamW can bear
+NEWTON_SCHULZ_STEPS = 4  # iterations; the usual fifth changes little
+
+
+class ConvMuon(keras.optimizers.Muon):
+    """Keras's Muon, which is made for matrices, for the kernels of convolutions.
+
+    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes the momentum of each matrix orthogonal before it
+    takes the step, so that it learns in all directions alike. A kernel (height, width, in, out) is the matrix (height *
+    width * in, out). As in Liu et al. 2025 (arXiv 2502.16982, section 2.2), the step is scaled to the size of
+    AdamW's; `learning_rate` is Muon's own, times `adam_lr_ratio` it is AdamW's.
+
+    The steps of all kernels are found together: `orthogonal_factors` works on square matrices as wide as the shorter
+    side of a kernel's, which many kernels share. That is faster than Keras's way, kernel by kernel, and there is less
+    to compile.
+    """
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) != 4
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        self._steps = self._kernel_steps(sum_over_copies(grads), trainable_variables, learning_rate)
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _kernel_steps(self, grads, variables, learning_rate):
+        """Find what comes off each kernel -> {index of the variable: float32, of its shape}."""
+        groups, steps = defaultdict(list), {}
+        for gradient, variable in zip(grads, variables, strict=True):
+            if not self._should_use_adamw(variable):
+                index = self._get_variable_index(variable)
+                # Nesterov's look ahead, up to a factor: g + mu (mu m + g)
+                ahead = gradient + self.momentum**2 / (1 + self.momentum) * self.momentums[index]
+                tall = ops.reshape(ahead, (-1, variable.shape[-1]))
+                is_wide = tall.shape[0] < tall.shape[1]
+                tall = ops.transpose(tall) if is_wide else tall
+                groups[tall.shape[1]].append((index, variable.shape, tall, is_wide))
+        for group in groups.values():
+            grams = ops.stack([ops.matmul(ops.transpose(tall), tall) for _, _, tall, _ in group])
+            factors = orthogonal_factors(grams, self.ns_steps, (self.muon_a, self.muon_b, self.muon_c))
+            for number, (index, shape, tall, is_wide) in enumerate(group):
+                size = learning_rate * self.rms_rate * math.sqrt(tall.shape[0])
+                step = ops.matmul(tall, size * factors[number])
+                steps[index] = ops.reshape(ops.transpose(step) if is_wide else step, shape)
+        return steps
+
+    def _muon_update_step(self, gradient, variable, lr, m):
+        self.assign(m, self.momentum * m + gradient)
+        self.assign_sub(variable, self._steps[self._get_variable_index(variable)])
+
+
+def orthogonal_factors(grams: KerasTensor, steps: int, coefficients: tuple[float, float, float]) -> KerasTensor:
+    """Find what makes matrices X orthogonal from their X^T X: float32 (N, m, m) -> Q (N, m, m); X Q is orthogonal.
+
+    Newton-Schulz's iterations make X p(X^T X) of X, where p(A) = a + b A + c A^2. So X stays a factor on the left, and
+    its A becomes p A p: all iterations but the products at both ends are of m x m matrices. They need float32, since
+    small singular values are squared in A.
+
+    Args:
+        grams: X^T X; X need not be normalised.
+        steps: iterations.
+        coefficients: a, b, c.
+    """
+    a, b, c = coefficients
+    eye = ops.eye(grams.shape[-1], dtype=grams.dtype)
+    square_norms = ops.sum(grams * eye, axis=(1, 2), keepdims=True) + 1e-14  # Frobenius, of X
+    grams, factors = grams / square_norms, None
+    for step in range(steps):
+        polynomials = a * eye + b * grams + c * ops.matmul(grams, grams)
+        factors = polynomials if factors is None else ops.matmul(factors, polynomials)
+        if step < steps - 1:
+            grams = ops.matmul(polynomials, ops.matmul(grams, polynomials))
+    return factors / ops.sqrt(square_norms)
+
+
+# ==== 14. src/nuclei/training/schedule.py =========================================================
 # Schedule: how far a training is, and the learning rate there.
 
 TUNING_TIME_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
@@ -1083,7 +1165,7 @@ class Schedule:
         return min((now - self.start) / max(self.budget - self.start, 1e-9), 1.0)
 
 
-# ==== 14. src/nuclei/training/training_log.py =====================================================
+# ==== 15. src/nuclei/training/training_log.py =====================================================
 # Training log: what a training reports of itself, in log.csv and on the screen.
 
 LOG_EVERY = 64  # steps between two rows
@@ -1132,7 +1214,7 @@ class TrainingLog:
         self.file.close()
 
 
-# ==== 15. src/nuclei/training/train.py ============================================================
+# ==== 16. src/nuclei/training/train.py ============================================================
 # Train: one network inside a time budget.
 #
 # The loop is our own, since Keras's fit goes by epochs: here the learning rate goes by the time that is left. A
@@ -1338,7 +1420,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "resourceexhausted" in text or "outofmemory" in text
 
 
-# ==== 16. src/nuclei/prediction/tta.py ============================================================
+# ==== 17. src/nuclei/prediction/tta.py ============================================================
 # TTA: test-time augmentation, the eight views of an image and their inverses.
 #
 # Nuclei have no up: turn a slide over or around, and the right answer turns with it. A network only learns this
@@ -1373,7 +1455,7 @@ def unview_probs(probs: np.ndarray, view: int) -> np.ndarray:
     return np.ascontiguousarray(probs)
 
 
-# ==== 17. src/nuclei/prediction/watershed.py ======================================================
+# ==== 18. src/nuclei/prediction/watershed.py ======================================================
 # Watershed: from probabilities to instances, by flooding from seeds.
 
 
@@ -1465,7 +1547,7 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
     return np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels]
 
 
-# ==== 18. src/nuclei/prediction/inference.py ======================================================
+# ==== 19. src/nuclei/prediction/inference.py ======================================================
 # Inference: an image of any size through a network of one tile size.
 #
 # The network is any callable: float32 (batch, tile, tile, 3) in 0..1 -> float32 (batch, tile, tile, C). It always sees
@@ -1541,7 +1623,7 @@ def _blend_window(tile, overlap):
     return (edge[:, None] * edge)[..., None]
 
 
-# ==== 19. src/nuclei/prediction/run_folder.py =====================================================
+# ==== 20. src/nuclei/prediction/run_folder.py =====================================================
 # Run folder: a trained network and, beside it, its settings file, written and read without Keras.
 
 
@@ -1583,7 +1665,7 @@ def parse_settings(content: Mapping[str, Any]) -> tuple[Config, dict[str, Thresh
     return Config(**values), {look: Thresholds(**one) for look, one in content["thresholds"].items()}
 
 
-# ==== 20. src/nuclei/prediction/segmenter.py ======================================================
+# ==== 21. src/nuclei/prediction/segmenter.py ======================================================
 # Segmenter: a trained network with its thresholds and settings.
 #
 # labels, confidences = Segmenter.load().segment(image)
@@ -1680,12 +1762,11 @@ class Segmenter:
 
 def set_up_device() -> None:
     """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
-    keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
 
 
-# ==== 21. src/nuclei/prediction/metric.py =========================================================
+# ==== 22. src/nuclei/prediction/metric.py =========================================================
 # Metric: one overlap matrix, IoU, precision at ten thresholds.
 #
 # A predicted nucleus is a true positive, a hit, at threshold t if its intersection over union (IoU) with a true one is
@@ -1757,7 +1838,7 @@ def average_precision(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(precision_at_thresholds(truth, predicted).mean())
 
 
-# ==== 22. src/nuclei/prediction/progress.py =======================================================
+# ==== 23. src/nuclei/prediction/progress.py =======================================================
 # Progress: a bar or a line a minute over many images.
 
 PROGRESS_SECONDS = 60  # seconds between two log lines
@@ -1774,7 +1855,7 @@ def progress(items: Sequence, name: str) -> Iterator:
         yield item
 
 
-# ==== 23. src/nuclei/prediction/tuning.py =========================================================
+# ==== 24. src/nuclei/prediction/tuning.py =========================================================
 # Tuning: the score on images with labels, and the thresholds that suit a network.
 
 # What a Tuner tries: all combinations of these three, which trade off against each other, then of the rest.
@@ -1829,7 +1910,7 @@ class Tuner:
         return best
 
 
-# ==== 24. src/nuclei/competition/data.py ==========================================================
+# ==== 25. src/nuclei/competition/data.py ==========================================================
 # Data: find and read a competition, in zips or folders.
 #
 # Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus. This is the small
@@ -1946,7 +2027,7 @@ def paint_labels(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndar
     return labels
 
 
-# ==== 25. src/nuclei/competition/submission.py ====================================================
+# ==== 26. src/nuclei/competition/submission.py ====================================================
 # Submission: label images to the rows of Kaggle's CSV.
 #
 # A nucleus is written as a run list "start length start length ...", which goes down the columns and counts pixels from
@@ -1986,7 +2067,7 @@ def write_submission(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     write_csv(path, SUBMISSION_HEADER, rows)
 
 
-# ==== 26. src/nuclei/run/stopwatch.py =============================================================
+# ==== 27. src/nuclei/run/stopwatch.py =============================================================
 # Stopwatch: what each stage of a run costs.
 
 
@@ -2014,7 +2095,7 @@ class Stopwatch:
         write_csv(path, ("stage", "seconds", "images", "peak_gb"), rows)
 
 
-# ==== 27. src/nuclei/run/predictions.py ===========================================================
+# ==== 28. src/nuclei/run/predictions.py ===========================================================
 # Predictions: the rows of every test image, which get better as the network does.
 
 
@@ -2075,7 +2156,7 @@ class Predictions:
         write_csv(folder / CONFIDENCE_FILE, ("ImageId", "nucleus", "confidence"), rows)
 
 
-# ==== 28. src/nuclei/run/main.py ==================================================================
+# ==== 29. src/nuclei/run/main.py ==================================================================
 # Main: training images and test images -> a trained network and submission.csv.
 
 EARLY_SHARE = 0.02  # share of the training's minutes for each prediction on the way
@@ -2193,7 +2274,7 @@ def _predict_test(predictions, segmenter, folder, keeper):
     return len(predictions.order) - done
 
 
-# ==== 29. src/nuclei/run/entry.py =================================================================
+# ==== 30. src/nuclei/run/entry.py =================================================================
 # Entry: what Kaggle runs, its settings from the environment.
 #
 # A script has no arguments there, so these variables stand in for them. None is needed:

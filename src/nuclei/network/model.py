@@ -7,6 +7,8 @@ activation is float32 under every mixed policy.
 
 from keras import Input, Model, layers
 
+from nuclei.network.normalization import BatchNormalization
+
 # FC-DenseNet103 (Jegou et al. 2017, "The One Hundred Layers Tiramisu", table 2): layers of each dense block.
 TIRAMISU_BLOCKS = (4, 5, 7, 10, 12)
 TIRAMISU_BOTTLENECK = 15
@@ -64,7 +66,7 @@ def _dense_block(x, count, growth):
 
 
 def _dense_layer(x, filters, kernel):
-    x = layers.BatchNormalization()(x)
+    x = BatchNormalization()(x)
     x = layers.Activation("relu")(x)
     return layers.Conv2D(filters, kernel, padding="same", use_bias=False, kernel_initializer="he_uniform")(x)
 
@@ -109,7 +111,7 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
 
 def _conv(x, filters, kernel=3, stride=1):
     x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_uniform")(x)
-    return layers.Activation("relu")(layers.BatchNormalization()(x))
+    return layers.Activation("relu")(BatchNormalization()(x))
 
 
 def _probabilities(logits):

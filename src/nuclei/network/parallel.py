@@ -48,6 +48,16 @@ def count_copies(model: keras.Model) -> int:
     return strategy.num_replicas_in_sync if strategy else 1
 
 
+def sum_over_copies(tensors: list) -> list:
+    """Add up each tensor over the copies of a network, within a step that they take; one copy alone has the sum."""
+    if keras.backend.backend() != "tensorflow":
+        return tensors
+    import tensorflow as tf
+
+    copies = tf.distribute.get_replica_context()
+    return copies.all_reduce(tf.distribute.ReduceOp.SUM, tensors) if copies.num_replicas_in_sync > 1 else tensors
+
+
 def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> float:
     """Take one step of training on a batch -> its loss, float.
 

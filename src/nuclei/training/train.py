@@ -69,8 +69,10 @@ def make_crops(config: Config, train: ImageSet) -> Crops:
     c = config
 
     def make_y(labels):
-        targets = make_targets(labels, c.target_core)[..., : c.model_outputs]
-        return np.dstack([targets, pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)])
+        y = np.empty((*labels.shape, c.model_outputs + 1), np.float32)
+        y[..., :-1] = make_targets(labels, c.target_core)[..., : c.model_outputs]
+        y[..., -1] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+        return y
 
     zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
     return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)

@@ -45,20 +45,20 @@ class Crops:
             BadInput: more than MOST_FAILING_IMAGES images were left out so far, or all there are.
         """
         rng = np.random.default_rng([self.seed, index])
-        crops = []
-        for i in rng.choice(len(self.seen), self.size, p=self.chances):
+        x, y = np.empty((self.size, self.crop, self.crop, 3), np.float32), []
+        for number, i in enumerate(rng.choice(len(self.seen), self.size, p=self.chances)):
             while (made := self._make_crop(i, rng)) is None:
                 i = rng.choice(len(self.seen), p=self.chances)
-            crops.append(made)
-        x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
-        return x / np.float32(255), y
+            np.divide(made[0], np.float32(255), out=x[number])
+            y.append(made[1])
+        return x, np.stack(y)
 
     def _make_crop(self, i, rng):
-        """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
+        """Make a crop of image number `i` -> (x uint8, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
             image, labels = augment(self.seen[i], self.images.labels[i], rng, self.crop, zoom)
-            return image.astype(np.float32), self.make_y(labels)
+            return image, self.make_y(labels)
         except Exception as error:  # hours of training are worth more than one image
             self._leave_out(self.images.ids[i], f"{type(error).__name__}: {error}")
             return None
