@@ -1,9 +1,11 @@
 """Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -71,19 +73,18 @@ class Crops:
             named = ", ".join(self.failing)
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
-    def stream(self, start: int = 0, ahead: int = 4, workers: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
+    def stream(self, start: int = 0, workers: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield batches start, start + 1, ... without end, made beforehand in threads, one for each core by default.
 
         Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
         """
+        workers = workers or os.cpu_count() or 2
         with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
-            waiting = deque(pool.submit(self.batch, start + i) for i in range(ahead))
+            waiting = deque(pool.submit(self.batch, start + i) for i in range(workers + 2))
             try:
-                index = start + ahead
-                while True:
+                for index in count(start + len(waiting)):
                     batch = waiting.popleft().result()
                     waiting.append(pool.submit(self.batch, index))
-                    index += 1
                     yield batch
             finally:
                 for future in waiting:
