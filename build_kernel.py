@@ -47,7 +47,7 @@ KERNEL_NAME = "nuclei_kernel"
 CHAPTERS = {
     "settings": ("config", "files"),
     "training_data": ("images", "kinds", "targets", "augmentation", "batches"),
-    "network": ("normalization", "model", "loss", "device", "parallel", "optimizer"),
+    "network": ("model", "loss", "device", "parallel", "optimizer"),
     "training": ("schedule", "training_log", "train"),
     "prediction": ("tta", "watershed", "inference", "run_folder", "segmenter", "metric", "progress", "tuning"),
     "competition": ("data", "submission"),

@@ -8,46 +8,46 @@
 #    3  images       line   231  a set of decoded images with their labels and kinds.
 #    4  kinds        line   267  what an image shows, told from its pixels: its stain and the size of its nuclei.
 #    5  targets      line   368  what the network learns from a label image, and how much each pixel weighs.
-#    6  augmentation line   460  random crops of an image and its labels.
-#    7  batches      line   569  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    6  augmentation line   463  random crops of an image and its labels.
+#    7  batches      line   572  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    8  normalizationline   662  batch normalisation, in TensorFlow by its fused operation.
-#    9  model        line   686  the one-hundred-layer network, and a small U-Net for CPUs.
-#   10  loss         line   802  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   11  device       line   878  what the run computes on, and in which precision.
-#   12  parallel     line   938  one network on several GPUs, a copy on each.
-#   13  optimizer    line  1033  Muon for the convolutions, AdamW for biases and normalisation.
+#    8  model        line   664  the one-hundred-layer network, and a small U-Net for CPUs.
+#    9  loss         line   805  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  device       line   881  what the run computes on, and in which precision.
+#   11  parallel     line   941  one network on several GPUs, a copy on each.
+#   12  optimizer    line  1044  Muon for the convolutions, AdamW for biases and normalisation.
 #
 # Training: the schedule, the log and the loop.
-#   14  schedule     line  1110  how far a training is, and the learning rate there.
-#   15  training_log line  1168  what a training reports of itself, in log.csv and on the screen.
-#   16  train        line  1217  one network inside a time budget.
+#   13  schedule     line  1121  how far a training is, and the learning rate there.
+#   14  training_log line  1179  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1227  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   17  tta          line  1423  test-time augmentation, the eight views of an image and their inverses.
-#   18  watershed    line  1458  from probabilities to instances, by flooding from seeds.
-#   19  inference    line  1550  an image of any size through a network of one tile size.
-#   20  run_folder   line  1626  a trained network and, beside it, its settings file, written and read without Keras.
-#   21  segmenter    line  1668  a trained network with its thresholds and settings.
-#   22  metric       line  1769  one overlap matrix, IoU, precision at ten thresholds.
-#   23  progress     line  1841  a bar or a line a minute over many images.
-#   24  tuning       line  1858  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1447  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1482  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1574  an image of any size through a network of one tile size.
+#   19  run_folder   line  1650  a trained network and, beside it, its settings file, written and read without Keras.
+#   20  segmenter    line  1692  a trained network with its thresholds and settings.
+#   21  metric       line  1793  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1865  a bar or a line a minute over many images.
+#   23  tuning       line  1882  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   25  data         line  1913  find and read a competition, in zips or folders.
-#   26  submission   line  2030  label images to the rows of Kaggle's CSV.
+#   24  data         line  1937  find and read a competition, in zips or folders.
+#   25  submission   line  2054  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   27  stopwatch    line  2070  what each stage of a run costs.
-#   28  predictions  line  2098  the rows of every test image, which get better as the network does.
-#   29  main         line  2159  training images and test images -> a trained network and submission.csv.
-#   30  entry        line  2277  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  2094  what each stage of a run costs.
+#   27  predictions  line  2122  the rows of every test image, which get better as the network does.
+#   28  main         line  2183  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2301  what Kaggle runs, its settings from the environment.
 #
-# sources 4ce8d390ed854ed9, this file f1383213efc614cd
+# sources 8af3b0fb2723aeae, this file 52803ae20117905c
 
 import csv
 import io
+import itertools
 import json
 import logging
 import math
@@ -58,7 +58,7 @@ import sys
 import time
 import zipfile
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -80,7 +80,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "4ce8d390ed854ed9"
+SOURCE_HASH = "8af3b0fb2723aeae"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -381,12 +381,15 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
     - core: pixels deeper in their nucleus than `core` (0..1) of its greatest depth: a level of the relative distance,
       which separates touching nuclei of every size alike.
     """
-    depth = inner_distance(labels)
-    deepest = np.zeros(labels.max(initial=0) + 1, np.float32)
-    np.maximum.at(deepest, labels.ravel(), depth.ravel())
+    targets = np.zeros((*labels.shape, 3), np.float32)
     interior = labels > 0
-    deep = interior & (depth > core * deepest[labels])
-    return np.stack([interior, _border_mask(labels), deep], axis=-1).astype(np.float32)
+    ids, depths = labels[interior], inner_distance(labels)[interior]
+    deepest = np.zeros(ids.max(initial=0) + 1, np.float32)
+    np.maximum.at(deepest, ids, depths)
+    targets[..., INTERIOR] = interior
+    targets[..., BORDER] = _border_mask(labels)
+    targets[interior, CORE] = depths > core * deepest[ids]
+    return targets
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:
@@ -402,7 +405,7 @@ def inner_distance(labels: np.ndarray) -> np.ndarray:
     if inside.all():
         return np.full(labels.shape, max(labels.shape), np.float32)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-    return np.where(labels > 0, depth + 0.5, 0).astype(np.float32)
+    return depth + np.float32(0.5) * (labels > 0)
 
 
 def _border_mask(labels):
@@ -506,8 +509,8 @@ def _source_grid(shape, rng, crop, zoom):
     scale = np.array([stretch**0.5, stretch**-0.5]) / zoom
     flip = rng.choice([-1, 1])
     cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, -sin * flip], [sin, cos * flip]]) * scale
-    centre = [rng.uniform(min(crop / zoom, n) / 2, n - min(crop / zoom, n) / 2) - 0.5 for n in shape[::-1]]
+    turn = (np.array([[cos, -sin * flip], [sin, cos * flip]]) * scale).astype(np.float32)
+    centre = [float(rng.uniform(min(crop / zoom, n) / 2, n - min(crop / zoom, n) / 2)) - 0.5 for n in shape[::-1]]
     grid = np.arange(crop, dtype=np.float32) - (crop - 1) / 2
     columns = centre[0] + turn[0, 0] * grid[None, :] + turn[0, 1] * grid[:, None]
     rows = centre[1] + turn[1, 0] * grid[None, :] + turn[1, 1] * grid[:, None]
@@ -515,7 +518,7 @@ def _source_grid(shape, rng, crop, zoom):
         field = rng.normal(0, rng.uniform(2, 6) / zoom, (2, 5, 5)).astype(np.float32)
         columns = columns + cv2.resize(field[0], (crop, crop), interpolation=cv2.INTER_CUBIC)
         rows = rows + cv2.resize(field[1], (crop, crop), interpolation=cv2.INTER_CUBIC)
-    return columns.astype(np.float32), rows.astype(np.float32)
+    return columns, rows
 
 
 def _source_span(places, length):
@@ -602,20 +605,20 @@ class Crops:
             BadInput: more than MOST_FAILING_IMAGES images were left out so far, or all there are.
         """
         rng = np.random.default_rng([self.seed, index])
-        crops = []
-        for i in rng.choice(len(self.seen), self.size, p=self.chances):
+        x, y = np.empty((self.size, self.crop, self.crop, 3), np.float32), []
+        for number, i in enumerate(rng.choice(len(self.seen), self.size, p=self.chances)):
             while (made := self._make_crop(i, rng)) is None:
                 i = rng.choice(len(self.seen), p=self.chances)
-            crops.append(made)
-        x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
-        return x / np.float32(255), y
+            np.divide(made[0], np.float32(255), out=x[number])
+            y.append(made[1])
+        return x, np.stack(y)
 
     def _make_crop(self, i, rng):
-        """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
+        """Make a crop of image number `i` -> (x uint8, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
             image, labels = augment(self.seen[i], self.images.labels[i], rng, self.crop, zoom)
-            return image.astype(np.float32), self.make_y(labels)
+            return image, self.make_y(labels)
         except Exception as error:  # hours of training are worth more than one image
             self._leave_out(self.images.ids[i], f"{type(error).__name__}: {error}")
             return None
@@ -628,19 +631,18 @@ class Crops:
             named = ", ".join(self.failing)
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
-    def stream(self, start: int = 0, ahead: int = 4, workers: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
+    def stream(self, start: int = 0, workers: int | None = None) -> Generator[tuple[np.ndarray, np.ndarray]]:
+        """Yield batches start, start + 1, ... without end, made beforehand in threads, one for each core by default.
 
         Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
         """
+        workers = workers or os.cpu_count() or 2
         with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
-            waiting = deque(pool.submit(self.batch, start + i) for i in range(ahead))
+            waiting = deque(pool.submit(self.batch, start + i) for i in range(workers + 2))
             try:
-                index = start + ahead
-                while True:
+                for index in itertools.count(start + len(waiting)):
                     batch = waiting.popleft().result()
                     waiting.append(pool.submit(self.batch, index))
-                    index += 1
                     yield batch
             finally:
                 for future in waiting:
@@ -659,31 +661,7 @@ def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
     return chances / chances.sum()
 
 
-# ==== 8. src/nuclei/network/normalization.py ======================================================
-# Normalization: batch normalisation, in TensorFlow by its fused operation.
-
-
-class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer over the last axis, with the same weights under the same names, made cheap in training.
-
-    TensorFlow without XLA takes ten passes through memory for what Keras writes down, and two for its fused operation.
-    Other backends' compilers fuse it themselves.
-    """
-
-    def call(self, inputs: KerasTensor, training: bool | None = None, mask: KerasTensor | None = None) -> KerasTensor:
-        if not training or keras.backend.backend() != "tensorflow":
-            return super().call(inputs, training, mask)
-        import tensorflow as tf
-
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta), epsilon=self.epsilon
-        )
-        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + now * (1 - self.momentum))
-        return outputs
-
-
-# ==== 9. src/nuclei/network/model.py ==============================================================
+# ==== 8. src/nuclei/network/model.py ==============================================================
 # Model: the one-hundred-layer network, and a small U-Net for CPUs.
 #
 # Both take float32 (N, H, W, 3) in 0..1, with H and W multiples of 32 (one hundred layers) or of stem * 2^depth
@@ -799,7 +777,32 @@ def _probabilities(logits):
     return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
 
 
-# ==== 10. src/nuclei/network/loss.py ==============================================================
+# ---- batch normalisation -----------------------------------------------------------------------
+
+
+class BatchNormalization(layers.BatchNormalization):
+    """Keras's layer over the last axis, with the same weights under the same names, made cheap in training.
+
+    TensorFlow without XLA takes ten passes through memory for what Keras writes down, and two for its fused operation.
+    Other backends' compilers fuse it themselves.
+    """
+
+    def call(self, inputs: KerasTensor, training: bool | None = None, mask: KerasTensor | None = None) -> KerasTensor:
+        if not training or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training, mask)
+        import tensorflow as tf
+
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta), epsilon=self.epsilon
+        )
+        count = ops.cast(ops.size(inputs[..., 0]), variance.dtype)
+        biased = variance * (count - 1) / count  # as Keras keeps it
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, biased)):
+            moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return outputs
+
+
+# ==== 9. src/nuclei/network/loss.py ===============================================================
 # Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 #
 # Pure functions of (y_true, y_pred) in keras.ops, on every backend. y_pred is (N, H, W, C), probabilities. For the
@@ -875,7 +878,7 @@ def _dice_mean(targets, probs, weights):
     return -ops.mean(numerator / denominator)
 
 
-# ==== 11. src/nuclei/network/device.py ============================================================
+# ==== 10. src/nuclei/network/device.py ============================================================
 # Device: what the run computes on, and in which precision.
 
 
@@ -935,7 +938,7 @@ def peak_memory() -> float:
     return peak / (1e9 if sys.platform == "darwin" else 1e6)  # macOS counts bytes, Linux kilobytes
 
 
-# ==== 12. src/nuclei/network/parallel.py ==========================================================
+# ==== 11. src/nuclei/network/parallel.py ==========================================================
 # Parallel: one network on several GPUs, a copy on each.
 #
 # With TensorFlow alone: on the other backends there is one copy. A network that is made in `share_gpus`, and compiled
@@ -985,8 +988,8 @@ def sum_over_copies(tensors: list) -> list:
     return copies.all_reduce(tf.distribute.ReduceOp.SUM, tensors) if copies.num_replicas_in_sync > 1 else tensors
 
 
-def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> float:
-    """Take one step of training on a batch -> its loss, float.
+def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> KerasTensor:
+    """Take one step of training on a batch -> its loss, a scalar on the device, which float() waits for.
 
     Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
     compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
@@ -995,16 +998,24 @@ def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1)
     strategy = _strategy_of(model)
     pieces = list(zip(np.split(x, parts), np.split(y, parts), strict=True))
     if strategy is None:
-        return float(np.mean([_train_part(model, *piece) for piece in pieces]))
-    x, y = pieces[0]
-    model.reset_metrics()
-    model.make_train_function()  # train_on_batch would show every copy the whole batch
-    return float(model.train_function(iter([(_share(x, strategy), _share(y, strategy), None)]))["loss"])
+        return sum(_train_part(model, *piece) for piece in pieces) / parts
+    return _train_part(model, *(_share(piece, strategy) for piece in pieces[0]))
 
 
 def _train_part(model, x, y):
-    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
-    return float(model.train_on_batch(x, y))
+    """Do what Keras's train_on_batch does, but for its wait for the loss; it would show each copy the whole batch."""
+    model.reset_metrics()  # else the loss is the mean over all steps so far
+    model.make_train_function()
+    batch = iter([(x, y, None)])
+    if keras.backend.backend() != "jax":
+        return model.train_function(batch)["loss"]
+    weights = [model.trainable_variables, model.non_trainable_variables]
+    groups = [*weights, model.optimizer.variables, model.metrics_variables]
+    logs, state = model.train_function(tuple([one.value for one in group] for group in groups), batch)
+    for group, values in zip(groups, state, strict=True):
+        for variable, value in zip(group, values, strict=True):
+            variable.assign(value)
+    return logs["loss"]
 
 
 def predict_step(model: keras.Model, x: np.ndarray) -> np.ndarray:
@@ -1030,7 +1041,7 @@ def _share(batch, strategy):
     )
 
 
-# ==== 13. src/nuclei/network/optimizer.py =========================================================
+# ==== 12. src/nuclei/network/optimizer.py =========================================================
 # Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
 
 ADAM_SHARE = 0.1  # AdamW's learning rate in Muon's, which is larger than AdamW can bear
@@ -1107,7 +1118,7 @@ def orthogonal_factors(grams: KerasTensor, steps: int, coefficients: tuple[float
     return factors / ops.sqrt(square_norms)
 
 
-# ==== 14. src/nuclei/training/schedule.py =========================================================
+# ==== 13. src/nuclei/training/schedule.py =========================================================
 # Schedule: how far a training is, and the learning rate there.
 
 TUNING_TIME_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
@@ -1165,7 +1176,7 @@ class Schedule:
         return min((now - self.start) / max(self.budget - self.start, 1e-9), 1.0)
 
 
-# ==== 15. src/nuclei/training/training_log.py =====================================================
+# ==== 14. src/nuclei/training/training_log.py =====================================================
 # Training log: what a training reports of itself, in log.csv and on the screen.
 
 LOG_EVERY = 64  # steps between two rows
@@ -1191,10 +1202,9 @@ class TrainingLog:
         self.bar = tqdm(total=100, desc="train", disable=None, bar_format=line)
         return self
 
-    def note(self, rate: float, loss: float, score: float | None) -> None:
-        """Take one step's figures; write a row every LOG_EVERY steps, at a score and at the end."""
+    def note(self, rate: float, score: float | None) -> None:
+        """Show how far a step came; write a row for each LOG_EVERY losses, at a score and at the end."""
         state = self.state
-        state.losses.append(loss)
         self.bar.update(int(100 * state.done) - self.bar.n)
         if len(state.losses) < LOG_EVERY and score is None and state.done < 1:
             return
@@ -1214,7 +1224,7 @@ class TrainingLog:
         self.file.close()
 
 
-# ==== 16. src/nuclei/training/train.py ============================================================
+# ==== 15. src/nuclei/training/train.py ============================================================
 # Train: one network inside a time budget.
 #
 # The loop is our own, since Keras's fit goes by epochs: here the learning rate goes by the time that is left. A
@@ -1223,6 +1233,7 @@ class TrainingLog:
 
 EXPLODED_LOSS = 5.0  # an untrained network has a loss of about 1.5; above this after the first log row it has diverged
 MOST_HALVINGS = 3  # halvings of the learning rate, one each time that the training breaks down
+LOOK_EVERY = 16  # steps between two looks at their losses: a GPU goes on meanwhile, and computes without a pause
 REMEMBER_SECONDS = 120.0  # seconds between two good states: what a breakdown or a kill can cost
 
 
@@ -1264,8 +1275,10 @@ def make_crops(config: Config, train: ImageSet) -> Crops:
     c = config
 
     def make_y(labels):
-        targets = make_targets(labels, c.target_core)[..., : c.model_outputs]
-        return np.dstack([targets, pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)])
+        y = np.empty((*labels.shape, c.model_outputs + 1), np.float32)
+        y[..., :-1] = make_targets(labels, c.target_core)[..., : c.model_outputs]
+        y[..., -1] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+        return y
 
     zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
     return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)
@@ -1304,7 +1317,7 @@ def train_model(
     with TrainingLog(log_file, state) as training_log:
         for x, y in crops.stream(state.step) if state.done < 1 else ():
             rate = learning_rate(state.done, config.train_rate, config.train_warmup) * 0.5**state.halvings
-            loss = training.learn(x, y, rate)
+            training.learn(x, y, rate)
             state.step += 1
             state.done, state.start = schedule.share_done(state.step), schedule.start
             state.seconds = schedule.seconds()
@@ -1315,7 +1328,7 @@ def train_model(
             if check_is_due:
                 checks = checks[checks > state.done]
                 score = check(partial(predict_step, training.bare), state.done >= 1)
-            training_log.note(rate, loss, score)
+            training_log.note(rate, score)
             if milestone:
                 state.seconds = schedule.seconds()
                 training.remember()
@@ -1330,6 +1343,7 @@ class _Training:
 
     def __init__(self, config, keeper, start):
         self.config, self.keeper = config, keeper
+        self.waiting = []  # losses on the device that nobody has looked at
         saved = keeper.load("training")
         self.state = TrainingState(**saved[0]) if saved else TrainingState()
         with share_gpus(config.train_batch, config.tile_batch):
@@ -1365,22 +1379,31 @@ class _Training:
                 variable.assign(value)
 
     def learn(self, x, y, rate):
-        """Take one step of training -> its loss. A batch too large for the memory is cut into parts from then on."""
+        """Take one step of training. A batch too large for the memory is cut into parts from then on."""
         while True:
             self.model.optimizer.learning_rate = rate
             try:
-                loss = train_step(self.model, x, y, self.state.parts)
-                break
+                self.waiting.append(train_step(self.model, x, y, self.state.parts))
+                if self.state.step == 0 or (self.state.step + 1) % LOOK_EVERY == 0:  # the first is timed, so awaited
+                    self._look(self.state.step + 1)
+                return
             except Exception as error:
                 if not is_out_of_memory(error) or not self._can_cut():
                     raise
             self._cut_batches()  # outside the handler, where the error no longer holds what filled the memory
-        if not np.isfinite(loss) or (self.state.rows and loss > EXPLODED_LOSS):
-            self._go_back(f"the loss of step {self.state.step + 1} was {loss:.3g} at a learning rate of {rate:.2g}")
-        return loss
+
+    def _look(self, step):
+        """Wait for the losses up to that of `step`, and go back where one shows that the training broke down."""
+        losses, self.waiting = self.waiting, []
+        losses = [float(loss) for loss in losses]
+        self.state.losses += losses
+        for number, loss in enumerate(losses, start=step + 1 - len(losses)):
+            if not np.isfinite(loss) or (self.state.rows and loss > EXPLODED_LOSS):
+                return self._go_back(f"the loss of step {number} was {loss:.3g}")
 
     def ensure_finite(self):
-        """Go back where the last step spoilt the weights, which only the loss of the next one would show."""
+        """Go back where the last steps broke down, or spoilt the weights, which only the next loss would show."""
+        self._look(self.state.step)
         if not all(np.isfinite(one).all() for one in self.bare.get_weights()):
             self._go_back(f"step {self.state.step} left NaN or infinity in the weights")
 
@@ -1402,6 +1425,7 @@ class _Training:
     def _cut_batches(self):
         """Compute half as many crops at once, from the last good state on."""
         self.state.parts *= 2
+        self.waiting = []
         crops = self.config.train_batch // self.state.parts
         if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
             log.warning("out of memory: a step has %d crops from now on, and the others are left out", crops)
@@ -1420,7 +1444,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "resourceexhausted" in text or "outofmemory" in text
 
 
-# ==== 17. src/nuclei/prediction/tta.py ============================================================
+# ==== 16. src/nuclei/prediction/tta.py ============================================================
 # TTA: test-time augmentation, the eight views of an image and their inverses.
 #
 # Nuclei have no up: turn a slide over or around, and the right answer turns with it. A network only learns this
@@ -1455,7 +1479,7 @@ def unview_probs(probs: np.ndarray, view: int) -> np.ndarray:
     return np.ascontiguousarray(probs)
 
 
-# ==== 18. src/nuclei/prediction/watershed.py ======================================================
+# ==== 17. src/nuclei/prediction/watershed.py ======================================================
 # Watershed: from probabilities to instances, by flooding from seeds.
 
 
@@ -1547,7 +1571,7 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
     return np.where(keep, np.cumsum(keep), 0).astype(np.int32)[labels]
 
 
-# ==== 19. src/nuclei/prediction/inference.py ======================================================
+# ==== 18. src/nuclei/prediction/inference.py ======================================================
 # Inference: an image of any size through a network of one tile size.
 #
 # The network is any callable: float32 (batch, tile, tile, 3) in 0..1 -> float32 (batch, tile, tile, C). It always sees
@@ -1623,7 +1647,7 @@ def _blend_window(tile, overlap):
     return (edge[:, None] * edge)[..., None]
 
 
-# ==== 20. src/nuclei/prediction/run_folder.py =====================================================
+# ==== 19. src/nuclei/prediction/run_folder.py =====================================================
 # Run folder: a trained network and, beside it, its settings file, written and read without Keras.
 
 
@@ -1665,7 +1689,7 @@ def parse_settings(content: Mapping[str, Any]) -> tuple[Config, dict[str, Thresh
     return Config(**values), {look: Thresholds(**one) for look, one in content["thresholds"].items()}
 
 
-# ==== 21. src/nuclei/prediction/segmenter.py ======================================================
+# ==== 20. src/nuclei/prediction/segmenter.py ======================================================
 # Segmenter: a trained network with its thresholds and settings.
 #
 # labels, confidences = Segmenter.load().segment(image)
@@ -1766,7 +1790,7 @@ def set_up_device() -> None:
     cv2.setNumThreads(1)
 
 
-# ==== 22. src/nuclei/prediction/metric.py =========================================================
+# ==== 21. src/nuclei/prediction/metric.py =========================================================
 # Metric: one overlap matrix, IoU, precision at ten thresholds.
 #
 # A predicted nucleus is a true positive, a hit, at threshold t if its intersection over union (IoU) with a true one is
@@ -1838,7 +1862,7 @@ def average_precision(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(precision_at_thresholds(truth, predicted).mean())
 
 
-# ==== 23. src/nuclei/prediction/progress.py =======================================================
+# ==== 22. src/nuclei/prediction/progress.py =======================================================
 # Progress: a bar or a line a minute over many images.
 
 PROGRESS_SECONDS = 60  # seconds between two log lines
@@ -1855,7 +1879,7 @@ def progress(items: Sequence, name: str) -> Iterator:
         yield item
 
 
-# ==== 24. src/nuclei/prediction/tuning.py =========================================================
+# ==== 23. src/nuclei/prediction/tuning.py =========================================================
 # Tuning: the score on images with labels, and the thresholds that suit a network.
 
 # What a Tuner tries: all combinations of these three, which trade off against each other, then of the rest.
@@ -1910,7 +1934,7 @@ class Tuner:
         return best
 
 
-# ==== 25. src/nuclei/competition/data.py ==========================================================
+# ==== 24. src/nuclei/competition/data.py ==========================================================
 # Data: find and read a competition, in zips or folders.
 #
 # Kaggle's files hold `<id>/images/<file>` and, for training, `<id>/masks/<file>`, one mask a nucleus. This is the small
@@ -2027,7 +2051,7 @@ def paint_labels(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndar
     return labels
 
 
-# ==== 26. src/nuclei/competition/submission.py ====================================================
+# ==== 25. src/nuclei/competition/submission.py ====================================================
 # Submission: label images to the rows of Kaggle's CSV.
 #
 # A nucleus is written as a run list "start length start length ...", which goes down the columns and counts pixels from
@@ -2067,7 +2091,7 @@ def write_submission(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     write_csv(path, SUBMISSION_HEADER, rows)
 
 
-# ==== 27. src/nuclei/run/stopwatch.py =============================================================
+# ==== 26. src/nuclei/run/stopwatch.py =============================================================
 # Stopwatch: what each stage of a run costs.
 
 
@@ -2095,7 +2119,7 @@ class Stopwatch:
         write_csv(path, ("stage", "seconds", "images", "peak_gb"), rows)
 
 
-# ==== 28. src/nuclei/run/predictions.py ===========================================================
+# ==== 27. src/nuclei/run/predictions.py ===========================================================
 # Predictions: the rows of every test image, which get better as the network does.
 
 
@@ -2156,7 +2180,7 @@ class Predictions:
         write_csv(folder / CONFIDENCE_FILE, ("ImageId", "nucleus", "confidence"), rows)
 
 
-# ==== 29. src/nuclei/run/main.py ==================================================================
+# ==== 28. src/nuclei/run/main.py ==================================================================
 # Main: training images and test images -> a trained network and submission.csv.
 
 EARLY_SHARE = 0.02  # share of the training's minutes for each prediction on the way
@@ -2274,7 +2298,7 @@ def _predict_test(predictions, segmenter, folder, keeper):
     return len(predictions.order) - done
 
 
-# ==== 30. src/nuclei/run/entry.py =================================================================
+# ==== 29. src/nuclei/run/entry.py =================================================================
 # Entry: what Kaggle runs, its settings from the environment.
 #
 # A script has no arguments there, so these variables stand in for them. None is needed:

@@ -5,9 +5,8 @@ Both take float32 (N, H, W, 3) in 0..1, with H and W multiples of 32 (one hundre
 activation is float32 under every mixed policy.
 """
 
-from keras import Input, Model, layers
-
-from nuclei.network.normalization import BatchNormalization
+import keras
+from keras import Input, KerasTensor, Model, layers, ops
 
 # FC-DenseNet103 (Jegou et al. 2017, "The One Hundred Layers Tiramisu", table 2): layers of each dense block.
 TIRAMISU_BLOCKS = (4, 5, 7, 10, 12)
@@ -116,3 +115,28 @@ def _conv(x, filters, kernel=3, stride=1):
 
 def _probabilities(logits):
     return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
+
+
+# ---- batch normalisation -----------------------------------------------------------------------
+
+
+class BatchNormalization(layers.BatchNormalization):
+    """Keras's layer over the last axis, with the same weights under the same names, made cheap in training.
+
+    TensorFlow without XLA takes ten passes through memory for what Keras writes down, and two for its fused operation.
+    Other backends' compilers fuse it themselves.
+    """
+
+    def call(self, inputs: KerasTensor, training: bool | None = None, mask: KerasTensor | None = None) -> KerasTensor:
+        if not training or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training, mask)
+        import tensorflow as tf
+
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta), epsilon=self.epsilon
+        )
+        count = ops.cast(ops.size(inputs[..., 0]), variance.dtype)
+        biased = variance * (count - 1) / count  # as Keras keeps it
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, biased)):
+            moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return outputs

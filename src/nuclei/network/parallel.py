@@ -80,7 +80,8 @@ def _train_part(model, x, y):
     batch = iter([(x, y, None)])
     if keras.backend.backend() != "jax":
         return model.train_function(batch)["loss"]
-    groups = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables, model.metrics_variables
+    weights = [model.trainable_variables, model.non_trainable_variables]
+    groups = [*weights, model.optimizer.variables, model.metrics_variables]
     logs, state = model.train_function(tuple([one.value for one in group] for group in groups), batch)
     for group, values in zip(groups, state, strict=True):
         for variable, value in zip(group, values, strict=True):

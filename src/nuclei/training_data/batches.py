@@ -1,11 +1,11 @@
 """Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread."""
 
+import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Crops:
             named = ", ".join(self.failing)
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
-    def stream(self, start: int = 0, workers: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def stream(self, start: int = 0, workers: int | None = None) -> Generator[tuple[np.ndarray, np.ndarray]]:
         """Yield batches start, start + 1, ... without end, made beforehand in threads, one for each core by default.
 
         Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
@@ -82,7 +82,7 @@ class Crops:
         with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
             waiting = deque(pool.submit(self.batch, start + i) for i in range(workers + 2))
             try:
-                for index in count(start + len(waiting)):
+                for index in itertools.count(start + len(waiting)):
                     batch = waiting.popleft().result()
                     waiting.append(pool.submit(self.batch, index))
                     yield batch
