@@ -13,37 +13,37 @@
 #
 # The network: its layers, what it minimises, and what computes it.
 #    8  model        line   664  the one-hundred-layer network, and a small U-Net for CPUs.
-#    9  loss         line   805  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   10  device       line   881  what the run computes on, and in which precision.
-#   11  parallel     line   941  one network on several GPUs, a copy on each.
-#   12  optimizer    line  1044  Muon for the convolutions, AdamW for biases and normalisation.
+#    9  loss         line   804  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  device       line   880  what the run computes on, and in which precision.
+#   11  parallel     line   940  one network on several GPUs, a copy on each.
+#   12  optimizer    line  1042  Muon for the convolutions, AdamW for biases and normalisation.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1121  how far a training is, and the learning rate there.
-#   14  training_log line  1179  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1227  one network inside a time budget.
+#   13  schedule     line  1106  how far a training is, and the learning rate there.
+#   14  training_log line  1164  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1212  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1447  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1482  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1574  an image of any size through a network of one tile size.
-#   19  run_folder   line  1650  a trained network and, beside it, its settings file, written and read without Keras.
-#   20  segmenter    line  1692  a trained network with its thresholds and settings.
-#   21  metric       line  1793  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1865  a bar or a line a minute over many images.
-#   23  tuning       line  1882  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1432  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1467  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1559  an image of any size through a network of one tile size.
+#   19  run_folder   line  1635  a trained network and, beside it, its settings file, written and read without Keras.
+#   20  segmenter    line  1677  a trained network with its thresholds and settings.
+#   21  metric       line  1778  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1850  a bar or a line a minute over many images.
+#   23  tuning       line  1867  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1937  find and read a competition, in zips or folders.
-#   25  submission   line  2054  label images to the rows of Kaggle's CSV.
+#   24  data         line  1922  find and read a competition, in zips or folders.
+#   25  submission   line  2039  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  2094  what each stage of a run costs.
-#   27  predictions  line  2122  the rows of every test image, which get better as the network does.
-#   28  main         line  2183  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2301  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  2079  what each stage of a run costs.
+#   27  predictions  line  2107  the rows of every test image, which get better as the network does.
+#   28  main         line  2168  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2286  what Kaggle runs, its settings from the environment.
 #
-# sources 8af3b0fb2723aeae, this file 52803ae20117905c
+# sources 3e3d1dee8d3b1378, this file 5e8e766b33f8a654
 
 import csv
 import io
@@ -80,7 +80,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "8af3b0fb2723aeae"
+SOURCE_HASH = "3e3d1dee8d3b1378"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -781,10 +781,9 @@ def _probabilities(logits):
 
 
 class BatchNormalization(layers.BatchNormalization):
-    """Keras's layer over the last axis, with the same weights under the same names, made cheap in training.
+    """Keras's layer, its weights and their names, in training by TensorFlow's fused operation.
 
-    TensorFlow without XLA takes ten passes through memory for what Keras writes down, and two for its fused operation.
-    Other backends' compilers fuse it themselves.
+    What Keras writes down takes ten passes through memory there; other backends' compilers fuse it themselves.
     """
 
     def call(self, inputs: KerasTensor, training: bool | None = None, mask: KerasTensor | None = None) -> KerasTensor:
@@ -995,11 +994,10 @@ def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1)
     compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
     step has the first part alone.
     """
-    strategy = _strategy_of(model)
     pieces = list(zip(np.split(x, parts), np.split(y, parts), strict=True))
-    if strategy is None:
-        return sum(_train_part(model, *piece) for piece in pieces) / parts
-    return _train_part(model, *(_share(piece, strategy) for piece in pieces[0]))
+    if strategy := _strategy_of(model):
+        return _train_part(model, *(_share(piece, strategy) for piece in pieces[0]))
+    return sum(_train_part(model, *piece) for piece in pieces) / parts
 
 
 def _train_part(model, x, y):
@@ -1056,9 +1054,7 @@ class ConvMuon(keras.optimizers.Muon):
     width * in, out). As in Liu et al. 2025 (arXiv 2502.16982, section 2.2), the step is scaled to the size of
     AdamW's; `learning_rate` is Muon's own, times `adam_lr_ratio` it is AdamW's.
 
-    The steps of all kernels are found together: `orthogonal_factors` works on square matrices as wide as the shorter
-    side of a kernel's, which many kernels share. That is faster than Keras's way, kernel by kernel, and there is less
-    to compile.
+    The steps of all kernels are found together, in few operations: faster than one by one, and less to compile.
     """
 
     def _should_use_adamw(self, variable):
@@ -1070,23 +1066,18 @@ class ConvMuon(keras.optimizers.Muon):
 
     def _kernel_steps(self, grads, variables, learning_rate):
         """Find what comes off each kernel -> {index of the variable: float32, of its shape}."""
-        groups, steps = defaultdict(list), {}
+        groups, steps = defaultdict(list), {}  # the kernels by their columns, whose X^T X are of one shape
         for gradient, variable in zip(grads, variables, strict=True):
             if not self._should_use_adamw(variable):
-                index = self._get_variable_index(variable)
-                # Nesterov's look ahead, up to a factor: g + mu (mu m + g)
-                ahead = gradient + self.momentum**2 / (1 + self.momentum) * self.momentums[index]
-                tall = ops.reshape(ahead, (-1, variable.shape[-1]))
-                is_wide = tall.shape[0] < tall.shape[1]
-                tall = ops.transpose(tall) if is_wide else tall
-                groups[tall.shape[1]].append((index, variable.shape, tall, is_wide))
+                index, columns = self._get_variable_index(variable), variable.shape[-1]
+                ahead = gradient + self.momentum**2 / (1 + self.momentum) * self.momentums[index]  # Nesterov's, scaled
+                groups[columns].append((index, variable.shape, ops.reshape(ahead, (-1, columns))))
         for group in groups.values():
-            grams = ops.stack([ops.matmul(ops.transpose(tall), tall) for _, _, tall, _ in group])
+            grams = ops.stack([ops.matmul(ops.transpose(matrix), matrix) for _, _, matrix in group])
             factors = orthogonal_factors(grams, self.ns_steps, (self.muon_a, self.muon_b, self.muon_c))
-            for number, (index, shape, tall, is_wide) in enumerate(group):
-                size = learning_rate * self.rms_rate * math.sqrt(tall.shape[0])
-                step = ops.matmul(tall, size * factors[number])
-                steps[index] = ops.reshape(ops.transpose(step) if is_wide else step, shape)
+            for number, (index, shape, matrix) in enumerate(group):
+                size = learning_rate * self.rms_rate * math.sqrt(max(matrix.shape))
+                steps[index] = ops.reshape(ops.matmul(matrix, size * factors[number]), shape)
         return steps
 
     def _muon_update_step(self, gradient, variable, lr, m):
@@ -1095,16 +1086,10 @@ class ConvMuon(keras.optimizers.Muon):
 
 
 def orthogonal_factors(grams: KerasTensor, steps: int, coefficients: tuple[float, float, float]) -> KerasTensor:
-    """Find what makes matrices X orthogonal from their X^T X: float32 (N, m, m) -> Q (N, m, m); X Q is orthogonal.
+    """Find what makes matrices X orthogonal from their X^T X: float32 (N, m, m) -> Q (N, m, m), so that X Q is.
 
-    Newton-Schulz's iterations make X p(X^T X) of X, where p(A) = a + b A + c A^2. So X stays a factor on the left, and
-    its A becomes p A p: all iterations but the products at both ends are of m x m matrices. They need float32, since
-    small singular values are squared in A.
-
-    Args:
-        grams: X^T X; X need not be normalised.
-        steps: iterations.
-        coefficients: a, b, c.
+    Newton-Schulz's iterations make X p(X^T X) of X, where p(A) = a + b A + c A^2: X stays a factor on the left, and its
+    A becomes p A p. Its small singular values are squared in A, which bfloat16 could not hold.
     """
     a, b, c = coefficients
     eye = ops.eye(grams.shape[-1], dtype=grams.dtype)

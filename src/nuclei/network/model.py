@@ -121,10 +121,9 @@ def _probabilities(logits):
 
 
 class BatchNormalization(layers.BatchNormalization):
-    """Keras's layer over the last axis, with the same weights under the same names, made cheap in training.
+    """Keras's layer, its weights and their names, in training by TensorFlow's fused operation.
 
-    TensorFlow without XLA takes ten passes through memory for what Keras writes down, and two for its fused operation.
-    Other backends' compilers fuse it themselves.
+    What Keras writes down takes ten passes through memory there; other backends' compilers fuse it themselves.
     """
 
     def call(self, inputs: KerasTensor, training: bool | None = None, mask: KerasTensor | None = None) -> KerasTensor:

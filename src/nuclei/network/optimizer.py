@@ -20,9 +20,7 @@ class ConvMuon(keras.optimizers.Muon):
     width * in, out). As in Liu et al. 2025 (arXiv 2502.16982, section 2.2), the step is scaled to the size of
     AdamW's; `learning_rate` is Muon's own, times `adam_lr_ratio` it is AdamW's.
 
-    The steps of all kernels are found together: `orthogonal_factors` works on square matrices as wide as the shorter
-    side of a kernel's, which many kernels share. That is faster than Keras's way, kernel by kernel, and there is less
-    to compile.
+    The steps of all kernels are found together, in few operations: faster than one by one, and less to compile.
     """
 
     def _should_use_adamw(self, variable):
@@ -34,23 +32,18 @@ class ConvMuon(keras.optimizers.Muon):
 
     def _kernel_steps(self, grads, variables, learning_rate):
         """Find what comes off each kernel -> {index of the variable: float32, of its shape}."""
-        groups, steps = defaultdict(list), {}
+        groups, steps = defaultdict(list), {}  # the kernels by their columns, whose X^T X are of one shape
         for gradient, variable in zip(grads, variables, strict=True):
             if not self._should_use_adamw(variable):
-                index = self._get_variable_index(variable)
-                # Nesterov's look ahead, up to a factor: g + mu (mu m + g)
-                ahead = gradient + self.momentum**2 / (1 + self.momentum) * self.momentums[index]
-                tall = ops.reshape(ahead, (-1, variable.shape[-1]))
-                is_wide = tall.shape[0] < tall.shape[1]
-                tall = ops.transpose(tall) if is_wide else tall
-                groups[tall.shape[1]].append((index, variable.shape, tall, is_wide))
+                index, columns = self._get_variable_index(variable), variable.shape[-1]
+                ahead = gradient + self.momentum**2 / (1 + self.momentum) * self.momentums[index]  # Nesterov's, scaled
+                groups[columns].append((index, variable.shape, ops.reshape(ahead, (-1, columns))))
         for group in groups.values():
-            grams = ops.stack([ops.matmul(ops.transpose(tall), tall) for _, _, tall, _ in group])
+            grams = ops.stack([ops.matmul(ops.transpose(matrix), matrix) for _, _, matrix in group])
             factors = orthogonal_factors(grams, self.ns_steps, (self.muon_a, self.muon_b, self.muon_c))
-            for number, (index, shape, tall, is_wide) in enumerate(group):
-                size = learning_rate * self.rms_rate * math.sqrt(tall.shape[0])
-                step = ops.matmul(tall, size * factors[number])
-                steps[index] = ops.reshape(ops.transpose(step) if is_wide else step, shape)
+            for number, (index, shape, matrix) in enumerate(group):
+                size = learning_rate * self.rms_rate * math.sqrt(max(matrix.shape))
+                steps[index] = ops.reshape(ops.matmul(matrix, size * factors[number]), shape)
         return steps
 
     def _muon_update_step(self, gradient, variable, lr, m):
@@ -59,16 +52,10 @@ class ConvMuon(keras.optimizers.Muon):
 
 
 def orthogonal_factors(grams: KerasTensor, steps: int, coefficients: tuple[float, float, float]) -> KerasTensor:
-    """Find what makes matrices X orthogonal from their X^T X: float32 (N, m, m) -> Q (N, m, m); X Q is orthogonal.
+    """Find what makes matrices X orthogonal from their X^T X: float32 (N, m, m) -> Q (N, m, m), so that X Q is.
 
-    Newton-Schulz's iterations make X p(X^T X) of X, where p(A) = a + b A + c A^2. So X stays a factor on the left, and
-    its A becomes p A p: all iterations but the products at both ends are of m x m matrices. They need float32, since
-    small singular values are squared in A.
-
-    Args:
-        grams: X^T X; X need not be normalised.
-        steps: iterations.
-        coefficients: a, b, c.
+    Newton-Schulz's iterations make X p(X^T X) of X, where p(A) = a + b A + c A^2: X stays a factor on the left, and its
+    A becomes p A p. Its small singular values are squared in A, which bfloat16 could not hold.
     """
     a, b, c = coefficients
     eye = ops.eye(grams.shape[-1], dtype=grams.dtype)

@@ -66,11 +66,10 @@ def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1)
     compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
     step has the first part alone.
     """
-    strategy = _strategy_of(model)
     pieces = list(zip(np.split(x, parts), np.split(y, parts), strict=True))
-    if strategy is None:
-        return sum(_train_part(model, *piece) for piece in pieces) / parts
-    return _train_part(model, *(_share(piece, strategy) for piece in pieces[0]))
+    if strategy := _strategy_of(model):
+        return _train_part(model, *(_share(piece, strategy) for piece in pieces[0]))
+    return sum(_train_part(model, *piece) for piece in pieces) / parts
 
 
 def _train_part(model, x, y):

@@ -24,18 +24,17 @@ from nuclei_kit.files.reading import find_whole_set, read_images
 from nuclei_kit.files.runs import load_run
 from nuclei_kit.sample.sample import draw_sample
 
-SECONDS = 8.0  # for each figure
+SECONDS = 8.0  # for each figure but the readings
 PRODUCT_SIZES = {"CPU": 1024, "GPU": 8192}  # rows of the matrices whose product sets the mark
 STEPS_AHEAD = 16  # steps of training between two waits for a loss, as in a run
 
 
-def bench(run: Path | None = None, data: Path | None = None, seconds: float = SECONDS) -> str:
+def bench(run: Path | None = None, data: Path | None = None) -> str:
     """Measure this machine -> the lines of a table.
 
     Args:
         run: whose network predicts; None stands for the network that ships.
         data: a competition's folder; None draws a sample.
-        seconds: for each figure but the readings.
     """
     with tempfile.TemporaryDirectory() as scratch:
         if data is None:
@@ -47,16 +46,16 @@ def bench(run: Path | None = None, data: Path | None = None, seconds: float = SE
         pictures = read_images(find_whole_set(data, TEST_NAMES[1])).images
         source = "a drawn sample" if data.is_relative_to(scratch) else data
     segmenter = load_run(run)
-    peak = product_rate(seconds)
+    peak = product_rate(SECONDS)
     config = PRESETS["cpu"]
-    training = training_rates(config, make_crops(config, images), seconds)
-    pace, pixels = prediction_rates(segmenter, pictures, seconds)
+    training = training_rates(config, make_crops(config, images), SECONDS)
+    pace, pixels = prediction_rates(segmenter, pictures, SECONDS)
     count, share = len(images.ids), 3 * training.flop * training.ahead / peak  # a step is three forward passes
     rows = (
         ("matrix product", f"{peak / 1e9:,.0f} GFLOP/s"),
         ("training, crops made ahead", f"{training.ahead:.1f} images/s, {100 * share:.0f} % of that rate"),
         ("training, as a run", f"{training.as_run:.1f} images/s"),
-        ("making crops", f"{crops_rate(make_crops(config, images), seconds):.0f} crops/s a core"),
+        ("making crops", f"{crops_rate(make_crops(config, images), SECONDS):.0f} crops/s a core"),
         ("prediction", f"{1e6 / pixels:.3f} s a megapixel, {pace:.1f} images/s, {segmenter.config.tta_views} views"),
         ("reading, cold", f"{count / cold:.0f} images/s"),
         ("reading, warm", f"{count / warm:.0f} images/s"),
