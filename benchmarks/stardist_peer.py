@@ -1,6 +1,7 @@
 """StarDist peer: trains and predicts with StarDist; beside_stardist.py runs it, in StarDist's own environment.
 
-    build/stardist/bin/python benchmarks/stardist_peer.py FOLDER MINUTES   (of .venv/bin/python: --help alone)
+    .venv/bin/python benchmarks/stardist_peer.py --help
+    build/stardist/bin/python benchmarks/stardist_peer.py FOLDER MINUTES
 
 FOLDER holds images.npz, with objects `train`, `labels` and `test`. Leaves found.npz, the labels of the test images, and
 prints JSON with the training's and the prediction's images a second. 32 rays, RGB, a grid of 2, as is usual; thresholds

@@ -29,21 +29,21 @@
 #   18  inference    line  1559  an image of any size through a network of one tile size.
 #   19  run_folder   line  1635  a trained network and, beside it, its settings file, written and read without Keras.
 #   20  segmenter    line  1677  a trained network with its thresholds and settings.
-#   21  metric       line  1778  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1850  a bar or a line a minute over many images.
-#   23  tuning       line  1867  the score on images with labels, and the thresholds that suit a network.
+#   21  metric       line  1779  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1851  a bar or a line a minute over many images.
+#   23  tuning       line  1868  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1922  find and read a competition, in zips or folders.
-#   25  submission   line  2039  label images to the rows of Kaggle's CSV.
+#   24  data         line  1923  find and read a competition, in zips or folders.
+#   25  submission   line  2040  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  2079  what each stage of a run costs.
-#   27  predictions  line  2107  the rows of every test image, which get better as the network does.
-#   28  main         line  2168  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2286  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  2080  what each stage of a run costs.
+#   27  predictions  line  2108  the rows of every test image, which get better as the network does.
+#   28  main         line  2169  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2287  what Kaggle runs, its settings from the environment.
 #
-# sources 3e3d1dee8d3b1378, this file 5e8e766b33f8a654
+# sources 716e8ea9e77f91f6, this file 398dbf1f344d32cc
 
 import csv
 import io
@@ -80,7 +80,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "3e3d1dee8d3b1378"
+SOURCE_HASH = "716e8ea9e77f91f6"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -1771,6 +1771,7 @@ class Segmenter:
 
 def set_up_device() -> None:
     """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
+    keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
     keras.mixed_precision.set_global_policy(choose_precision())
     cv2.setNumThreads(1)
 
