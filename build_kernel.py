@@ -53,7 +53,7 @@ KERNEL_NAME = "nuclei_kernel"
 CHAPTERS = {
     "settings": ("config", "files"),
     "training_data": ("images", "kinds", "targets", "augmentation", "batches"),
-    "network": ("model", "loss", "optimizer", "device", "parallel"),
+    "network": ("model", "loss", "device", "parallel", "optimizer"),
     "training": ("schedule", "training_log", "train"),
     "prediction": ("tta", "watershed", "inference", "run_folder", "segmenter", "metric", "progress", "tuning"),
     "competition": ("data", "submission"),

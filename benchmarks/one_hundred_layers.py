@@ -45,7 +45,7 @@ def main():
         for index in range(args.steps):
             batch = crops.batch(index)
             start = time.monotonic()
-            losses.append(train_step(model, *batch))
+            losses.append(float(train_step(model, *batch)))
             seconds.append(time.monotonic() - start)
         print(f"{model.name}, {model.count_params():,} weights: loss {' '.join(f'{loss:.3f}' for loss in losses)}")
         print(f"  first step {seconds[0]:.1f} s, then {statistics.median(seconds[1:]):.2f} s a step", end=" ")

@@ -1,52 +1,53 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 # Settings: what can be chosen, and how files are written.
-#    1  config       line    86  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   198  what a run leaves in its folder, written whole or not at all.
+#    1  config       line    87  every setting of a run in one flat, frozen dataclass, and the presets.
+#    2  files        line   199  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   232  a set of decoded images with their labels and kinds.
-#    4  kinds        line   268  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  targets      line   369  what the network learns from a label image, and how much each pixel weighs.
-#    6  augmentation line   461  random crops of an image and its labels.
-#    7  batches      line   570  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   233  a set of decoded images with their labels and kinds.
+#    4  kinds        line   269  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  targets      line   370  what the network learns from a label image, and how much each pixel weighs.
+#    6  augmentation line   465  random crops of an image and its labels.
+#    7  batches      line   574  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    8  model        line   663  the one-hundred-layer network, and a small U-Net for CPUs.
-#    9  loss         line   811  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   10  optimizer    line   887  Muon for the convolutions, AdamW for biases and normalisation.
-#   11  device       line   917  what the run computes on, and in which precision.
-#   12  parallel     line   977  one network on several GPUs, a copy on each.
+#    8  model        line   666  the one-hundred-layer network, and a small U-Net for CPUs.
+#    9  loss         line   838  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  device       line   914  what the run computes on, and in which precision.
+#   11  parallel     line   974  one network on several GPUs, a copy on each.
+#   12  optimizer    line  1076  Muon for the convolutions, AdamW for biases and normalisation.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1062  how far a training is, and the learning rate there.
-#   14  training_log line  1120  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1169  one network inside a time budget.
+#   13  schedule     line  1140  how far a training is, and the learning rate there.
+#   14  training_log line  1198  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1246  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1375  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1410  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1502  an image of any size through the network, at once or tile by tile.
-#   19  run_folder   line  1596  a trained network and, beside it, its settings file, written and read without Keras.
-#   20  segmenter    line  1641  a trained network with its thresholds and settings.
-#   21  metric       line  1750  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1822  a bar or a line a minute over many images.
-#   23  tuning       line  1853  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1466  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1501  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1593  an image of any size through the network, at once or tile by tile.
+#   19  run_folder   line  1687  a trained network and, beside it, its settings file, written and read without Keras.
+#   20  segmenter    line  1732  a trained network with its thresholds and settings.
+#   21  metric       line  1841  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1913  a bar or a line a minute over many images.
+#   23  tuning       line  1944  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1908  find and read a competition, in zips or folders.
-#   25  submission   line  2025  label images to the rows of Kaggle's CSV.
+#   24  data         line  1995  find and read a competition, in zips or folders.
+#   25  submission   line  2120  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  2065  what each stage of a run costs.
-#   27  predictions  line  2093  the rows of every test image, which get better as the network does.
-#   28  main         line  2168  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2286  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  2160  what each stage of a run costs.
+#   27  predictions  line  2188  the rows of every test image, which get better as the network does.
+#   28  main         line  2263  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2375  what Kaggle runs, its settings from the environment.
 #
-# sources d467bf555e2c01ca, this file dde142299318bcbc
+# sources 635bf87a6806ef92, this file 911b55de0ab03b26
 
 import csv
 import io
+import itertools
 import json
 import logging
 import math
@@ -56,8 +57,8 @@ import resource
 import sys
 import time
 import zipfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -80,7 +81,7 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "d467bf555e2c01ca"
+SOURCE_HASH = "635bf87a6806ef92"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -175,12 +176,12 @@ class Config:
 
     @property
     def divisor(self) -> int:
-        """What the height and the width of the network's input must be multiples of."""
+        """Tell what the height and the width of the network's input must be multiples of."""
         return 32 if self.model_name == "one_hundred_layers" else self.model_stem * 2**self.model_depth
 
     @property
     def most_minutes(self) -> float:
-        """How long the training may take on Kaggle, so that time to predict is left."""
+        """Tell how long the training may take on Kaggle, so that time to predict is left."""
         return BUDGET_MINUTES - self.tta_minutes
 
 
@@ -382,12 +383,15 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
     - core: pixels deeper in their nucleus than `core` (0..1) of its greatest depth: a level of the relative distance,
       which separates touching nuclei of every size alike.
     """
-    depth = inner_distance(labels)
-    deepest = np.zeros(labels.max(initial=0) + 1, np.float32)
-    np.maximum.at(deepest, labels.ravel(), depth.ravel())
+    targets = np.zeros((*labels.shape, 3), np.float32)
     interior = labels > 0
-    deep = interior & (depth > core * deepest[labels])
-    return np.stack([interior, _border_mask(labels), deep], axis=-1).astype(np.float32)
+    ids, depths = labels[interior], inner_distance(labels)[interior]
+    deepest = np.zeros(ids.max(initial=0) + 1, np.float32)
+    np.maximum.at(deepest, ids, depths)
+    targets[..., INTERIOR] = interior
+    targets[..., BORDER] = _border_mask(labels)
+    targets[interior, CORE] = depths > core * deepest[ids]
+    return targets
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:
@@ -403,7 +407,7 @@ def inner_distance(labels: np.ndarray) -> np.ndarray:
     if inside.all():
         return np.full(labels.shape, max(labels.shape), np.float32)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-    return np.where(labels > 0, depth + 0.5, 0).astype(np.float32)
+    return depth + np.float32(0.5) * (labels > 0)
 
 
 def _border_mask(labels):
@@ -420,7 +424,7 @@ def _border_mask(labels):
     return (highest > 0) & (highest != lowest)
 
 
-def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float = 3.0) -> np.ndarray:
+def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float) -> np.ndarray:
     """Compute the U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
 
     w = w_class + border * exp(-(d1 + d2)^2 / (2 sigma^2)), with d1 and d2 the distances to the nearest and the second
@@ -507,8 +511,8 @@ def _source_grid(shape, rng, crop, zoom):
     scale = np.array([stretch**0.5, stretch**-0.5]) / zoom
     flip = rng.choice([-1, 1])
     cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, -sin * flip], [sin, cos * flip]]) * scale
-    centre = [rng.uniform(min(crop / zoom, n) / 2, n - min(crop / zoom, n) / 2) - 0.5 for n in shape[::-1]]
+    turn = (np.array([[cos, -sin * flip], [sin, cos * flip]]) * scale).astype(np.float32)
+    centre = [float(rng.uniform(min(crop / zoom, n) / 2, n - min(crop / zoom, n) / 2)) - 0.5 for n in shape[::-1]]
     grid = np.arange(crop, dtype=np.float32) - (crop - 1) / 2
     columns = centre[0] + turn[0, 0] * grid[None, :] + turn[0, 1] * grid[:, None]
     rows = centre[1] + turn[1, 0] * grid[None, :] + turn[1, 1] * grid[:, None]
@@ -516,7 +520,7 @@ def _source_grid(shape, rng, crop, zoom):
         field = rng.normal(0, rng.uniform(2, 6) / zoom, (2, 5, 5)).astype(np.float32)
         columns = columns + cv2.resize(field[0], (crop, crop), interpolation=cv2.INTER_CUBIC)
         rows = rows + cv2.resize(field[1], (crop, crop), interpolation=cv2.INTER_CUBIC)
-    return columns.astype(np.float32), rows.astype(np.float32)
+    return columns, rows
 
 
 def _source_span(places, length):
@@ -603,20 +607,20 @@ class Crops:
             BadInput: more than MOST_FAILING_IMAGES images were left out so far, or all there are.
         """
         rng = np.random.default_rng([self.seed, index])
-        crops = []
-        for i in rng.choice(len(self.seen), self.size, p=self.chances):
+        x, y = np.empty((self.size, self.crop, self.crop, 3), np.float32), []
+        for number, i in enumerate(rng.choice(len(self.seen), self.size, p=self.chances)):
             while (made := self._make_crop(i, rng)) is None:
                 i = rng.choice(len(self.seen), p=self.chances)
-            crops.append(made)
-        x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
-        return x / np.float32(255), y
+            np.divide(made[0], np.float32(255), out=x[number])
+            y.append(made[1])
+        return x, np.stack(y)
 
     def _make_crop(self, i, rng):
-        """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
+        """Make a crop of image number `i` -> (x uint8, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
             image, labels = augment(self.seen[i], self.images.labels[i], rng, self.crop, zoom)
-            return image.astype(np.float32), self.make_y(labels)
+            return image, self.make_y(labels)
         except Exception as error:  # hours of training are worth more than one image
             self._leave_out(self.images.ids[i], f"{type(error).__name__}: {error}")
             return None
@@ -629,19 +633,18 @@ class Crops:
             named = ", ".join(self.failing)
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
-    def stream(self, start: int = 0, ahead: int = 4, workers: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
+    def stream(self, start: int = 0, workers: int | None = None) -> Generator[tuple[np.ndarray, np.ndarray]]:
+        """Yield batches start, start + 1, ... without end, made beforehand in threads, one for each core by default.
 
         Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
         """
+        workers = workers or os.cpu_count() or 2
         with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
-            waiting = deque(pool.submit(self.batch, start + i) for i in range(ahead))
+            waiting = deque(pool.submit(self.batch, start + i) for i in range(workers + 2))
             try:
-                index = start + ahead
-                while True:
+                for index in itertools.count(start + len(waiting)):
                     batch = waiting.popleft().result()
                     waiting.append(pool.submit(self.batch, index))
-                    index += 1
                     yield batch
             finally:
                 for future in waiting:
@@ -724,7 +727,7 @@ def _dense_block(x, count, growth):
 
 
 def _dense_layer(x, filters, kernel):
-    x = layers.BatchNormalization()(x)
+    x = BatchNormalization()(x)
     x = layers.Activation("relu")(x)
     return layers.Conv2D(filters, kernel, padding="same", use_bias=False, kernel_initializer="he_uniform")(x)
 
@@ -769,11 +772,35 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
 
 def _conv(x, filters, kernel=3, stride=1):
     x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_uniform")(x)
-    return layers.Activation("relu")(layers.BatchNormalization()(x))
+    return layers.Activation("relu")(BatchNormalization()(x))
 
 
 def _probabilities(logits):
     return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
+
+
+# ---- batch normalisation -----------------------------------------------------------------------
+
+
+class BatchNormalization(layers.BatchNormalization):
+    """Keras's layer, its weights and their names, in training by TensorFlow's fused operation.
+
+    What Keras writes down takes ten passes through memory there; other backends' compilers fuse it themselves.
+    """
+
+    def call(self, inputs: KerasTensor, training: bool | None = None, mask: KerasTensor | None = None) -> KerasTensor:
+        if not training or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training, mask)
+        import tensorflow as tf
+
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta), epsilon=self.epsilon
+        )
+        count = ops.cast(ops.size(inputs[..., 0]), variance.dtype)
+        biased = variance * (count - 1) / count  # as Keras keeps it
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, biased)):
+            moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return outputs
 
 
 # ---- to predict with ---------------------------------------------------------------------------
@@ -884,37 +911,7 @@ def _dice_mean(targets, probs, weights):
     return -ops.mean(numerator / denominator)
 
 
-# ==== 10. src/nuclei/network/optimizer.py =========================================================
-# Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
-
-ADAM_SHARE = 0.1  # AdamW's learning rate in Muon's, which is larger than AdamW can bear
-NEWTON_SCHULZ_STEPS = 4  # iterations; the usual fifth changes little and costs a twentieth of a CPU's step
-
-
-class ConvMuon(keras.optimizers.Muon):
-    """Keras's Muon, which is made for matrices, for the kernels of convolutions.
-
-    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes the momentum of each matrix orthogonal before it
-    takes the step, so that it learns in all directions alike. A kernel (height, width, in, out) is the matrix (height *
-    width * in, out). As in Liu et al. 2025 (arXiv 2502.16982, section 2.2), the step is scaled to the size of
-    AdamW's; `learning_rate` is Muon's own, times `adam_lr_ratio` it is AdamW's.
-    """
-
-    def _should_use_adamw(self, variable):
-        return len(variable.shape) != 4
-
-    def zeropower_via_newtonschulz5(self, x: KerasTensor, steps: int) -> KerasTensor:
-        """Make the kernel's momentum x, (height, width, in, out), orthogonal as a matrix, and scale it."""
-        matrix = ops.reshape(x, (-1, x.shape[-1]))
-        step = super().lr_adjust(super().zeropower_via_newtonschulz5(matrix, steps))
-        return ops.reshape(step, x.shape)
-
-    def lr_adjust(self, x: KerasTensor) -> KerasTensor:
-        """Leave it: the scale goes by the matrix, whose shape is gone here."""
-        return x
-
-
-# ==== 11. src/nuclei/network/device.py ============================================================
+# ==== 10. src/nuclei/network/device.py ============================================================
 # Device: what the run computes on, and in which precision.
 
 
@@ -974,7 +971,7 @@ def peak_memory() -> float:
     return peak / (1e9 if sys.platform == "darwin" else 1e6)  # macOS counts bytes, Linux kilobytes
 
 
-# ==== 12. src/nuclei/network/parallel.py ==========================================================
+# ==== 11. src/nuclei/network/parallel.py ==========================================================
 # Parallel: one network on several GPUs, a copy on each.
 #
 # With TensorFlow alone: on the other backends there is one copy. A network that is made in `share_gpus`, and compiled
@@ -1014,26 +1011,43 @@ def count_copies(model: keras.Model) -> int:
     return strategy.num_replicas_in_sync if strategy else 1
 
 
-def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> float:
-    """Take one step of training on a batch -> its loss, float.
+def sum_over_copies(tensors: list) -> list:
+    """Add up each tensor over the copies of a network, within a step that they take; one copy alone has the sum."""
+    if keras.backend.backend() != "tensorflow":
+        return tensors
+    import tensorflow as tf
+
+    copies = tf.distribute.get_replica_context()
+    return copies.all_reduce(tf.distribute.ReduceOp.SUM, tensors) if copies.num_replicas_in_sync > 1 else tensors
+
+
+def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> KerasTensor:
+    """Take one step of training on a batch -> its loss, a scalar on the device, which float() waits for.
 
     Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
     compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
     step has the first part alone.
     """
-    strategy = _strategy_of(model)
     pieces = list(zip(np.split(x, parts), np.split(y, parts), strict=True))
-    if strategy is None:
-        return float(np.mean([_train_part(model, *piece) for piece in pieces]))
-    x, y = pieces[0]
-    model.reset_metrics()
-    model.make_train_function()  # train_on_batch would show every copy the whole batch
-    return float(model.train_function(iter([(_share(x, strategy), _share(y, strategy), None)]))["loss"])
+    if strategy := _strategy_of(model):
+        return _train_part(model, *(_share(piece, strategy) for piece in pieces[0]))
+    return sum(_train_part(model, *piece) for piece in pieces) / parts
 
 
 def _train_part(model, x, y):
-    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
-    return float(model.train_on_batch(x, y))
+    """Do what Keras's train_on_batch does, but for its wait for the loss; it would show each copy the whole batch."""
+    model.reset_metrics()  # else the loss is the mean over all steps so far
+    model.make_train_function()
+    batch = iter([(x, y, None)])
+    if keras.backend.backend() != "jax":
+        return model.train_function(batch)["loss"]
+    weights = [model.trainable_variables, model.non_trainable_variables]
+    groups = [*weights, model.optimizer.variables, model.metrics_variables]
+    logs, state = model.train_function(tuple([one.value for one in group] for group in groups), batch)
+    for group, values in zip(groups, state, strict=True):
+        for variable, value in zip(group, values, strict=True):
+            variable.assign(value)
+    return logs["loss"]
 
 
 def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
@@ -1057,6 +1071,70 @@ def _share(batch, strategy):
     return strategy.experimental_distribute_values_from_function(
         lambda context: keras.ops.convert_to_tensor(parts[context.replica_id_in_sync_group])
     )
+
+
+# ==== 12. src/nuclei/network/optimizer.py =========================================================
+# Optimizer: Muon for the convolutions, AdamW for biases and normalisation.
+
+ADAM_SHARE = 0.1  # AdamW's learning rate in Muon's, which is larger than AdamW can bear
+NEWTON_SCHULZ_STEPS = 4  # iterations; the usual fifth changes little
+
+
+class ConvMuon(keras.optimizers.Muon):
+    """Keras's Muon, which is made for matrices, for the kernels of convolutions.
+
+    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) makes the momentum of each matrix orthogonal before it
+    takes the step, so that it learns in all directions alike. A kernel (height, width, in, out) is the matrix (height *
+    width * in, out). As in Liu et al. 2025 (arXiv 2502.16982, section 2.2), the step is scaled to the size of
+    AdamW's; `learning_rate` is Muon's own, times `adam_lr_ratio` it is AdamW's.
+
+    The steps of all kernels are found together, in few operations: faster than one by one, and less to compile.
+    """
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) != 4
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        self._steps = self._kernel_steps(sum_over_copies(grads), trainable_variables, learning_rate)
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _kernel_steps(self, grads, variables, learning_rate):
+        """Find what comes off each kernel -> {index of the variable: float32, of its shape}."""
+        groups, steps = defaultdict(list), {}  # the kernels by their columns, whose X^T X are of one shape
+        for gradient, variable in zip(grads, variables, strict=True):
+            if not self._should_use_adamw(variable):
+                index, columns = self._get_variable_index(variable), variable.shape[-1]
+                ahead = gradient + self.momentum**2 / (1 + self.momentum) * self.momentums[index]  # Nesterov's, scaled
+                groups[columns].append((index, variable.shape, ops.reshape(ahead, (-1, columns))))
+        for group in groups.values():
+            grams = ops.stack([ops.matmul(ops.transpose(matrix), matrix) for _, _, matrix in group])
+            factors = orthogonal_factors(grams, self.ns_steps, (self.muon_a, self.muon_b, self.muon_c))
+            for number, (index, shape, matrix) in enumerate(group):
+                size = learning_rate * self.rms_rate * math.sqrt(max(matrix.shape))
+                steps[index] = ops.reshape(ops.matmul(matrix, size * factors[number]), shape)
+        return steps
+
+    def _muon_update_step(self, gradient, variable, lr, m):
+        self.assign(m, self.momentum * m + gradient)
+        self.assign_sub(variable, self._steps[self._get_variable_index(variable)])
+
+
+def orthogonal_factors(grams: KerasTensor, steps: int, coefficients: tuple[float, float, float]) -> KerasTensor:
+    """Find what makes matrices X orthogonal from their X^T X: float32 (N, m, m) -> Q (N, m, m), so that X Q is.
+
+    Newton-Schulz's iterations make X p(X^T X) of X, where p(A) = a + b A + c A^2: X stays a factor on the left, and its
+    A becomes p A p. Its small singular values are squared in A, which bfloat16 could not hold.
+    """
+    a, b, c = coefficients
+    eye = ops.eye(grams.shape[-1], dtype=grams.dtype)
+    square_norms = ops.sum(grams * eye, axis=(1, 2), keepdims=True) + 1e-14  # Frobenius, of X
+    grams, factors = grams / square_norms, None
+    for step in range(steps):
+        polynomials = a * eye + b * grams + c * ops.matmul(grams, grams)
+        factors = polynomials if factors is None else ops.matmul(factors, polynomials)
+        if step < steps - 1:
+            grams = ops.matmul(polynomials, ops.matmul(grams, polynomials))
+    return factors / ops.sqrt(square_norms)
 
 
 # ==== 13. src/nuclei/training/schedule.py =========================================================
@@ -1143,10 +1221,9 @@ class TrainingLog:
         self.bar = tqdm(total=100, desc="train", disable=None, bar_format=line)
         return self
 
-    def note(self, rate: float, loss: float, score: float | None) -> None:
-        """Take one step's figures; write a row every LOG_EVERY steps, at a score and at the end."""
+    def note(self, rate: float, score: float | None) -> None:
+        """Show how far a step came; write a row for each LOG_EVERY losses, at a score and at the end."""
         state = self.state
-        state.losses.append(loss)
         self.bar.update(int(100 * state.done) - self.bar.n)
         if len(state.losses) < LOG_EVERY and score is None and state.done < 1:
             return
@@ -1175,6 +1252,7 @@ class TrainingLog:
 
 EXPLODED_LOSS = 5.0  # an untrained network has a loss of about 1.5; above this after the first log row it has diverged
 MOST_HALVINGS = 3  # halvings of the learning rate, one each time that the training breaks down
+LOOK_EVERY = 16  # steps between two looks at their losses: a GPU goes on meanwhile, and computes without a pause
 REMEMBER_SECONDS = 120.0  # seconds between two good states: what a breakdown or a kill can cost
 
 
@@ -1216,8 +1294,10 @@ def make_crops(config: Config, train: ImageSet) -> Crops:
     c = config
 
     def make_y(labels):
-        targets = make_targets(labels, c.target_core)[..., : c.model_outputs]
-        return np.dstack([targets, pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)])
+        y = np.empty((*labels.shape, c.model_outputs + 1), np.float32)
+        y[..., :-1] = make_targets(labels, c.target_core)[..., : c.model_outputs]
+        y[..., -1] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+        return y
 
     zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
     return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)
@@ -1256,7 +1336,7 @@ def train_model(
     with TrainingLog(log_file, state) as training_log:
         for x, y in crops.stream(state.step) if state.done < 1 else ():
             rate = learning_rate(state.done, config.train_rate, config.train_warmup) * 0.5**state.halvings
-            loss = training.learn(x, y, rate)
+            training.learn(x, y, rate)
             state.step += 1
             state.done, state.start = schedule.share_done(state.step), schedule.start
             state.seconds = schedule.seconds()
@@ -1267,7 +1347,7 @@ def train_model(
             if check_is_due:
                 checks = checks[checks > state.done]
                 score = check(predictor(training.bare), state.done >= 1)
-            training_log.note(rate, loss, score)
+            training_log.note(rate, score)
             if milestone:
                 state.seconds = schedule.seconds()
                 training.remember()
@@ -1282,6 +1362,7 @@ class _Training:
 
     def __init__(self, config, keeper, start):
         self.config, self.keeper = config, keeper
+        self.waiting = []  # losses on the device that nobody has looked at
         saved = keeper.load("training")
         self.state = TrainingState(**saved[0]) if saved else TrainingState()
         with share_gpus(config.train_batch, config.tile_pixels // config.tile_size**2):
@@ -1317,22 +1398,31 @@ class _Training:
                 variable.assign(value)
 
     def learn(self, x, y, rate):
-        """Take one step of training -> its loss. A batch too large for the memory is cut into parts from then on."""
+        """Take one step of training. A batch too large for the memory is cut into parts from then on."""
         while True:
             self.model.optimizer.learning_rate = rate
             try:
-                loss = train_step(self.model, x, y, self.state.parts)
-                break
+                self.waiting.append(train_step(self.model, x, y, self.state.parts))
+                if self.state.step == 0 or (self.state.step + 1) % LOOK_EVERY == 0:  # the first is timed, so awaited
+                    self._look(self.state.step + 1)
+                return
             except Exception as error:
                 if not is_out_of_memory(error) or not self._can_cut():
                     raise
             self._cut_batches()  # outside the handler, where the error no longer holds what filled the memory
-        if not np.isfinite(loss) or (self.state.rows and loss > EXPLODED_LOSS):
-            self._go_back(f"the loss of step {self.state.step + 1} was {loss:.3g} at a learning rate of {rate:.2g}")
-        return loss
+
+    def _look(self, step):
+        """Wait for the losses up to that of `step`, and go back where one shows that the training broke down."""
+        losses, self.waiting = self.waiting, []
+        losses = [float(loss) for loss in losses]
+        self.state.losses += losses
+        for number, loss in enumerate(losses, start=step + 1 - len(losses)):
+            if not np.isfinite(loss) or (self.state.rows and loss > EXPLODED_LOSS):
+                return self._go_back(f"the loss of step {number} was {loss:.3g}")
 
     def ensure_finite(self):
-        """Go back where the last step spoilt the weights, which only the loss of the next one would show."""
+        """Go back where the last steps broke down, or spoilt the weights, which only the next loss would show."""
+        self._look(self.state.step)
         if not all(np.isfinite(one).all() for one in self.bare.get_weights()):
             self._go_back(f"step {self.state.step} left NaN or infinity in the weights")
 
@@ -1354,6 +1444,7 @@ class _Training:
     def _cut_batches(self):
         """Compute half as many crops at once, from the last good state on."""
         self.state.parts *= 2
+        self.waiting = []
         crops = self.config.train_batch // self.state.parts
         if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
             log.warning("out of memory: a step has %d crops from now on, and the others are left out", crops)
@@ -1860,7 +1951,7 @@ FULLNESS_CHOICES = {
     "grow": (0.0, 0.75, 1.5),
 }
 SEED_CHOICES = {"seed": (0.2, 0.4, 0.6), "seed_area": (16.0, 32.0), "area": (32.0, 64.0)}
-SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
+THRESHOLD_SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
 
 
 class Tuner:
@@ -1885,10 +1976,6 @@ class Tuner:
                 self.scores[thresholds] = np.array(list(pool.map(score_case, *zip(*self.cases, strict=True))))
         return self.scores[thresholds]
 
-    def score_by_look(self, thresholds: Mapping[str, Thresholds]) -> np.ndarray:
-        """Score each image by the thresholds of its look, float64 (N,)."""
-        return np.array([self.score(thresholds[look])[i] for i, look in enumerate(self.looks)])
-
     def choose(self, those: np.ndarray) -> dict[str, Thresholds]:
         """Choose what scores best on `those` images, bool (N,): for each look, shrunk towards all of them."""
         return {look: self._choose_one(those, those & (self.looks == look)) for look in sorted(set(LOOKS.values()))}
@@ -1896,7 +1983,7 @@ class Tuner:
     def _choose_one(self, those, own):
         def worth(thresholds):
             scores = self.score(thresholds)
-            return scores[own].sum() + SHRINKAGE * scores[those].mean()
+            return scores[own].sum() + THRESHOLD_SHRINKAGE * scores[those].mean()
 
         best = Thresholds()
         for choices in (FULLNESS_CHOICES, SEED_CHOICES):
@@ -1912,11 +1999,11 @@ class Tuner:
 # reader for those 8-bit PNGs; at home a more careful one gives the same ImageSet.
 
 COMPETITION = "data-science-bowl-2018"  # the slug in Kaggle's addresses and mounts
-TRAIN = "stage1_train"
+TRAIN_NAME = "stage1_train"
 # Names of a stage's test set on Kaggle, unpacked or with ".zip" behind them.
 TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
-FILE_NAME = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
+IMAGE_OR_MASK = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
 
 def holds_set(folder: Path, name: str) -> bool:
@@ -1987,11 +2074,19 @@ def read_truth(folder: Path) -> ImageSet:
     images = read_set(find_set(folder, TEST_NAMES[1]))
     images = images.subset(i for i, image_id in enumerate(images.ids) if image_id in rles.index)
     pairs = zip(images.ids, images.images, strict=True)
-    return replace(images, labels=[_paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
+    return replace(images, labels=[paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
 
 
-def _paint_rles(rles, height, width):
-    """Paint the run lists of one image -> labels int32 (H, W)."""
+def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Join stage 2's images as competitors had them -> (training images with half of the opened ones, the other half).
+
+    The other half is to choose thresholds on, since it is the test's hand that drew its masks.
+    """
+    return train.join(opened.subset(range(0, len(opened.ids), 2))), opened.subset(range(1, len(opened.ids), 2))
+
+
+def paint_rles(rles: Sequence[str], height: int, width: int) -> np.ndarray:
+    """Paint run lists that keep the rules -> labels int32 (H, W), shared pixels as `paint_labels` has them."""
     masks = []
     for rle in rles:
         starts, lengths = np.array(rle.split(), int).reshape(-1, 2).T
@@ -2003,7 +2098,7 @@ def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """Group file names: id -> {"images": [names], "masks": [names]}, all in order."""
     groups: dict[str, dict[str, list[str]]] = {}
     for name in sorted(names):
-        match = FILE_NAME.search(name)
+        match = IMAGE_OR_MASK.search(name)
         if match and "__MACOSX" not in name:
             entry = groups.setdefault(match[1], {"images": [], "masks": []})
             entry[match[2].lower()].append(name)
@@ -2244,21 +2339,15 @@ def train_segmenter(
     return segmenter
 
 
-def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Join stage 2's images as competitors had them -> (training images with half of the opened ones, the other half).
-
-    The other half is to choose thresholds on, since it is the test's hand that drew its masks.
-    """
-    return train.join(opened.subset(range(0, len(opened.ids), 2))), opened.subset(range(1, len(opened.ids), 2))
-
-
 def _choose_thresholds(tuning, segmenter, keeper):
     saved = keeper.load("thresholds")
     if saved:
         return {look: Thresholds(**values) for look, values in saved[0].items()}
     chosen = Tuner(tuning, segmenter).choose(np.ones(len(tuning.ids), bool))
-    log.info("thresholds %s", chosen)
-    keeper.save("thresholds", {look: asdict(one) for look, one in chosen.items()})
+    values = {look: asdict(one) for look, one in chosen.items()}
+    for look, ones in values.items():
+        log.info("thresholds, %s: %s", look, ", ".join(f"{name} {value:g}" for name, value in ones.items()))
+    keeper.save("thresholds", values)
     return chosen
 
 
@@ -2316,7 +2405,7 @@ def run_kernel(environ: Mapping[str, str]) -> None:
     if not (working / SUBMISSION_FILE).exists():
         Predictions(test).write(working)
     with watch.stage("read train"):
-        train = read_set(find_set(data, (TRAIN,)))
+        train = read_set(find_set(data, (TRAIN_NAME,)))
     train, tuning = add_truth(train, read_truth(data)) if stage == 2 else (train, train.subset([]))
     run_competition(config, train, tuning, test, working, Keeper(), watch)
     watch.report(working / STAGES_FILE)
@@ -2378,11 +2467,11 @@ def find_mounted(mounted: Path) -> Path:
     """
     places = [mounted / COMPETITION, mounted / "competitions" / COMPETITION]
     for folder in [*places, mounted, *sorted(path for path in mounted.rglob("*") if path.is_dir())]:
-        if holds_set(folder, TRAIN):
+        if holds_set(folder, TRAIN_NAME):
             return folder
     tree = sorted(path.relative_to(mounted).as_posix() for path in mounted.rglob("*"))
     log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
-    raise BadInput(f"{mounted} holds no {TRAIN}.zip at any depth: add the competition {COMPETITION} to the input")
+    raise BadInput(f"{mounted} holds no {TRAIN_NAME}.zip at any depth: add the competition {COMPETITION} to the input")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def trained(*batches, tolerance):
         bare = new_model(config)
         model = compile_model(bare, config)
     model.optimizer.learning_rate = 1e-2
-    losses = [parallel.train_step(model, x, y) for _ in range(4)]
+    losses = [float(parallel.train_step(model, x, y)) for _ in range(4)]
     probs = np.asarray(parallel.predictor(model)(x))
     bare.save_weights(sys.argv[1])
     alone = new_model(config)

@@ -12,7 +12,20 @@ from nuclei_kit.command.options import natural, seconds
 from nuclei_kit.command.parser import build_parser
 
 COMMANDS = ("run", "train", "predict", "score", "report", "check", "info", "picture", "sample", "cv", "compare")
-COMMANDS += ("tune", "export", "doctor", "kernel", "kernel run", "push", "watch", "fetch", "submit", "ship", "download")
+COMMANDS += (
+    "bench",
+    "tune",
+    "export",
+    "doctor",
+    "kernel",
+    "kernel run",
+    "push",
+    "watch",
+    "fetch",
+    "submit",
+    "ship",
+    "download",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

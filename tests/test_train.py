@@ -153,7 +153,7 @@ def test_a_step_of_training_goes_by_the_loss_that_the_config_names(name, outputs
     losses = []
     for _ in range(4):
         said = bare(x, training=True)
-        losses.append(train.train_step(model, x, y, 1))
+        losses.append(float(train.train_step(model, x, y, 1)))
         assert losses[-1] == pytest.approx(float(LOSSES[name](y, said)), rel=1e-4)
     assert losses[-1] < losses[0]
 
@@ -274,8 +274,9 @@ def test_a_training_that_is_over_only_brings_its_model_and_its_log_back(tmp_path
 # ---- training that goes wrong ------------------------------------------------------------------
 
 
-def lose(monkeypatch, losses):
-    """Have the steps with these numbers, from 1 on, spoil the weights and say another loss."""
+def lose(monkeypatch, losses, look=1):
+    """Have the steps with these numbers, from 1 on, spoil the weights and say another loss; look every so many."""
+    monkeypatch.setattr(train, "LOOK_EVERY", look)
     original, calls = train.train_step, [0]
 
     def step(model, x, y, parts):
@@ -291,15 +292,17 @@ def lose(monkeypatch, losses):
 
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf, 0.7])
-@pytest.mark.parametrize("step", [2, 4])
-def test_a_broken_training_goes_back_and_resumes_at_half_the_rate(tmp_path, monkeypatch, eagerly, caplog, loss, step):
+@pytest.mark.parametrize("step, look", [(2, 1), (4, 1), (2, 16)])
+def test_a_broken_training_goes_back_and_resumes_at_half_the_rate(
+    tmp_path, monkeypatch, eagerly, caplog, loss, step, look
+):
     """A loss of 0.7 hides the spoilt weights until they would be saved, or the next loss shows them."""
-    lose(monkeypatch, {step: loss})
+    lose(monkeypatch, {step: loss}, look)
     model = train_tiny(tmp_path, train_steps=4)
     (warning,) = [message for message in caplog.messages if "half the rate" in message]
     assert "back to the last good weights" in warning
     assert all(np.isfinite(one).all() for one in model.get_weights())
-    if step == 2:
+    if (step, look) == (2, 1):
         full = learning_rate(3 / 4, SHORT.train_rate, SHORT.train_warmup)
         assert float(read_log(tmp_path)[-1]["learning_rate"]) == pytest.approx(full / 2, rel=0.01)
 
@@ -308,12 +311,12 @@ def test_an_exploding_loss_counts_as_broken(tmp_path, monkeypatch, eagerly, capl
     monkeypatch.setattr(training_log, "LOG_EVERY", 2)
     lose(monkeypatch, {3: train.EXPLODED_LOSS + 1})
     train_tiny(tmp_path, train_steps=4)
-    assert "the loss of step 3 was 6 at a learning rate of" in caplog.text
+    assert "the loss of step 3 was 6" in caplog.text
 
 
 def test_a_training_that_breaks_too_often_ends_with_the_reason(tmp_path, monkeypatch, eagerly):
     lose(monkeypatch, dict.fromkeys(range(1, 9), np.nan))
-    with pytest.raises(BadInput, match=r"the loss of step 4 was nan .* did not help 3 times: lower train_rate"):
+    with pytest.raises(BadInput, match=r"the loss of step 4 was nan, .* did not help 3 times: lower train_rate"):
         train_tiny(tmp_path, train_steps=8)
 
 

@@ -7,7 +7,8 @@ activation is float32 under every mixed policy.
 
 from itertools import pairwise
 
-from keras import Input, Model, layers
+import keras
+from keras import Input, KerasTensor, Model, layers, ops
 from keras.models import clone_model
 
 # FC-DenseNet103 (Jegou et al. 2017, "The One Hundred Layers Tiramisu", table 2): layers of each dense block.
@@ -67,7 +68,7 @@ def _dense_block(x, count, growth):
 
 
 def _dense_layer(x, filters, kernel):
-    x = layers.BatchNormalization()(x)
+    x = BatchNormalization()(x)
     x = layers.Activation("relu")(x)
     return layers.Conv2D(filters, kernel, padding="same", use_bias=False, kernel_initializer="he_uniform")(x)
 
@@ -112,11 +113,35 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
 
 def _conv(x, filters, kernel=3, stride=1):
     x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_uniform")(x)
-    return layers.Activation("relu")(layers.BatchNormalization()(x))
+    return layers.Activation("relu")(BatchNormalization()(x))
 
 
 def _probabilities(logits):
     return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
+
+
+# ---- batch normalisation -----------------------------------------------------------------------
+
+
+class BatchNormalization(layers.BatchNormalization):
+    """Keras's layer, its weights and their names, in training by TensorFlow's fused operation.
+
+    What Keras writes down takes ten passes through memory there; other backends' compilers fuse it themselves.
+    """
+
+    def call(self, inputs: KerasTensor, training: bool | None = None, mask: KerasTensor | None = None) -> KerasTensor:
+        if not training or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training, mask)
+        import tensorflow as tf
+
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta), epsilon=self.epsilon
+        )
+        count = ops.cast(ops.size(inputs[..., 0]), variance.dtype)
+        biased = variance * (count - 1) / count  # as Keras keeps it
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, biased)):
+            moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return outputs
 
 
 # ---- to predict with ---------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import keras
 import numpy as np
+from keras import KerasTensor
 
 from nuclei.network.device import list_gpus
 from nuclei.network.model import fold_normalisation
@@ -49,26 +50,43 @@ def count_copies(model: keras.Model) -> int:
     return strategy.num_replicas_in_sync if strategy else 1
 
 
-def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> float:
-    """Take one step of training on a batch -> its loss, float.
+def sum_over_copies(tensors: list) -> list:
+    """Add up each tensor over the copies of a network, within a step that they take; one copy alone has the sum."""
+    if keras.backend.backend() != "tensorflow":
+        return tensors
+    import tensorflow as tf
+
+    copies = tf.distribute.get_replica_context()
+    return copies.all_reduce(tf.distribute.ReduceOp.SUM, tensors) if copies.num_replicas_in_sync > 1 else tensors
+
+
+def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> KerasTensor:
+    """Take one step of training on a batch -> its loss, a scalar on the device, which float() waits for.
 
     Where the memory is short, the batch is computed in equal parts, one after the other, and a network that was
     compiled for so many makes one step of them. On several GPUs, where Keras cannot add up gradients over calls, the
     step has the first part alone.
     """
-    strategy = _strategy_of(model)
     pieces = list(zip(np.split(x, parts), np.split(y, parts), strict=True))
-    if strategy is None:
-        return float(np.mean([_train_part(model, *piece) for piece in pieces]))
-    x, y = pieces[0]
-    model.reset_metrics()
-    model.make_train_function()  # train_on_batch would show every copy the whole batch
-    return float(model.train_function(iter([(_share(x, strategy), _share(y, strategy), None)]))["loss"])
+    if strategy := _strategy_of(model):
+        return _train_part(model, *(_share(piece, strategy) for piece in pieces[0]))
+    return sum(_train_part(model, *piece) for piece in pieces) / parts
 
 
 def _train_part(model, x, y):
-    model.reset_metrics()  # before Keras 3.14, train_on_batch gives the mean over all steps so far
-    return float(model.train_on_batch(x, y))
+    """Do what Keras's train_on_batch does, but for its wait for the loss; it would show each copy the whole batch."""
+    model.reset_metrics()  # else the loss is the mean over all steps so far
+    model.make_train_function()
+    batch = iter([(x, y, None)])
+    if keras.backend.backend() != "jax":
+        return model.train_function(batch)["loss"]
+    weights = [model.trainable_variables, model.non_trainable_variables]
+    groups = [*weights, model.optimizer.variables, model.metrics_variables]
+    logs, state = model.train_function(tuple([one.value for one in group] for group in groups), batch)
+    for group, values in zip(groups, state, strict=True):
+        for variable, value in zip(group, values, strict=True):
+            variable.assign(value)
+    return logs["loss"]
 
 
 def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

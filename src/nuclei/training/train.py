@@ -28,6 +28,7 @@ from nuclei.training_data.targets import make_targets, pixel_weights
 
 EXPLODED_LOSS = 5.0  # an untrained network has a loss of about 1.5; above this after the first log row it has diverged
 MOST_HALVINGS = 3  # halvings of the learning rate, one each time that the training breaks down
+LOOK_EVERY = 16  # steps between two looks at their losses: a GPU goes on meanwhile, and computes without a pause
 REMEMBER_SECONDS = 120.0  # seconds between two good states: what a breakdown or a kill can cost
 
 
@@ -69,8 +70,10 @@ def make_crops(config: Config, train: ImageSet) -> Crops:
     c = config
 
     def make_y(labels):
-        targets = make_targets(labels, c.target_core)[..., : c.model_outputs]
-        return np.dstack([targets, pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)])
+        y = np.empty((*labels.shape, c.model_outputs + 1), np.float32)
+        y[..., :-1] = make_targets(labels, c.target_core)[..., : c.model_outputs]
+        y[..., -1] = pixel_weights(labels, c.target_border, c.target_sigma, c.target_rare)
+        return y
 
     zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
     return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)
@@ -109,7 +112,7 @@ def train_model(
     with TrainingLog(log_file, state) as training_log:
         for x, y in crops.stream(state.step) if state.done < 1 else ():
             rate = learning_rate(state.done, config.train_rate, config.train_warmup) * 0.5**state.halvings
-            loss = training.learn(x, y, rate)
+            training.learn(x, y, rate)
             state.step += 1
             state.done, state.start = schedule.share_done(state.step), schedule.start
             state.seconds = schedule.seconds()
@@ -120,7 +123,7 @@ def train_model(
             if check_is_due:
                 checks = checks[checks > state.done]
                 score = check(predictor(training.bare), state.done >= 1)
-            training_log.note(rate, loss, score)
+            training_log.note(rate, score)
             if milestone:
                 state.seconds = schedule.seconds()
                 training.remember()
@@ -135,6 +138,7 @@ class _Training:
 
     def __init__(self, config, keeper, start):
         self.config, self.keeper = config, keeper
+        self.waiting = []  # losses on the device that nobody has looked at
         saved = keeper.load("training")
         self.state = TrainingState(**saved[0]) if saved else TrainingState()
         with share_gpus(config.train_batch, config.tile_pixels // config.tile_size**2):
@@ -170,22 +174,31 @@ class _Training:
                 variable.assign(value)
 
     def learn(self, x, y, rate):
-        """Take one step of training -> its loss. A batch too large for the memory is cut into parts from then on."""
+        """Take one step of training. A batch too large for the memory is cut into parts from then on."""
         while True:
             self.model.optimizer.learning_rate = rate
             try:
-                loss = train_step(self.model, x, y, self.state.parts)
-                break
+                self.waiting.append(train_step(self.model, x, y, self.state.parts))
+                if self.state.step == 0 or (self.state.step + 1) % LOOK_EVERY == 0:  # the first is timed, so awaited
+                    self._look(self.state.step + 1)
+                return
             except Exception as error:
                 if not is_out_of_memory(error) or not self._can_cut():
                     raise
             self._cut_batches()  # outside the handler, where the error no longer holds what filled the memory
-        if not np.isfinite(loss) or (self.state.rows and loss > EXPLODED_LOSS):
-            self._go_back(f"the loss of step {self.state.step + 1} was {loss:.3g} at a learning rate of {rate:.2g}")
-        return loss
+
+    def _look(self, step):
+        """Wait for the losses up to that of `step`, and go back where one shows that the training broke down."""
+        losses, self.waiting = self.waiting, []
+        losses = [float(loss) for loss in losses]
+        self.state.losses += losses
+        for number, loss in enumerate(losses, start=step + 1 - len(losses)):
+            if not np.isfinite(loss) or (self.state.rows and loss > EXPLODED_LOSS):
+                return self._go_back(f"the loss of step {number} was {loss:.3g}")
 
     def ensure_finite(self):
-        """Go back where the last step spoilt the weights, which only the loss of the next one would show."""
+        """Go back where the last steps broke down, or spoilt the weights, which only the next loss would show."""
+        self._look(self.state.step)
         if not all(np.isfinite(one).all() for one in self.bare.get_weights()):
             self._go_back(f"step {self.state.step} left NaN or infinity in the weights")
 
@@ -207,6 +220,7 @@ class _Training:
     def _cut_batches(self):
         """Compute half as many crops at once, from the last good state on."""
         self.state.parts *= 2
+        self.waiting = []
         crops = self.config.train_batch // self.state.parts
         if count_copies(self.model) > 1:  # where Keras cannot accumulate gradients
             log.warning("out of memory: a step has %d crops from now on, and the others are left out", crops)

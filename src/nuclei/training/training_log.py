@@ -32,10 +32,9 @@ class TrainingLog:
         self.bar = tqdm(total=100, desc="train", disable=None, bar_format=line)
         return self
 
-    def note(self, rate: float, loss: float, score: float | None) -> None:
-        """Take one step's figures; write a row every LOG_EVERY steps, at a score and at the end."""
+    def note(self, rate: float, score: float | None) -> None:
+        """Show how far a step came; write a row for each LOG_EVERY losses, at a score and at the end."""
         state = self.state
-        state.losses.append(loss)
         self.bar.update(int(100 * state.done) - self.bar.n)
         if len(state.losses) < LOG_EVERY and score is None and state.done < 1:
             return

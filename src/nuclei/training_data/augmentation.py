@@ -51,8 +51,8 @@ def _source_grid(shape, rng, crop, zoom):
     scale = np.array([stretch**0.5, stretch**-0.5]) / zoom
     flip = rng.choice([-1, 1])
     cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, -sin * flip], [sin, cos * flip]]) * scale
-    centre = [rng.uniform(min(crop / zoom, n) / 2, n - min(crop / zoom, n) / 2) - 0.5 for n in shape[::-1]]
+    turn = (np.array([[cos, -sin * flip], [sin, cos * flip]]) * scale).astype(np.float32)
+    centre = [float(rng.uniform(min(crop / zoom, n) / 2, n - min(crop / zoom, n) / 2)) - 0.5 for n in shape[::-1]]
     grid = np.arange(crop, dtype=np.float32) - (crop - 1) / 2
     columns = centre[0] + turn[0, 0] * grid[None, :] + turn[0, 1] * grid[:, None]
     rows = centre[1] + turn[1, 0] * grid[None, :] + turn[1, 1] * grid[:, None]
@@ -60,7 +60,7 @@ def _source_grid(shape, rng, crop, zoom):
         field = rng.normal(0, rng.uniform(2, 6) / zoom, (2, 5, 5)).astype(np.float32)
         columns = columns + cv2.resize(field[0], (crop, crop), interpolation=cv2.INTER_CUBIC)
         rows = rows + cv2.resize(field[1], (crop, crop), interpolation=cv2.INTER_CUBIC)
-    return columns.astype(np.float32), rows.astype(np.float32)
+    return columns, rows
 
 
 def _source_span(places, length):

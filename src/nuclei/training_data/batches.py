@@ -1,7 +1,9 @@
 """Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread."""
 
+import itertools
+import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -45,20 +47,20 @@ class Crops:
             BadInput: more than MOST_FAILING_IMAGES images were left out so far, or all there are.
         """
         rng = np.random.default_rng([self.seed, index])
-        crops = []
-        for i in rng.choice(len(self.seen), self.size, p=self.chances):
+        x, y = np.empty((self.size, self.crop, self.crop, 3), np.float32), []
+        for number, i in enumerate(rng.choice(len(self.seen), self.size, p=self.chances)):
             while (made := self._make_crop(i, rng)) is None:
                 i = rng.choice(len(self.seen), p=self.chances)
-            crops.append(made)
-        x, y = (np.stack(arrays) for arrays in zip(*crops, strict=True))
-        return x / np.float32(255), y
+            np.divide(made[0], np.float32(255), out=x[number])
+            y.append(made[1])
+        return x, np.stack(y)
 
     def _make_crop(self, i, rng):
-        """Make a crop of image number `i` -> (x float32 in 0..255, y), or None where that fails."""
+        """Make a crop of image number `i` -> (x uint8, y), or None where that fails."""
         try:
             zoom = self.zooms[i] * 2.0 ** rng.uniform(-self.spread, self.spread)
             image, labels = augment(self.seen[i], self.images.labels[i], rng, self.crop, zoom)
-            return image.astype(np.float32), self.make_y(labels)
+            return image, self.make_y(labels)
         except Exception as error:  # hours of training are worth more than one image
             self._leave_out(self.images.ids[i], f"{type(error).__name__}: {error}")
             return None
@@ -71,19 +73,18 @@ class Crops:
             named = ", ".join(self.failing)
             raise BadInput(f"no crop can be made of the training images {named} ({why}): mend them or take them out")
 
-    def stream(self, start: int = 0, ahead: int = 4, workers: int = 2) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield batches start, start + 1, ... without end, up to `ahead` of them made in `workers` threads beforehand.
+    def stream(self, start: int = 0, workers: int | None = None) -> Generator[tuple[np.ndarray, np.ndarray]]:
+        """Yield batches start, start + 1, ... without end, made beforehand in threads, one for each core by default.
 
         Threads serve, since OpenCV and NumPy let go of the interpreter's lock while they work.
         """
+        workers = workers or os.cpu_count() or 2
         with ThreadPoolExecutor(workers, thread_name_prefix="crops") as pool:
-            waiting = deque(pool.submit(self.batch, start + i) for i in range(ahead))
+            waiting = deque(pool.submit(self.batch, start + i) for i in range(workers + 2))
             try:
-                index = start + ahead
-                while True:
+                for index in itertools.count(start + len(waiting)):
                     batch = waiting.popleft().result()
                     waiting.append(pool.submit(self.batch, index))
-                    index += 1
                     yield batch
             finally:
                 for future in waiting:

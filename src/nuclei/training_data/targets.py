@@ -17,12 +17,15 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
     - core: pixels deeper in their nucleus than `core` (0..1) of its greatest depth: a level of the relative distance,
       which separates touching nuclei of every size alike.
     """
-    depth = inner_distance(labels)
-    deepest = np.zeros(labels.max(initial=0) + 1, np.float32)
-    np.maximum.at(deepest, labels.ravel(), depth.ravel())
+    targets = np.zeros((*labels.shape, 3), np.float32)
     interior = labels > 0
-    deep = interior & (depth > core * deepest[labels])
-    return np.stack([interior, _border_mask(labels), deep], axis=-1).astype(np.float32)
+    ids, depths = labels[interior], inner_distance(labels)[interior]
+    deepest = np.zeros(ids.max(initial=0) + 1, np.float32)
+    np.maximum.at(deepest, ids, depths)
+    targets[..., INTERIOR] = interior
+    targets[..., BORDER] = _border_mask(labels)
+    targets[interior, CORE] = depths > core * deepest[ids]
+    return targets
 
 
 def inner_distance(labels: np.ndarray) -> np.ndarray:
@@ -38,7 +41,7 @@ def inner_distance(labels: np.ndarray) -> np.ndarray:
     if inside.all():
         return np.full(labels.shape, max(labels.shape), np.float32)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-    return np.where(labels > 0, depth + 0.5, 0).astype(np.float32)
+    return depth + np.float32(0.5) * (labels > 0)
 
 
 def _border_mask(labels):
