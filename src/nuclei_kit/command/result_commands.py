@@ -97,18 +97,19 @@ def picture(args: Namespace) -> None:
 
 
 @command(
-    "write what a run found as label TIFFs, GeoJSON for QuPath and COCO JSON, its training for TensorBoard",
+    "write what a run found for ImageJ, QuPath, COCO's readers and tables, its training for TensorBoard",
     "nuclei export submission --data dsb2018 --out found",
     options.RUN,
     options.DATA,
     options.STAGE,
+    options.some_formats(options.FORMATS, "how to write what it found (default: all)"),
     option("--out", metavar="DIR", type=Path, required=True, help="folder for the files"),
 )
 def export(args: Namespace) -> None:
-    from nuclei_kit.own_images.export import export_run
+    from nuclei_kit.exports.run_export import export_run
 
-    count = export_run(args.run, find_data(args), args.out, args.stage)
-    print(f"{args.out} holds what was found in {count} images: labels/ for ImageJ, qupath/ and coco.json.")
+    count = export_run(args.run, find_data(args), args.out, args.stage, args.formats)
+    print(f"{args.out} holds what was found in {count} images, as {', '.join(args.formats)}.")
     if (args.out / "tensorboard").is_dir():
         print(f"Its training: tensorboard --logdir {quote(args.out / 'tensorboard')}")
 

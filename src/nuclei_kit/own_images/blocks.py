@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nuclei.competition.submission import encode_labels
 from nuclei.prediction.segmenter import Segmenter
-from nuclei.prediction.watershed import find_instances
+from nuclei.prediction.watershed import find_confidences, find_instances
 from nuclei.settings.config import log
 from nuclei.training_data.kinds import standard_lut
 from nuclei_kit.files.run_lists import decode_rles
@@ -32,8 +32,11 @@ WINDOW = 512  # px, side of a window, at most
 Block = tuple[slice, slice]  # rows and columns
 
 
-def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, name: str) -> tuple[np.ndarray, float]:
-    """Segment an image by blocks, uint8 (H, W, 3) -> (labels int32 (H, W), the seconds of all blocks).
+def segment_blocks(
+    image: np.ndarray, segmenter: Segmenter, journal: Journal, name: str
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Segment an image by blocks, uint8 (H, W, 3) -> (labels int32 (H, W), confidences float64 (n,), the seconds of all
+    blocks).
 
     Args:
         journal: of this image alone. What is in it is not done again.
@@ -49,8 +52,9 @@ def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, na
     def find_nuclei(block):
         start, part = time.monotonic(), image[widen(block, halo, shape)]
         probs = segmenter.predict(part, zoom, lut=lut)
-        rles = encode_labels(find_instances(probs, thresholds, zoom))
-        return {"rles": rles, "seconds": time.monotonic() - start}
+        labels = find_instances(probs, thresholds, zoom)
+        found = {"rles": encode_labels(labels), "confidences": find_confidences(probs, labels).tolist()}
+        return found | {"seconds": time.monotonic() - start}
 
     places = [f"{rows.start} {columns.start}" for rows, columns in blocks]
     pixels = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in blocks]
@@ -64,8 +68,9 @@ def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, na
                 journal.add(place, find_nuclei(block))
                 bar.update(count)
     found = [journal.done[place] for place in places]
-    labels = stitch(shape, blocks, halo, round(MARGIN / zoom), (one["rles"] for one in found))
-    return labels, sum(one["seconds"] for one in found)
+    labels, origins = stitch(shape, blocks, halo, round(MARGIN / zoom), (one["rles"] for one in found))
+    confidences = np.array([found[block]["confidences"][index] for block, index in origins], np.float64)
+    return labels, confidences, sum(one["seconds"] for one in found)
 
 
 def split(shape: Sequence[int], counts: Sequence[int]) -> list[Block]:
@@ -109,8 +114,9 @@ def gather_windows(image: np.ndarray) -> np.ndarray:
 
 def stitch(
     shape: tuple[int, int], blocks: Sequence[Block], halo: int, margin: int, found: Iterable[Sequence[str]]
-) -> np.ndarray:
-    """Stitch the nuclei of all blocks -> labels int32 (H, W), ids 1..n.
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Stitch the nuclei of all blocks -> (labels int32 (H, W), ids 1..n; for each its block and its place among that
+    block's run lists).
 
     A nucleus that an earlier block saw, too, counts once: where most of it is claimed already, it is dropped, else it
     keeps its free pixels. One that is wider than its block's view is joined to what an earlier block saw of it.
@@ -122,8 +128,8 @@ def stitch(
         margin: px around each block in which a nucleus's centre counts as inside.
         found: for each block the run lists of the nuclei in it and its halo.
     """
-    labels, count = np.zeros(shape, np.int32), 0
-    for block, rles in zip(blocks, found, strict=True):
+    labels, origins = np.zeros(shape, np.int32), []
+    for number, (block, rles) in enumerate(zip(blocks, found, strict=True)):
         region, own = widen(block, halo, shape), widen(block, margin, shape)
         ground = labels[region]  # a view: what is written to it is written to labels
         seen = decode_rles(rles, *ground.shape)
@@ -139,9 +145,9 @@ def stitch(
             if owners.size and _is_cut(where, region, shape):
                 here[free] = np.bincount(owners).argmax()
             elif 2 * owners.size <= np.count_nonzero(nucleus):
-                count += 1
-                here[_largest_part(free) if owners.size else free] = count
-    return labels
+                origins.append((number, label - 1))
+                here[_largest_part(free) if owners.size else free] = len(origins)
+    return labels, origins
 
 
 def _is_cut(where, region, shape):
