@@ -23,7 +23,7 @@ def test_the_snippet_shows_nuclei_with_their_measurements(tmp_path, monkeypatch)
     (tmp_path / "found").mkdir()
     tifffile.imwrite(tmp_path / "cells.tif", image)
     (tmp_path / "found/cells.labels.tif").write_bytes(encode_tiff(labels))
-    (tmp_path / "found/cells.nuclei.csv").write_text(encode_table(measure(labels, image, [0.5, 0.6, 0.7, 0.8, 0.9])))
+    (tmp_path / "found/cells.nuclei.csv").write_text(encode_table(measure(labels, [image], [0.5, 0.6, 0.7, 0.8, 0.9])))
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(SNIPPET, "docs/formats.md", "exec"), names)

@@ -229,6 +229,18 @@ def test_what_is_found_is_written_in_all_formats(tmp_path, use, deep):
     assert coco["images"] == [{"id": 1, "file_name": str(path), "height": SIDE, "width": SIDE}]
 
 
+@pytest.mark.parametrize("channel", [None, "GFP"])
+def test_every_channel_is_measured_wherever_the_nuclei_are_found(tmp_path, use, channel):
+    labels = draw_discs((SIDE, SIDE), (30, 30, 12), (80, 70, 14))
+    stack = np.stack([[labels * 0, labels * 0], [(labels > 0) * 900, (labels > 0) * 200]]).astype(np.uint16)  # ZCYX
+    metadata = {"axes": "ZCYX", "Channel": {"Name": ["GFP", "DAPI"]}}
+    tifffile.imwrite(tmp_path / "x.ome.tif", stack, ome=True, metadata=metadata)
+    use(PixelNetwork())
+    predict_files("w", [tmp_path / "x.ome.tif"], tmp_path / "out", Choice(channel, z=2), ("csv",))
+    rows = pd.read_csv(tmp_path / "out" / "x.ome.nuclei.csv")
+    assert rows["intensity_mean-0"].tolist() == [900, 900] and rows["intensity_mean-1"].tolist() == [200, 200]
+
+
 def test_cut_off_it_resumes_to_the_same_files_in_all_formats(tmp_path, use):
     paths, out = draw_files(tmp_path / "in", 3), tmp_path / "out"
     calls = count_calls(use, lambda: predict_files("w", paths, tmp_path / "whole", formats=ALL_FORMATS))

@@ -1,7 +1,7 @@
 """Found: what was found in an image, and the formats in which it can be written."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,12 @@ from nuclei_kit.files.planes import PixelSize
 class Found:
     """What was found in an image.
 
-    labels: int32 (H, W); pixels: (H, W) or (H, W, 3), as the file has them;
+    labels: int32 (H, W); channels: (H, W) each, as the file has them, read when they are asked for;
     confidences: 0..1, of the nuclei 1..n, or None; pixel_size: as in a Picture.
     """
 
     labels: np.ndarray
-    pixels: np.ndarray
+    channels: Iterable[np.ndarray]
     confidences: Sequence[float] | None = None
     pixel_size: PixelSize | None = None
 
@@ -31,5 +31,5 @@ ENCODERS: dict[str, Callable[[Found], str | bytes]] = {
     "tiff": lambda found: encode_tiff(found.labels, found.pixel_size),
     "roi": lambda found: encode_rois(found.labels),
     "geojson": lambda found: json.dumps(make_geojson(found.labels, found.confidences)),
-    "csv": lambda found: encode_table(measure(found.labels, found.pixels, found.confidences, found.pixel_size)),
+    "csv": lambda found: encode_table(measure(found.labels, found.channels, found.confidences, found.pixel_size)),
 }

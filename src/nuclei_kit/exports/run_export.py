@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from nuclei.competition.data import TEST_NAMES, TRAIN
 from nuclei.settings.config import BadInput
 from nuclei.settings.files import LOG_FILE, write_whole
@@ -37,7 +39,7 @@ def export_run(run: Path, data: Path, out: Path, stage: int, formats: Sequence[s
     if not cases:
         raise BadInput(f"{run} holds no nuclei to export: name the folder of a run, as nuclei run leaves it")
     for image_id, case in cases.items():
-        found = Found(case.found, case.image, case.confidences)
+        found = Found(case.found, np.moveaxis(case.image, -1, 0), case.confidences)
         for one, place in PLACES.items():
             if one in formats:
                 write_whole(out / place.format(image_id), ENCODERS[one](found))

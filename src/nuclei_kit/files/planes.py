@@ -26,12 +26,14 @@ class Picture:
     facts: what the file holds: format, shape, axes, type, pixel size where it is stated.
     chosen: which plane of several this is, or "".
     pixel_size: None where the file does not state it.
+    channels: the names of all that the plane has, as in Planes.
     """
 
     pixels: np.ndarray
     facts: str
     chosen: str = ""
     pixel_size: PixelSize | None = None
+    channels: Sequence[str] = ("",)
 
 
 @dataclass(frozen=True)

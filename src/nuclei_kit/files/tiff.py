@@ -47,7 +47,7 @@ def read_tiff(file: BufferedIOBase, name: object, most: int, choice: Choice | No
             pixels = pixels[..., plane.channel]
         size = pixel_size(tif, page)
         facts = ("TIFF", stack.describe(), describe_size(size), "" if whole else "cut off after its last page")
-        return Picture(pixels, ", ".join(filter(None, facts)), plane.said, size)
+        return Picture(pixels, ", ".join(filter(None, facts)), plane.said, size, stack.planes(tif).channels)
 
 
 def _open(file, name, most, opened):

@@ -7,6 +7,7 @@ import math
 import time
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def _predict_file(
         start = time.monotonic()
         labels, confidences = segmenter.segment(image)
         cost["seconds"] = time.monotonic() - start
-    found = Found(labels, picture.pixels, confidences.tolist(), picture.pixel_size)
+    found = Found(labels, _read_channels(path, picture, choice), confidences.tolist(), picture.pixel_size)
     try:
         _write_found(found, image, output, formats)
     except OSError as error:
@@ -179,6 +180,15 @@ def _predict_file(
     journal.add(key, cost)
     blocks.path.unlink(missing_ok=True)
     return cost
+
+
+def _read_channels(path, picture, choice):
+    """Read the channels of the plane that was predicted, one by one -> (H, W) each."""
+    if picture.pixels.ndim == 3 or len(picture.channels) == 1:
+        yield from np.moveaxis(np.atleast_3d(picture.pixels), -1, 0)
+        return
+    for number in range(1, len(picture.channels) + 1):
+        yield read_picture(path, path, MAX_OWN_PIXELS, replace(choice, channel=str(number))).pixels
 
 
 def _write_found(found, image, output, formats):
