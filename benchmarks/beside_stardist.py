@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from nuclei.competition.data import TEST_NAMES, TRAIN
+from nuclei.competition.data import TEST_NAMES, TRAIN_NAME
 from nuclei.prediction.metric import precision_at_thresholds
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.run.main import train_segmenter
@@ -89,7 +89,7 @@ def main():
     parser.add_argument("data", metavar="DIR", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0, help="of training, each (default 5)")
     args = parser.parse_args()
-    train = read_images(find_whole_set(args.data, (TRAIN,)), default_cache())
+    train = read_images(find_whole_set(args.data, (TRAIN_NAME,)), default_cache())
     test = read_images(find_whole_set(args.data, TEST_NAMES[1]), default_cache())
     truth = {}
     if find_solution(args.data, 1):

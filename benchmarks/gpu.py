@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei.prediction.segmenter import set_up_device
 from nuclei.settings.config import PRESETS
 from nuclei.training.train import make_crops
@@ -41,7 +41,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         if args.data is None:
             draw_sample(Path(scratch))
-        images = read_images(find_whole_set(args.data or Path(scratch), (TRAIN,)), default_cache())
+        images = read_images(find_whole_set(args.data or Path(scratch), (TRAIN_NAME,)), default_cache())
     peak = product_rate(args.seconds)
     print(f"{machine()}: a matrix product reaches {peak / 1e12:.2f} TFLOP/s")
     print(f"batches of {args.batch} crops of {args.crop} px; training images/s\n")

@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 from keras import Input, Model, layers
 
-from nuclei.competition.data import TRAIN
+from nuclei.competition.data import TRAIN_NAME
 from nuclei.network.parallel import predict_step, train_step
 from nuclei.prediction.segmenter import set_up_device
 from nuclei.settings.config import PRESETS
@@ -92,7 +92,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         if args.data is None:
             draw_sample(Path(scratch))
-        crops = make_crops(config, read_images(find_whole_set(args.data or Path(scratch), (TRAIN,)), default_cache()))
+        crops = make_crops(config, read_images(find_whole_set(args.data or Path(scratch), (TRAIN_NAME,)), default_cache()))
     x, y = crops.batch(0)
     bare = new_model(config)
     adam = {"learning_rate": 0.0, "weight_decay": config.train_decay, "global_clipnorm": 1.0}

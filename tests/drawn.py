@@ -31,6 +31,16 @@ def draw_ellipses(shape, *ellipses):
     return labels
 
 
+def draw_odd_shapes():
+    """Labels (60, 80) of five nuclei: with a hole, around another one, of one pixel, at the frame, of two parts."""
+    labels = draw_discs((60, 80), (20, 20, 12), (40, 60, 9))
+    labels[18:22, 18:22] = 0
+    labels[5, 70] = 3
+    labels[50:, :4] = 4
+    labels[30:33, 50:53] = labels[34:36, 55:57] = 5
+    return labels
+
+
 def draw_field(rng, shape, radius, count):
     """Labels of up to `count` discs of `radius` px at random places, at least 3 px apart, none cut by the frame."""
     centres = []

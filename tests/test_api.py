@@ -36,7 +36,7 @@ def test_the_examples_run_and_keep_their_promises(folder):
     shape = names["truth"].shape
     assert names["targets"].shape == names["probs"].shape == (*shape, 3)
     assert names["weights"].shape == names["found"].shape == names["labels"].shape == shape
-    assert len(names["sure"]) == names["found"].max()
+    assert len(names["sure"]) == len(names["table"]["area"]) == names["found"].max()
     assert len(names["train"].ids) + len(names["tuning"].ids) + len(names["held_out"].ids) == 6
     np.testing.assert_array_equal(names["same"], names["truth"])
 

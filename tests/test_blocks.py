@@ -11,7 +11,7 @@ from nuclei.competition.submission import encode_labels
 from nuclei.prediction.inference import Tiling, predict_probs
 from nuclei.prediction.metric import average_precision
 from nuclei.prediction.watershed import Thresholds, find_instances
-from nuclei.training_data.kinds import nucleus_diameter, standardise
+from nuclei.training_data.kinds import nucleus_diameter, standard_lut, standardise
 from nuclei_kit.own_images import blocks
 from nuclei_kit.own_images.blocks import gather_windows, segment_blocks, split, stitch, widen
 from nuclei_kit.own_images.journal import Journal
@@ -69,7 +69,7 @@ def test_what_every_block_sees_alike_is_stitched_to_the_whole(seed, height, widt
     labels = draw_crowd(seed, (height, width), 30)
     places = split(labels.shape, (down, across))
     found = [encode_labels(labels[widen(place, 40, labels.shape)]) for place in places]
-    stitched = stitch(labels.shape, places, 40, 4, found)
+    stitched, _ = stitch(labels.shape, places, 40, 4, found)
     assert stitched.dtype == np.int32
     assert same_nuclei(stitched, labels)
     assert stitched.max() == np.unique(labels[labels > 0]).size
@@ -82,7 +82,7 @@ def test_a_nucleus_that_two_blocks_see_a_little_apart_is_one(row, drift):
     shape, places = (200, 80), split((200, 80), (2, 1))
     views = [draw_discs(shape, (row, 40, 15)), draw_discs(shape, (row + drift, 40, 15))]
     found = [encode_labels(view[widen(place, 40, shape)]) for view, place in zip(views, places, strict=True)]
-    stitched = stitch(shape, places, 40, 4, found)
+    stitched, _ = stitch(shape, places, 40, 4, found)
     assert stitched.max() == 1
     assert any(np.array_equal(stitched > 0, view > 0) for view in views)
 
@@ -93,7 +93,7 @@ def test_a_nucleus_wider_than_any_halo_is_one():
     labels[30:60, 20:50] = 2
     places = split(labels.shape, (4, 4))
     found = [encode_labels(labels[widen(place, 20, labels.shape)]) for place in places]
-    assert same_nuclei(stitch(labels.shape, places, 20, 4, found), labels)
+    assert same_nuclei(stitch(labels.shape, places, 20, 4, found)[0], labels)
 
 
 def test_what_is_left_of_a_nucleus_stays_in_one_piece():
@@ -102,7 +102,7 @@ def test_what_is_left_of_a_nucleus_stays_in_one_piece():
     first[10:30, 46:52] = 1
     second[18:22, 40:70] = 1
     places = split(first.shape, (1, 2))
-    stitched = stitch(first.shape, places, 50, 4, [encode_labels(first), encode_labels(second)])
+    stitched, _ = stitch(first.shape, places, 50, 4, [encode_labels(first), encode_labels(second)])
     assert np.array_equal(stitched, np.where(first, 1, np.where(np.indices(first.shape)[1] > 51, 2 * second, 0)))
 
 
@@ -151,6 +151,20 @@ def test_cut_off_it_resumes_with_the_block_that_was_at_work(small_blocks, tmp_pa
     assert np.array_equal(segment(image, tmp_path, again), expected) and again.calls == 0
 
 
+def test_confidences_stay_with_their_nuclei(tmp_path, small_blocks):
+    """Each disc has a light of its own, which is what the network takes for its probability."""
+    labels = draw_field(np.random.default_rng(1), (220, 260), 12, 16)
+    image = paint(labels)
+    image[..., 0] = np.where(labels > 0, 180 + 4 * labels, 0)
+    journal = Journal(tmp_path / "x.journal")
+    journal.once("zoom", lambda: 1.0)
+    found, confidences, _ = segment_blocks(image, make_segmenter(PixelNetwork()), journal, "x")
+    lut = standard_lut(image)[0, :, 0]
+    mine = [lut[180 + 4 * labels[found == one].max()] / 255 for one in range(1, found.max() + 1)]
+    assert len(set(mine)) == labels.max() == len(confidences)
+    np.testing.assert_allclose(confidences, mine, atol=1e-6)
+
+
 # ---- the zoom ----------------------------------------------------------------------------------
 
 
@@ -159,7 +173,7 @@ def test_the_zoom_is_found_where_nuclei_are_few_and_far_between(tmp_path, monkey
     labels = draw_discs((800, 800), *((y + 7 * x, 97 * x + 60, 24) for y in (60, 700) for x in range(0, 8, 3)))
     journal = Journal(tmp_path / "x.journal")
     segmenter = make_segmenter(PixelNetwork())
-    found, _ = segment_blocks(paint(labels), segmenter, journal, "x")
+    found, _, _ = segment_blocks(paint(labels), segmenter, journal, "x")
     assert journal.done["zoom"] == pytest.approx(segmenter.zoom_for(nucleus_diameter(labels)), rel=0.08)
     assert found.max() == 6
 

@@ -47,7 +47,12 @@ def test_predict_gets_all_runs_and_all_images(runs, monkeypatch, typed):
     monkeypatch.setattr(network_commands, "start_keras", lambda: None)
     monkeypatch.setattr("nuclei_kit.own_images.prediction.predict_files", lambda *arguments: called.append(arguments))
     assert main(["predict", *typed.split()]) == 0
-    assert called == [([Path("one"), Path("two")], [Path("a.png"), Path("b.tif")], Path("out"), Choice())]
+    assert called == [([Path("one"), Path("two")], [Path("a.png"), Path("b.tif")], Path("out"), Choice(), ())]
+
+
+def test_formats_are_for_image_files(runs, capsys):
+    assert main(["predict", "--data", "data", "--formats", "csv", "--out", "out"]) == 2
+    assert "--formats is about image files" in capsys.readouterr().err
 
 
 def test_predict_averages_runs_in_a_competition_too(runs, monkeypatch, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from nuclei_kit.own_images.outlines import find_polygons
+from nuclei_kit.exports.outlines import find_polygons
 
 shapely = pytest.importorskip("shapely")
 

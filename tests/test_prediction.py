@@ -1,8 +1,12 @@
 """Prediction of many images and of large ones: what is done is not done again, whatever cuts it off."""
 
+import json
+
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
+import roifile
 import skimage.io
 import tifffile
 from drawn import draw_discs, draw_field, draw_kind
@@ -190,6 +194,73 @@ def test_another_choice_is_another_prediction(tmp_path, use):
     use(PixelNetwork())
     predict_files("w", [tmp_path / "z.tif"], tmp_path / "out", Choice(z=2))
     assert read_labels(tmp_path / "out" / "z.labels.png").max() == 2
+
+
+ALL_FORMATS = ("tiff", "roi", "geojson", "coco", "csv")
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """A 16-bit TIFF of two discs, whose pixels are 0.5 um wide -> its path and the labels."""
+    labels = draw_discs((SIDE, SIDE), (30, 30, 12), (80, 70, 14))
+    image = np.where(paint(labels) > 0, 40_000, 300).astype(np.uint16)
+    size = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "deep.tif", image, photometric="rgb", **size)
+    return tmp_path / "deep.tif", labels
+
+
+def test_what_is_found_is_written_in_all_formats(tmp_path, use, deep):
+    path, labels = deep
+    use(PixelNetwork())
+    out = tmp_path / "out"
+    predict_files("w", [path], out, formats=ALL_FORMATS)
+    found = read_labels(out / "deep.labels.png")
+    assert found.max() == 2 and np.array_equal(found > 0, labels > 0)
+    np.testing.assert_array_equal(tifffile.imread(out / "deep.labels.tif"), found)
+    assert len(roifile.roiread(out / "deep.rois.zip")) == 2
+    rows = pd.read_csv(out / "deep.nuclei.csv")
+    np.testing.assert_allclose(rows["area_um2"], np.bincount(found.ravel())[1:] / 4)
+    np.testing.assert_allclose(rows["intensity_mean-0"], 40_000)  # in the file's own numbers
+    np.testing.assert_allclose(rows["intensity_mean-2"], 300)
+    features = json.loads((out / "deep.geojson").read_text())["features"]
+    coco = json.loads((out / "coco.json").read_text())
+    sure = [one["properties"]["measurements"]["Confidence"] for one in features]
+    assert sure == [one["score"] for one in coco["annotations"]] == rows["confidence"].tolist()
+    assert coco["images"] == [{"id": 1, "file_name": str(path), "height": SIDE, "width": SIDE}]
+
+
+@pytest.mark.parametrize("channel", [None, "GFP"])
+def test_every_channel_is_measured_wherever_the_nuclei_are_found(tmp_path, use, channel):
+    labels = draw_discs((SIDE, SIDE), (30, 30, 12), (80, 70, 14))
+    stack = np.stack([[labels * 0, labels * 0], [(labels > 0) * 900, (labels > 0) * 200]]).astype(np.uint16)  # ZCYX
+    metadata = {"axes": "ZCYX", "Channel": {"Name": ["GFP", "DAPI"]}}
+    tifffile.imwrite(tmp_path / "x.ome.tif", stack, ome=True, metadata=metadata)
+    use(PixelNetwork())
+    predict_files("w", [tmp_path / "x.ome.tif"], tmp_path / "out", Choice(channel, z=2), ("csv",))
+    rows = pd.read_csv(tmp_path / "out" / "x.ome.nuclei.csv")
+    assert rows["intensity_mean-0"].tolist() == [900, 900] and rows["intensity_mean-1"].tolist() == [200, 200]
+
+
+def test_cut_off_it_resumes_to_the_same_files_in_all_formats(tmp_path, use):
+    paths, out = draw_files(tmp_path / "in", 3), tmp_path / "out"
+    calls = count_calls(use, lambda: predict_files("w", paths, tmp_path / "whole", formats=ALL_FORMATS))
+    use(CutOff(calls - 1))
+    with pytest.raises(KeyboardInterrupt):
+        predict_files("w", paths, out, formats=ALL_FORMATS)
+    assert use(PixelNetwork()) and not (out / "coco.json").exists()
+    predict_files("w", paths, out, formats=ALL_FORMATS)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_other_formats_are_written_of_what_was_done(tmp_path, use):
+    paths = draw_files(tmp_path / "in", 2)
+    calls = count_calls(use, lambda: predict_files("w", paths, tmp_path / "whole"))
+    use(CutOff(calls - 1))
+    with pytest.raises(KeyboardInterrupt):
+        predict_files("w", paths, tmp_path / "out")
+    use(PixelNetwork())
+    predict_files("w", paths, tmp_path / "out", formats=("csv",))
+    assert {"0.nuclei.csv", "1.nuclei.csv"} < set(contents(tmp_path / "out"))
 
 
 @pytest.fixture

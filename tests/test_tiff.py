@@ -272,7 +272,10 @@ def sized(x, y, unit):
 )
 def test_the_size_of_a_pixel_is_said_where_it_is_stated(content, size):
     said = f", {size} um a pixel" if size else ""
-    assert read(content).facts == f"TIFF, 24 x 32 (YX), uint16{said}"
+    picture = read(content)
+    assert picture.facts == f"TIFF, 24 x 32 (YX), uint16{said}"
+    x, _, y = size.partition(" x ")
+    assert picture.pixel_size == ((pytest.approx(float(x)), pytest.approx(float(y or x))) if size else None)
 
 
 # ---- what is refused ---------------------------------------------------------------------------

@@ -97,6 +97,7 @@ def tune(args: Namespace) -> None:
     ),
     options.PLANE,
     option("--out", metavar="DIR", type=Path, required=True, help="folder for what is found"),
+    options.some_formats((), "of image files, how else to write what is found"),
 )
 def predict(args: Namespace) -> int | None:
     args.weights, images = split_members(args.weights)
@@ -105,6 +106,8 @@ def predict(args: Namespace) -> int | None:
         raise BadInput("give either image files or --data with a competition, not both")
     if not args.images and (args.channel or args.z or args.page):
         raise BadInput("--channel, --z and --page choose in image files: name some")
+    if not args.images and args.formats:
+        raise BadInput("--formats is about image files: name some, or give a competition's run to nuclei export")
     data = None if args.images else find_data(args, "image files, or ")
     with in_use(args.out):
         start_keras()
@@ -113,7 +116,7 @@ def predict(args: Namespace) -> int | None:
 
         if not data:
             choice = Choice(args.channel, args.z, args.page)
-            return 1 if predict_files(args.weights, args.images, args.out, choice) else 0
+            return 1 if predict_files(args.weights, args.images, args.out, choice, args.formats) else 0
         print_next(predict_competition(args.weights, data, args.stage, args.out), data, args.stage)
     return None
 

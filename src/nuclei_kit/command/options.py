@@ -3,7 +3,7 @@
 import argparse
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ HELP = argparse.RawDescriptionHelpFormatter
 SAMPLE_FOLDER = Path("build/sample")
 DATA_FOLDER = Path("dsb2018")
 RUN_FOLDER = Path("submission")
+
+FORMATS = ("tiff", "roi", "geojson", "coco", "csv")  # in which nuclei can be written
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ def out_folder(default: Path, text: str) -> Option:
     return option("--out", metavar="DIR", type=Path, default=default, help=f"{text} (default {default})")
 
 
+def some_formats(default: Sequence[str], text: str) -> Option:
+    """Make --formats, which has a default."""
+    return option("--formats", metavar="F,...", type=formats, default=default, help=f"{text}: {', '.join(FORMATS)}")
+
+
 def preset(default: str, remark: str = "") -> Option:
     """Make --preset, which has a default."""
     text = f"what the run is made for (default {default}{remark})"
@@ -104,6 +111,14 @@ def counted(text: str) -> int:
 def level(text: str) -> int | str:
     """Read the number of a z plane, or "max"."""
     return text if text == "max" else counted(text)
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Read names of FORMATS, with commas between them."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in names if name not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(FORMATS)}")
+    return names
 
 
 def seconds(text: str) -> float:

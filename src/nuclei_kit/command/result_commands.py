@@ -1,6 +1,7 @@
 """Result commands: what a run found, scored, checked and shown.
 
-All but `picture` need no Keras, and import their modules inside their functions: they start in a fraction of a second.
+They import their modules inside their functions: all but `picture` and the export of a network need no Keras, and
+start in a fraction of a second.
 """
 
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from nuclei.settings.config import BadInput
 from nuclei_kit.command import options
 from nuclei_kit.command.arguments import find_data, find_shapes, find_submission
-from nuclei_kit.command.keras_start import start_keras
+from nuclei_kit.command.keras_start import silence, start_keras
 from nuclei_kit.command.options import command, either, natural, option
 from nuclei_kit.command.terminal import quote
 
@@ -97,20 +98,41 @@ def picture(args: Namespace) -> None:
 
 
 @command(
-    "write what a run found as label TIFFs, GeoJSON for QuPath and COCO JSON, its training for TensorBoard",
+    "write what a run found for ImageJ, QuPath, COCO's readers and tables, or its network for other programs",
     "nuclei export submission --data dsb2018 --out found",
     options.RUN,
     options.DATA,
     options.STAGE,
+    either(
+        options.some_formats(options.FORMATS, "how to write what it found (default: all)"),
+        option("--onnx", action="store_true", help="write the network for ONNX Runtime instead"),
+        option("--bioimageio", action="store_true", help="write the network as a package for bioimage.io instead"),
+    ),
     option("--out", metavar="DIR", type=Path, required=True, help="folder for the files"),
 )
 def export(args: Namespace) -> None:
-    from nuclei_kit.own_images.export import export_run
+    if args.onnx or args.bioimageio:
+        start_keras()
+        print(f"{_export_network(args)} holds the network.")
+        return
+    from nuclei_kit.exports.run_export import export_run
 
-    count = export_run(args.run, find_data(args), args.out, args.stage)
-    print(f"{args.out} holds what was found in {count} images: labels/ for ImageJ, qupath/ and coco.json.")
+    count = export_run(args.run, find_data(args), args.out, args.stage, args.formats)
+    print(f"{args.out} holds what was found in {count} images, as {', '.join(args.formats)}.")
     if (args.out / "tensorboard").is_dir():
         print(f"Its training: tensorboard --logdir {quote(args.out / 'tensorboard')}")
+
+
+def _export_network(args):
+    """Write a run's network -> the file."""
+    with silence():  # what converts it writes to descriptor 2
+        if args.onnx:
+            from nuclei_kit.exports.onnx_model import export_onnx
+
+            return export_onnx(args.run, args.out)
+        from nuclei_kit.exports.bioimage_package import export_package
+
+        return export_package(args.run, args.out)
 
 
 RESULT_COMMANDS = (score, report, check, picture, export)  # as --help lists them

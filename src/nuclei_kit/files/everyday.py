@@ -98,4 +98,5 @@ def _choose(pixels, plane, kind):
     height, width = pixels.shape[:2]
     facts = f"{kind}, {height} x {width} ({'YXS' if pixels.ndim == 3 else 'YX'}), {pixels.dtype}"
     one = pixels.ndim == 3 and plane.channel != "all"
-    return Picture(pixels[..., plane.channel] if one else pixels, facts, plane.said)
+    channels = _channels(pixels.ndim == 3)
+    return Picture(pixels[..., plane.channel] if one else pixels, facts, plane.said, channels=channels)

@@ -15,6 +15,8 @@ NUCLEAR = re.compile(
 COLOURS = ("red", "green", "blue")  # the channels of a colour picture: all three, unless one is chosen
 LISTED = 12  # choices that an error lists, at most
 
+PixelSize = tuple[float, float]  # along x and y, in um
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -23,11 +25,15 @@ class Picture:
     pixels: (H, W), grey, or (H, W, 3), RGB, of the file's own type; of 1, 2 and 4 bits uint8 over the whole range.
     facts: what the file holds: format, shape, axes, type, pixel size where it is stated.
     chosen: which plane of several this is, or "".
+    pixel_size: None where the file does not state it.
+    channels: the names of all that the plane has, as in Planes.
     """
 
     pixels: np.ndarray
     facts: str
     chosen: str = ""
+    pixel_size: PixelSize | None = None
+    channels: Sequence[str] = ("",)
 
 
 @dataclass(frozen=True)

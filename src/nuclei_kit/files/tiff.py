@@ -18,7 +18,7 @@ from nuclei_kit.files.formats import broken_by_name
 from nuclei_kit.files.limits import MAX_PIXEL_BYTES, MAX_PLANES, check_pixels
 from nuclei_kit.files.planes import COLOURS, Choice, Picture, Plane, Planes, choose_plane
 from nuclei_kit.files.tiff_guards import JPEG, check_chain, check_readable, check_segments
-from nuclei_kit.files.tiff_metadata import channel_names, check_ome, pixel_size
+from nuclei_kit.files.tiff_metadata import channel_names, check_ome, describe_size, pixel_size
 
 # Images that stand beside the one that is meant, in files of slide scanners.
 _BESIDE = {"thumbnail", "label", "macro", "map", "overview", "probability"}
@@ -45,8 +45,9 @@ def read_tiff(file: BufferedIOBase, name: object, most: int, choice: Choice | No
             pixels = _as_shown(stack.read(plane, name, most), page, name)
         if stack.is_colour and plane.channel != "all":
             pixels = pixels[..., plane.channel]
-        facts = ("TIFF", stack.describe(), pixel_size(tif, page), "" if whole else "cut off after its last page")
-        return Picture(pixels, ", ".join(filter(None, facts)), plane.said)
+        size = pixel_size(tif, page)
+        facts = ("TIFF", stack.describe(), describe_size(size), "" if whole else "cut off after its last page")
+        return Picture(pixels, ", ".join(filter(None, facts)), plane.said, size, stack.planes(tif).channels)
 
 
 def _open(file, name, most, opened):

@@ -10,6 +10,7 @@ from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.files.limits import MAX_PLANES
+from nuclei_kit.files.planes import PixelSize
 
 _MICROMETRES = {
     "µm": 1.0,
@@ -94,13 +95,18 @@ _NAMES: dict[str, Any] = {
 }
 
 
-def pixel_size(tif: TiffFile, page: TiffPage) -> str:
-    """Say the size of a pixel, where the file states it: "0.65 um a pixel", else ""."""
+def pixel_size(tif: TiffFile, page: TiffPage) -> PixelSize | None:
+    """Find the size of a pixel, where the file states it."""
     with contextlib.suppress(Exception):  # see `channel_names`
-        sizes = _pixel_sizes(tif, page)
-        if all(0 < one < _COARSEST for one in sizes):
-            return " x ".join(dict.fromkeys(f"{one:.3g}" for one in sizes)) + " um a pixel"
-    return ""
+        x, y = _pixel_sizes(tif, page)
+        if 0 < x < _COARSEST and 0 < y < _COARSEST:
+            return float(x), float(y)
+    return None
+
+
+def describe_size(size: PixelSize | None) -> str:
+    """Say the size of a pixel: "0.65 um a pixel"; "" where it is not known."""
+    return " x ".join(dict.fromkeys(f"{one:.3g}" for one in size)) + " um a pixel" if size else ""
 
 
 def _pixel_sizes(tif, page):

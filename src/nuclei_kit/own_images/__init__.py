@@ -1,1 +1,1 @@
-"""One's own images: prediction in files of any size, and exports."""
+"""One's own images: prediction in files of any size."""

@@ -13,7 +13,8 @@ from nuclei_kit.files.formats import HEAD_BYTES, is_image
 # Files that call themselves images are taken from a folder even if they are not: then they are broken, and named.
 SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".svs", ".ndpi", ".scn", ".lsm", ".stk"}
 SUFFIXES |= {".qptiff", ".czi", ".nd2", ".lif", ".oib", ".oif", ".oir", ".vsi", ".zvi", ".ims", ".dv", ".dcm", ".mrxs"}
-OUTPUTS = (".labels.png", ".labels.tif", ".overlay.png")  # of an earlier prediction
+# Of what is written, the images: those of an earlier prediction are not taken.
+LABELS, LABELS_TIFF, OVERLAY = ".labels.png", ".labels.tif", ".overlay.png"
 
 
 def gather_images(arguments: Sequence[Path], out: Path) -> tuple[list[Path], list[str]]:
@@ -60,7 +61,7 @@ def _list_images(folder, out, wrong):
         seen.add(os.path.realpath(root))
         folders[:] = sorted(one for one in folders if not one.startswith((".", "__MACOSX")))
         for path in (Path(root, name) for name in sorted(files)):
-            if path.name.startswith(".") or path.name.endswith(OUTPUTS):
+            if path.name.startswith(".") or path.name.endswith((LABELS, LABELS_TIFF, OVERLAY)):
                 continue
             if path.suffix.lower() in SUFFIXES or (path.is_file() and is_image(_head(path))):
                 found.append(path)
@@ -81,11 +82,11 @@ def _head(path):
         return b""
 
 
-def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, tuple[Path, Path]]:
-    """Name what is written -> {image file: (label file, overlay file)}.
+def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Name what is written -> {image file: path without the ending}.
 
-    They bear the image's stem, right in `out` if all stems differ, else in the images' own folders below the one that
-    they share. Where two images still share a name, such as a.png and a.tif, theirs keep the ending.
+    It bears the image's stem, right in `out` if all stems differ, else in the images' own folders below the one that
+    they share. Where two images still share a name, such as a.png and a.tif, it keeps the ending.
 
     Raises:
         BadInput: an output would replace an image, or two images would still share one.
@@ -100,15 +101,14 @@ def name_outputs(paths: Sequence[Path], out: Path) -> dict[Path, tuple[Path, Pat
         for path, one in stems.items():
             if _folded(one) in _shared(stems.values()):
                 raise BadInput(f"{path} and another image would both be written to {out / one}: rename one of them")
-    outputs = {path: (out / f"{stem}.labels.png", out / f"{stem}.overlay.png") for path, stem in stems.items()}
     images = {os.path.realpath(path) for path in paths}
-    for path, pair in outputs.items():
-        for written in pair:
+    for path, stem in stems.items():
+        for written in (out / f"{stem}{ending}" for ending in (LABELS, LABELS_TIFF, OVERLAY)):
             if os.path.realpath(written) in images:
                 raise BadInput(
                     f"what is found in {path} would replace the image {written}: name another folder with --out"
                 )
-    return outputs
+    return {path: out / stem for path, stem in stems.items()}
 
 
 def _shared(names):

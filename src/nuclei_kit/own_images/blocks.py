@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nuclei.competition.submission import encode_labels
 from nuclei.prediction.progress import one_behind
 from nuclei.prediction.segmenter import Segmenter
-from nuclei.prediction.watershed import find_instances
+from nuclei.prediction.watershed import find_confidences, find_instances
 from nuclei.settings.config import log
 from nuclei.training_data.kinds import standard_lut
 from nuclei_kit.files.run_lists import decode_rles
@@ -34,8 +34,11 @@ WINDOW = 512  # px, side of a window, at most
 Block = tuple[slice, slice]  # rows and columns
 
 
-def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, name: str) -> tuple[np.ndarray, float]:
-    """Segment an image by blocks, uint8 (H, W, 3) -> (labels int32 (H, W), the seconds of all blocks).
+def segment_blocks(
+    image: np.ndarray, segmenter: Segmenter, journal: Journal, name: str
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Segment an image by blocks, uint8 (H, W, 3) -> (labels int32 (H, W), confidences float64 (n,), the seconds of all
+    blocks).
 
     While the network sees a block, the nuclei of the one before are found beside it.
 
@@ -51,7 +54,8 @@ def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, na
     blocks = split(shape, [int(np.ceil(length / side)) for length in shape])
 
     def find_nuclei(probs):
-        return encode_labels(find_instances(probs, thresholds, zoom))
+        labels = find_instances(probs, thresholds, zoom)
+        return {"rles": encode_labels(labels), "confidences": find_confidences(probs, labels).tolist()}
 
     places = [f"{rows.start} {columns.start}" for rows, columns in blocks]
     pixels = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in blocks]
@@ -64,14 +68,15 @@ def segment_blocks(image: np.ndarray, segmenter: Segmenter, journal: Journal, na
     with tqdm(desc=name, **in_px, disable=None, leave=False) as bar, ThreadPoolExecutor(1) as pool:
         probs = (segmenter.predict(image[widen(block, halo, shape)], zoom, lut=lut) for block, _, _ in waiting)
         ahead = (pool.submit(find_nuclei, one) for one in probs)
-        for (_, place, count), rles in zip(waiting, one_behind(ahead), strict=True):
-            in_block = rles.result()
-            journal.add(place, {"rles": in_block, "seconds": time.monotonic() - start})
+        for (_, place, count), nuclei in zip(waiting, one_behind(ahead), strict=True):
+            in_block = nuclei.result()
+            journal.add(place, in_block | {"seconds": time.monotonic() - start})
             start = time.monotonic()
             bar.update(count)
     found = [journal.done[place] for place in places]
-    labels = stitch(shape, blocks, halo, round(MARGIN / zoom), (one["rles"] for one in found))
-    return labels, sum(one["seconds"] for one in found)
+    labels, origins = stitch(shape, blocks, halo, round(MARGIN / zoom), (one["rles"] for one in found))
+    confidences = np.array([found[block]["confidences"][index] for block, index in origins], np.float64)
+    return labels, confidences, sum(one["seconds"] for one in found)
 
 
 def split(shape: Sequence[int], counts: Sequence[int]) -> list[Block]:
@@ -115,8 +120,9 @@ def gather_windows(image: np.ndarray) -> np.ndarray:
 
 def stitch(
     shape: tuple[int, int], blocks: Sequence[Block], halo: int, margin: int, found: Iterable[Sequence[str]]
-) -> np.ndarray:
-    """Stitch the nuclei of all blocks -> labels int32 (H, W), ids 1..n.
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Stitch the nuclei of all blocks -> (labels int32 (H, W), ids 1..n; for each its block and its place among that
+    block's run lists).
 
     A nucleus that an earlier block saw, too, counts once: where most of it is claimed already, it is dropped, else it
     keeps its free pixels. One that is wider than its block's view is joined to what an earlier block saw of it.
@@ -128,8 +134,8 @@ def stitch(
         margin: px around each block in which a nucleus's centre counts as inside.
         found: for each block the run lists of the nuclei in it and its halo.
     """
-    labels, count = np.zeros(shape, np.int32), 0
-    for block, rles in zip(blocks, found, strict=True):
+    labels, origins = np.zeros(shape, np.int32), []
+    for number, (block, rles) in enumerate(zip(blocks, found, strict=True)):
         region, own = widen(block, halo, shape), widen(block, margin, shape)
         ground = labels[region]  # a view: what is written to it is written to labels
         seen = decode_rles(rles, *ground.shape)
@@ -145,9 +151,9 @@ def stitch(
             if owners.size and _is_cut(where, region, shape):
                 here[free] = np.bincount(owners).argmax()
             elif 2 * owners.size <= np.count_nonzero(nucleus):
-                count += 1
-                here[_largest_part(free) if owners.size else free] = count
-    return labels
+                origins.append((number, label - 1))
+                here[_largest_part(free) if owners.size else free] = len(origins)
+    return labels, origins
 
 
 def _is_cut(where, region, shape):

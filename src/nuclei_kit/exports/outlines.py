@@ -23,6 +23,20 @@ def find_polygons(mask: np.ndarray) -> list[list[Ring]]:
     return polygons
 
 
+def outline_nuclei(labels: np.ndarray) -> Iterator[tuple[int, list[list[Ring]]]]:
+    """Outline each nucleus of labels int32 (H, W) -> its number and its polygons, corners in px of the image."""
+    for label, box in enumerate(ndi.find_objects(labels), start=1):
+        if box is not None:
+            rows, columns = box
+            yield (
+                label,
+                [
+                    [[(x + columns.start, y + rows.start) for x, y in ring] for ring in polygon]
+                    for polygon in find_polygons(labels[box] == label)
+                ],
+            )
+
+
 def _walk(parts: np.ndarray) -> Iterator[tuple[Ring, int]]:
     """Walk along all edges of parts, int (H + 2, W + 2) with a frame of zeros -> rings, each with its part.
 

@@ -1,0 +1,1 @@
+"""What other tools open: what was found, and the network that found it."""
