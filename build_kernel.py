@@ -341,16 +341,17 @@ def as_comment(lines: Iterable[str]) -> str:
 
 
 def chapter_texts(chapters: Sequence[Chapter]) -> Iterator[str]:
-    """Put each chapter under its banner."""
+    """Put each chapter under its banner, its functions one blank line apart: chapters alone are two apart."""
     for number, chapter in enumerate(chapters, 1):
-        banner = as_comment(chapter.docstring)
-        gap = "\n\n\n" if chapter.code.startswith(("def ", "class ", "async ", "@")) else "\n\n"
+        code = re.sub("\n{3,}", "\n\n", chapter.code)
+        if ast.dump(ast.parse(code)) != ast.dump(ast.parse(chapter.code)):
+            raise BuildError(chapter.path, 1, "a string holds two blank lines, which would become one: write \\n there")
         rule = f"# ==== {number}. {chapter.path} ".ljust(LINE_LENGTH - 20, "=")
-        yield f"{rule}\n{banner}{gap}{chapter.code}".rstrip("\n")
+        yield f"{rule}\n{as_comment(chapter.docstring)}\n\n{code}".rstrip("\n")
 
 
 def render_script(chapters: Sequence[Chapter], titles: Mapping[str, str]) -> str:
-    """Write the kernel as a script, its parts two blank lines apart."""
+    """Write the kernel as a script, its chapters two blank lines apart."""
     top, texts = top_block(chapters), list(chapter_texts(chapters))
     here, lines = len(header_lines(chapters, titles, ".py")) + top.count("\n") + 5, []
     for text in texts:

@@ -20,7 +20,7 @@ import keras
 from keras import Input, Model, layers
 
 from nuclei.competition.data import TRAIN_NAME
-from nuclei.network.parallel import predict_step, train_step
+from nuclei.network.parallel import train_step
 from nuclei.prediction.segmenter import set_up_device
 from nuclei.settings.config import PRESETS
 from nuclei.training.train import compile_model, make_crops, new_model
@@ -92,7 +92,9 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         if args.data is None:
             draw_sample(Path(scratch))
-        crops = make_crops(config, read_images(find_whole_set(args.data or Path(scratch), (TRAIN_NAME,)), default_cache()))
+        crops = make_crops(
+            config, read_images(find_whole_set(args.data or Path(scratch), (TRAIN_NAME,)), default_cache())
+        )
     x, y = crops.batch(0)
     bare = new_model(config)
     adam = {"learning_rate": 0.0, "weight_decay": config.train_decay, "global_clipnorm": 1.0}
@@ -105,7 +107,7 @@ def main():
         "plain U-Net": compile_model(plain_unet(config.model_width, config.model_depth, 3), config),
     }
     calls = {name: lambda model=model: float(train_step(model, x, y)) for name, model in networks.items()}
-    seconds = take_turns(calls | {"forward": lambda: predict_step(bare, x)}, args.rounds)
+    seconds = take_turns(calls | {"forward": lambda: bare.predict_on_batch(x)}, args.rounds)
     stream = crops.stream()
     waits = [(timed(lambda: next(stream))[0], calls["the whole step"]()) for _ in range(args.rounds + 4)][4:]
     stream.close()

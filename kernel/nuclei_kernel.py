@@ -1,49 +1,49 @@
 # nuclei_kernel.py: src/nuclei in one file. build_kernel.py writes it: change the sources instead.
 #
 # Settings: what can be chosen, and how files are written.
-#    1  config       line    87  every setting of a run in one flat, frozen dataclass, and the presets.
-#    2  files        line   199  what a run leaves in its folder, written whole or not at all.
+#    1  config       line    86  every setting of a run in one flat, frozen dataclass, and the presets.
+#    2  files        line   195  what a run leaves in its folder, written whole or not at all.
 #
 # What the network learns from: the look of images, targets, and random crops.
-#    3  images       line   233  a set of decoded images with their labels and kinds.
-#    4  kinds        line   269  what an image shows, told from its pixels: its stain and the size of its nuclei.
-#    5  targets      line   370  what the network learns from a label image, and how much each pixel weighs.
-#    6  augmentation line   465  random crops of an image and its labels.
-#    7  batches      line   574  crops at the network's scale, balanced over kinds, made ahead of the training thread.
+#    3  images       line   227  a set of decoded images with their labels and kinds.
+#    4  kinds        line   257  what an image shows, told from its pixels: its stain and the size of its nuclei.
+#    5  targets      line   351  what the network learns from a label image, and how much each pixel weighs.
+#    6  augmentation line   441  random crops of an image and its labels.
+#    7  batches      line   542  crops at the network's scale, balanced over kinds, made ahead of the training thread.
 #
 # The network: its layers, what it minimises, and what computes it.
-#    8  model        line   666  the one-hundred-layer network, and a small U-Net for CPUs.
-#    9  loss         line   838  Dice, Dice with pixel weights, and cross-entropy with the same weights.
-#   10  device       line   914  what the run computes on, and in which precision.
-#   11  parallel     line   974  one network on several GPUs, a copy on each.
-#   12  optimizer    line  1076  Muon for the convolutions, AdamW for biases and normalisation.
+#    8  model        line   632  the one-hundred-layer network, and a small U-Net for CPUs.
+#    9  loss         line   758  Dice, Dice with pixel weights, and cross-entropy with the same weights.
+#   10  device       line   827  what the run computes on, and in which precision.
+#   11  parallel     line   881  one network on several GPUs, a copy on each.
+#   12  optimizer    line   974  Muon for the convolutions, AdamW for biases and normalisation.
 #
 # Training: the schedule, the log and the loop.
-#   13  schedule     line  1140  how far a training is, and the learning rate there.
-#   14  training_log line  1198  what a training reports of itself, in log.csv and on the screen.
-#   15  train        line  1246  one network inside a time budget.
+#   13  schedule     line  1036  how far a training is, and the learning rate there.
+#   14  training_log line  1091  what a training reports of itself, in log.csv and on the screen.
+#   15  train        line  1138  one network inside a time budget.
 #
 # How images become nuclei: tiles, views, watershed, thresholds and the score.
-#   16  tta          line  1466  test-time augmentation, the eight views of an image and their inverses.
-#   17  watershed    line  1501  from probabilities to instances, by flooding from seeds.
-#   18  inference    line  1593  an image of any size through the network, at once or tile by tile.
-#   19  run_folder   line  1687  a trained network and, beside it, its settings file, written and read without Keras.
-#   20  segmenter    line  1732  a trained network with its thresholds and settings.
-#   21  metric       line  1841  one overlap matrix, IoU, precision at ten thresholds.
-#   22  progress     line  1913  a bar or a line a minute over many images.
-#   23  tuning       line  1944  the score on images with labels, and the thresholds that suit a network.
+#   16  tta          line  1351  test-time augmentation, the eight views of an image and their inverses.
+#   17  watershed    line  1384  from probabilities to instances, by flooding from seeds.
+#   18  inference    line  1469  an image of any size through the network, at once or tile by tile.
+#   19  run_folder   line  1551  a trained network and, beside it, its settings file, written and read without Keras.
+#   20  segmenter    line  1591  a trained network with its thresholds and settings.
+#   21  metric       line  1696  one overlap matrix, IoU, precision at ten thresholds.
+#   22  progress     line  1762  a bar or a line a minute over many images.
+#   23  tuning       line  1791  the score on images with labels, and the thresholds that suit a network.
 #
 # Kaggle's files: images and masks in, rows out.
-#   24  data         line  1995  find and read a competition, in zips or folders.
-#   25  submission   line  2120  label images to the rows of Kaggle's CSV.
+#   24  data         line  1841  find and read a competition, in zips or folders.
+#   25  submission   line  1957  label images to the rows of Kaggle's CSV.
 #
 # The run: from the competition's files to submission.csv.
-#   26  stopwatch    line  2160  what each stage of a run costs.
-#   27  predictions  line  2188  the rows of every test image, which get better as the network does.
-#   28  main         line  2263  training images and test images -> a trained network and submission.csv.
-#   29  entry        line  2375  what Kaggle runs, its settings from the environment.
+#   26  stopwatch    line  1994  what each stage of a run costs.
+#   27  predictions  line  2021  the rows of every test image, which get better as the network does.
+#   28  main         line  2095  training images and test images -> a trained network and submission.csv.
+#   29  entry        line  2203  what Kaggle runs, its settings from the environment.
 #
-# sources 635bf87a6806ef92, this file 911b55de0ab03b26
+# sources 784a7c58db0dbc66, this file cd2fc8b6f402deb1
 
 import csv
 import io
@@ -64,7 +64,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from importlib import metadata, resources
-from itertools import groupby, pairwise, product, takewhile
+from itertools import groupby, product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +74,13 @@ import numpy as np
 import scipy
 import skimage
 from keras import Input, KerasTensor, Model, layers, ops
-from keras.models import clone_model
 from scipy import ndimage as ndi
 from skimage.feature import peak_local_max
 from skimage.measure import label as connected_components
 from skimage.segmentation import expand_labels, watershed
 from tqdm import tqdm
 
-SOURCE_HASH = "635bf87a6806ef92"
+SOURCE_HASH = "784a7c58db0dbc66"
 
 
 # ==== 1. src/nuclei/settings/config.py ============================================================
@@ -94,10 +93,8 @@ LOSS_NAMES = ("weighted_crossentropy_dice", "weighted_dice", "dice")
 # Minutes to train and to predict: Kaggle's 12 hours, less half an hour to start and to read.
 BUDGET_MINUTES = 690.0
 
-
 class BadInput(ValueError):
     """Something from outside that cannot be used: one sentence that names the file and says what to do."""
-
 
 @dataclass(frozen=True)
 class Config:
@@ -184,7 +181,6 @@ class Config:
         """Tell how long the training may take on Kaggle, so that time to predict is left."""
         return BUDGET_MINUTES - self.tta_minutes
 
-
 # docs/results.md has what each costs and scores. The sample's rate is high, since its steps are few. `seed` is the idea
 # that this kit began with: foreground alone, by an overlap loss, separated by a watershed on distance.
 _SAMPLE: dict = {"model_width": 16, "model_depth": 3, "train_crop": 128, "train_batch": 8}
@@ -206,7 +202,6 @@ STAGES_FILE = "stages.csv"  # seconds and memory of each stage of the run
 SUBMISSION_FILE = "submission.csv"
 CONFIDENCE_FILE = "confidence.csv"  # confidence of each nucleus in the submission
 
-
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file so that a reader finds the old one or the new one, never half of either."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +215,6 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
         with suppress(OSError):  # a read-only disk refuses even this
             temporary.unlink(missing_ok=True)
 
-
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Write a table, whole or not at all."""
     text = io.StringIO()
@@ -233,22 +227,16 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> No
 # ==== 3. src/nuclei/training_data/images.py =======================================================
 # Images: a set of decoded images with their labels and kinds.
 
-
 @dataclass(frozen=True)
 class ImageSet:
-    """The decoded images of one folder or zip, in the order of their ids.
-
-    images: uint8 (H, W, 3) RGB each; labels: int32 (H, W) each, or [] where the set has no masks;
-    kinds: one of KINDS each; unreadable: id -> why that image could not be read (those ids are in no other field);
-    overlapping: how many training images had masks that shared pixels.
-    """
+    """The decoded images of one folder or zip, in the order of their ids."""
 
     ids: list[str]
-    images: list[np.ndarray]
-    labels: list[np.ndarray]
-    kinds: list[str]
-    unreadable: dict[str, str] = field(default_factory=dict)
-    overlapping: int = 0
+    images: list[np.ndarray]  # uint8 (H, W, 3) RGB each
+    labels: list[np.ndarray]  # int32 (H, W) each, or [] where the set has no masks
+    kinds: list[str]  # one of KINDS each
+    unreadable: dict[str, str] = field(default_factory=dict)  # id: why it could not be read; it is in no other field
+    overlapping: int = 0  # training images whose masks shared pixels
 
     def join(self, other: "ImageSet") -> "ImageSet":
         """Join the images of two sets with labels into one; what was unreadable is left behind."""
@@ -283,7 +271,6 @@ LOOKS = dict.fromkeys(KINDS, "stained") | {"fluorescence-small": "small", "fluor
 LARGE_NUCLEUS = 30.0  # px, the width that separates the two fluorescence kinds
 ZOOM_RANGE = (0.25, 3.0)  # least and greatest zoom of an image before the network sees it
 
-
 def standardise(image: np.ndarray) -> np.ndarray:
     """Turn uint8 RGB into uint8 RGB as the network sees it: bright nuclei on a black background.
 
@@ -292,7 +279,6 @@ def standardise(image: np.ndarray) -> np.ndarray:
     at most 12, which keeps the noise of an empty field dim.
     """
     return cv2.LUT(image, standard_lut(image))
-
 
 def standard_lut(image: np.ndarray) -> np.ndarray:
     """Compute uint8 RGB -> uint8 (1, 256, 3): what `standardise` makes of each level of each channel of this image."""
@@ -304,12 +290,10 @@ def standard_lut(image: np.ndarray) -> np.ndarray:
     ramp = (levels[:, None] - black) * (255.0 / white)
     return np.clip(ramp, 0, 255).round().astype(np.uint8)[None]
 
-
 def _sparse(image):
     """Take every n-th row and column, about 128 of the shorter: enough for percentiles, and a hundred times faster."""
     step = max(1, min(image.shape[:2]) // 128)
     return image[::step, ::step]
-
 
 def image_kind(image: np.ndarray) -> str:
     """Tell the kind of an image, uint8 RGB -> one of KINDS, from the picture alone.
@@ -328,7 +312,6 @@ def image_kind(image: np.ndarray) -> str:
         return "grey-tissue"
     return "fluorescence-large" if nucleus_width(image) > LARGE_NUCLEUS else "fluorescence-small"
 
-
 def nucleus_width(image: np.ndarray) -> float:
     """Measure the typical width of what is bright in a dark image, px: twice the inscribed radius of Otsu's components,
     the median weighted by area (specks are many and weigh nothing; clumps keep the width of their parts)."""
@@ -344,7 +327,6 @@ def nucleus_width(image: np.ndarray) -> float:
     areas = np.bincount(numbers)[1:]
     return 2 * float(np.quantile(radius[1:], 0.5, weights=areas, method="inverted_cdf"))
 
-
 def nucleus_diameter(labels: np.ndarray) -> float:
     """Measure the typical diameter of nuclei in labels, px: that of a disc of equal area, the median weighted by area;
     0.0 where there are none."""
@@ -352,7 +334,6 @@ def nucleus_diameter(labels: np.ndarray) -> float:
     areas = areas[areas > 0]
     diameters = np.sqrt(4 * areas / np.pi)
     return float(np.quantile(diameters, 0.5, weights=areas, method="inverted_cdf")) if areas.size else 0.0
-
 
 def network_zoom(diameter: float, target: float, share: float) -> float:
     """Choose the zoom at which the network sees an image whose typical nucleus is `diameter` px wide, in ZOOM_RANGE.
@@ -373,7 +354,6 @@ def network_zoom(diameter: float, target: float, share: float) -> float:
 # The channels of targets and probs, in this order.
 INTERIOR, BORDER, CORE = range(3)
 
-
 def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
     """Turn labels int32 (H, W) into targets float32 (H, W, 3) of zeros and ones: interior, border, core.
 
@@ -393,7 +373,6 @@ def make_targets(labels: np.ndarray, core: float) -> np.ndarray:
     targets[interior, CORE] = depths > core * deepest[ids]
     return targets
 
-
 def inner_distance(labels: np.ndarray) -> np.ndarray:
     """Measure how deep each pixel is in its own nucleus: labels (H, W) -> float32 (H, W), px from its edge, 0 outside.
 
@@ -409,7 +388,6 @@ def inner_distance(labels: np.ndarray) -> np.ndarray:
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     return depth + np.float32(0.5) * (labels > 0)
 
-
 def _border_mask(labels):
     """Mark the pixels, bool (H, W), that see two nuclei in a window as wide as a fifth of the typical one."""
     areas = np.bincount(labels.ravel())[1:]
@@ -422,7 +400,6 @@ def _border_mask(labels):
     highest = cv2.dilate(ids, window)
     lowest = cv2.erode(np.where(labels > 0, ids, np.float32(2**24)), window)
     return (highest > 0) & (highest != lowest)
-
 
 def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float) -> np.ndarray:
     """Compute the U-Net paper's weight map -> float32 (H, W), 1 or more everywhere.
@@ -444,7 +421,6 @@ def pixel_weights(labels: np.ndarray, border: float, sigma: float, rare: float) 
     near = np.isfinite(second)
     weights[near] += border * np.exp(-((nearest[near] + second[near]) ** 2) / (2 * sigma**2))
     return weights
-
 
 def _two_nearest(labels, reach):
     """Measure px to the nearest and the second nearest nucleus -> two float32 (H, W), inf from `reach` on."""
@@ -470,7 +446,6 @@ def _two_nearest(labels, reach):
 
 ANISOTROPY = 0.25  # octaves between the two axes, both ways
 
-
 def augment(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -482,7 +457,6 @@ def augment(
         zoom: px of the result for one px of the image, along and across.
     """
     return recolour(*warp(image, labels, rng, crop, zoom), rng)
-
 
 def warp(
     image: np.ndarray, labels: np.ndarray, rng: np.random.Generator, crop: int, zoom: float
@@ -503,7 +477,6 @@ def warp(
     seen = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return seen, connected_components(ids.astype(np.int32), connectivity=2).astype(np.int32)
 
-
 def _source_grid(shape, rng, crop, zoom):
     """Say where each pixel of the crop comes from: float32 columns and rows (crop, crop), in px of the image."""
     angle = rng.uniform(0, 2 * np.pi)
@@ -522,13 +495,11 @@ def _source_grid(shape, rng, crop, zoom):
         rows = rows + cv2.resize(field[1], (crop, crop), interpolation=cv2.INTER_CUBIC)
     return columns, rows
 
-
 def _source_span(places, length):
     """Find what the grid reads along one axis, a slice, with a margin for blur: filtering more would cost time."""
     first, last = int(places.min()) - 8, int(places.max()) + 8
     # One pixel at least, even where bending has pushed a small crop off the image.
     return slice(min(max(first, 0), length - 1), max(min(last, length), 1))
-
 
 def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Change light and colour alone: image uint8 (H, W, 3) -> uint8 (H, W, 3); labels pass through."""
@@ -548,7 +519,6 @@ def recolour(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) ->
         image = _add_noise(image, rng)
     return np.ascontiguousarray(image), labels
 
-
 def _shift_hsv(image, rng):
     hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV)
     levels = np.arange(256)
@@ -557,13 +527,11 @@ def _shift_hsv(image, rng):
     table = np.stack([hue, saturation, levels], axis=-1).astype(np.uint8)
     return cv2.cvtColor(cv2.LUT(hsv, table[None]), cv2.COLOR_HSV2RGB)
 
-
 def _tone_curve(rng):
     """Make one table of gamma, contrast and brightness, uint8 (1, 256)."""
     levels = np.arange(256) / 255
     curve = levels ** (2.0 ** rng.uniform(-0.8, 0.8)) * rng.uniform(0.7, 1.3) + rng.uniform(-0.08, 0.12)
     return np.clip(curve * 255, 0, 255).round().astype(np.uint8)[None]
-
 
 def _add_noise(image, rng):
     """Add sensor noise, one field for all channels, as a grey image has it."""
@@ -575,7 +543,6 @@ def _add_noise(image, rng):
 # Batches: crops at the network's scale, balanced over kinds, made ahead of the training thread.
 
 MOST_FAILING_IMAGES = 3  # images that crops cannot be made from; more than this many: a bug, not bad images
-
 
 @dataclass
 class Crops:
@@ -650,7 +617,6 @@ class Crops:
                 for future in waiting:
                     future.cancel()
 
-
 def draw_chances(kinds: list[str], balance: float) -> np.ndarray:
     """Compute the chance of each image to be drawn, float64 (N,), summing to 1.
 
@@ -675,16 +641,13 @@ TIRAMISU_BLOCKS = (4, 5, 7, 10, 12)
 TIRAMISU_BOTTLENECK = 15
 UNET_WIDEST = 256  # most filters of a level
 
-
 def build_model(name: str, width: int, depth: int, stem: int, outputs: int = 1) -> Model:
     """Build the network of a name: "unet" or "one_hundred_layers" (width is then the growth rate)."""
     if name == "one_hundred_layers":
         return one_hundred_layers(width, outputs)
     return unet(width, depth, stem, outputs)
 
-
 # ---- one hundred layers ------------------------------------------------------------------------
-
 
 def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
     """Build U-Net's shape from FC-DenseNet103's dense blocks: 103 convolutions, 9.4 M weights at growth 16.
@@ -715,7 +678,6 @@ def one_hundred_layers(growth: int = 16, outputs: int = 1) -> Model:
         x = layers.Concatenate()([x, added]) if count == TIRAMISU_BLOCKS[0] else added
     return Model(inputs, _probabilities(layers.Conv2D(outputs, 1)(x)), name="one_hundred_layers")
 
-
 def _dense_block(x, count, growth):
     """Add `count` layers, each reading all before it -> what they add: (N, H, W, count * growth)."""
     added = []
@@ -725,19 +687,15 @@ def _dense_block(x, count, growth):
         x = layers.Concatenate()([x, new])
     return layers.Concatenate()(added)
 
-
 def _dense_layer(x, filters, kernel):
     x = BatchNormalization()(x)
     x = layers.Activation("relu")(x)
     return layers.Conv2D(filters, kernel, padding="same", use_bias=False, kernel_initializer="he_uniform")(x)
 
-
 def _transition_down(x):
     return layers.MaxPooling2D(2)(_dense_layer(x, x.shape[-1], 1))
 
-
 # ---- U-Net -------------------------------------------------------------------------------------
-
 
 def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Model:
     """Build a U-Net (Ronneberger et al. 2015) made cheap where a CPU spends its time.
@@ -769,18 +727,12 @@ def unet(width: int = 32, depth: int = 4, stem: int = 1, outputs: int = 1) -> Mo
     logits = layers.Conv2DTranspose(outputs, 2 * stem, strides=stem, padding="same")(x)
     return Model(inputs, _probabilities(logits), name="unet")
 
-
 def _conv(x, filters, kernel=3, stride=1):
     x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, kernel_initializer="he_uniform")(x)
     return layers.Activation("relu")(BatchNormalization()(x))
 
-
 def _probabilities(logits):
     return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
-
-
-# ---- batch normalisation -----------------------------------------------------------------------
-
 
 class BatchNormalization(layers.BatchNormalization):
     """Keras's layer, its weights and their names, in training by TensorFlow's fused operation.
@@ -803,38 +755,6 @@ class BatchNormalization(layers.BatchNormalization):
         return outputs
 
 
-# ---- to predict with ---------------------------------------------------------------------------
-
-
-def fold_normalisation(model: Model) -> Model:
-    """Copy a network, each normalisation of a convolution folded into its weights: the same answers but for rounding,
-    on a CPU in half the time."""
-    follows = {
-        conv.name: norm
-        for conv, norm in pairwise(model.layers)
-        if isinstance(norm, layers.BatchNormalization)
-        and norm.input is conv.output
-        and not getattr(conv, "use_bias", True)
-    }
-    gone = {norm.name for norm in follows.values()}
-
-    def copy(layer):
-        return type(layer).from_config(layer.get_config() | ({"use_bias": True} if layer.name in follows else {}))
-
-    def call(layer, x, **_):
-        return x if layer.name in gone else layer(x)
-
-    lean = clone_model(model, clone_function=copy, call_function=call) if follows else model
-    for layer in lean.layers if follows else ():
-        weights = model.get_layer(layer.name).get_weights() if layer.weights else []
-        if norm := follows.get(layer.name):
-            gamma, beta, mean, variance = norm.get_weights()
-            scale = gamma / (variance + norm.epsilon) ** 0.5
-            weights = [weights[0] * scale, beta - mean * scale]
-        layer.set_weights(weights)
-    return lean
-
-
 # ==== 9. src/nuclei/network/loss.py ===============================================================
 # Loss: Dice, Dice with pixel weights, and cross-entropy with the same weights.
 #
@@ -847,7 +767,6 @@ def fold_normalisation(model: Model) -> Model:
 DICE_SMOOTH = 1.0  # s: an empty image, predicted empty, has Dice s / s = 1 and a finite gradient
 LOG_EPSILON = 1e-6  # least probability in a logarithm, which stays finite
 
-
 def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """Compute -(2 sum(t p) + s) / (sum(t) + sum(p) + s) per image and class, then the mean: a scalar in [-1, 0).
 
@@ -855,7 +774,6 @@ def dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """
     y_true = ops.cast(y_true, y_pred.dtype)
     return _dice_mean(y_true, y_pred, 1.0)
-
 
 def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """Compute -(2 sum(t p) + s) / (sum(t) + sum(p w) + s) per image and class, then the mean: a scalar in [-1, 0).
@@ -868,7 +786,6 @@ def weighted_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     targets, weights = _split_weights(y_true, y_pred)
     return _dice_mean(targets, y_pred, weights)
 
-
 def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """Compute sum(w * bce(t, p)) / sum(w) per image and class, then the mean: a scalar, 0 or more.
 
@@ -878,7 +795,6 @@ def weighted_crossentropy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTens
     p = ops.clip(y_pred, LOG_EPSILON, 1 - LOG_EPSILON)
     bce = -(targets * ops.log(p) + (1 - targets) * ops.log(1 - p))
     return ops.mean(ops.sum(weights * bce, axis=(1, 2)) / ops.sum(weights, axis=(1, 2)))
-
 
 def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
     """Add up weighted_crossentropy + dice + 1, the default loss; 0 is perfect. y_true as in `weighted_dice`.
@@ -890,7 +806,6 @@ def weighted_crossentropy_dice(y_true: KerasTensor, y_pred: KerasTensor) -> Kera
     targets, _ = _split_weights(y_true, y_pred)
     return weighted_crossentropy(y_true, y_pred) + dice(targets, y_pred) + 1.0
 
-
 # By name in Config; all take y_true with the weight in its last channel.
 LOSSES = {
     "weighted_crossentropy_dice": weighted_crossentropy_dice,
@@ -898,12 +813,10 @@ LOSSES = {
     "dice": lambda y_true, y_pred: dice(y_true[..., :-1], y_pred),
 }
 
-
 def _split_weights(y_true, y_pred):
     """Split y_true (N, H, W, C + 1) -> targets (N, H, W, C) and weights (N, H, W, 1)."""
     y_true = ops.cast(y_true, y_pred.dtype)
     return y_true[..., :-1], y_true[..., -1:]
-
 
 def _dice_mean(targets, probs, weights):
     numerator = 2 * ops.sum(targets * probs, axis=(1, 2)) + DICE_SMOOTH
@@ -913,7 +826,6 @@ def _dice_mean(targets, probs, weights):
 
 # ==== 10. src/nuclei/network/device.py ============================================================
 # Device: what the run computes on, and in which precision.
-
 
 def choose_precision() -> str:
     """Choose the Keras dtype policy, by name, that this machine trains fastest in.
@@ -926,18 +838,15 @@ def choose_precision() -> str:
         return "mixed_bfloat16" if capability >= 8 else "mixed_float16" if capability >= 7 else "float32"
     return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & _cpu_flags() else "float32"
 
-
 def list_gpus() -> list[str]:
     """List the GPUs that Keras's backend sees by name; keras.distribution fails on JAX without one, and on torch."""
     return [name for name, _ in _gpus()]
-
 
 def gpu_capability() -> float | None:
     """Find the compute capability of the first GPU that Keras sees; None where there is none."""
     for _, (major, minor) in _gpus()[:1]:
         return int(major) + int(minor) / 10
     return None
-
 
 def _gpus():
     """List the GPUs as [(name, (major, minor) of the compute capability)]."""
@@ -957,13 +866,11 @@ def _gpus():
     numbers = range(torch.cuda.device_count())
     return [(torch.cuda.get_device_name(number), torch.cuda.get_device_capability(number)) for number in numbers]
 
-
 def _cpu_flags():
     """Read the features that Linux lists for the CPU; empty elsewhere."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return {flag for line in lines if line.startswith("flags") for flag in line.split()}
-
 
 def peak_memory() -> float:
     """Tell the most memory that this process has held so far, in GB."""
@@ -978,7 +885,6 @@ def peak_memory() -> float:
 # there with a `shared_loss`, is trained by `train_step` and called by its `predictor`: each copy takes its part of the
 # batch, and all make the same step, along the mean of the gradients.
 
-
 def share_gpus(*batches: int) -> AbstractContextManager:
     """Make a context in which a network lives on as many GPUs as divide all `batches` that it will be given."""
     gpus = list_gpus() if keras.backend.backend() == "tensorflow" else []
@@ -989,7 +895,6 @@ def share_gpus(*batches: int) -> AbstractContextManager:
 
     log.info("one network on %d GPUs", copies)
     return tf.distribute.MirroredStrategy(gpus[:copies]).scope()
-
 
 def shared_loss(loss: Callable) -> Callable:
     """Make a loss to compile with in `share_gpus`: each copy's share of the whole batch's loss, from its part of it.
@@ -1004,12 +909,10 @@ def shared_loss(loss: Callable) -> Callable:
     copies = tf.distribute.get_strategy().num_replicas_in_sync
     return lambda y_true, y_pred: loss(y_true, y_pred) / copies
 
-
 def count_copies(model: keras.Model) -> int:
     """Count the GPUs on which a network lives; 1 without a GPU."""
     strategy = _strategy_of(model)
     return strategy.num_replicas_in_sync if strategy else 1
-
 
 def sum_over_copies(tensors: list) -> list:
     """Add up each tensor over the copies of a network, within a step that they take; one copy alone has the sum."""
@@ -1019,7 +922,6 @@ def sum_over_copies(tensors: list) -> list:
 
     copies = tf.distribute.get_replica_context()
     return copies.all_reduce(tf.distribute.ReduceOp.SUM, tensors) if copies.num_replicas_in_sync > 1 else tensors
-
 
 def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1) -> KerasTensor:
     """Take one step of training on a batch -> its loss, a scalar on the device, which float() waits for.
@@ -1032,7 +934,6 @@ def train_step(model: keras.Model, x: np.ndarray, y: np.ndarray, parts: int = 1)
     if strategy := _strategy_of(model):
         return _train_part(model, *(_share(piece, strategy) for piece in pieces[0]))
     return sum(_train_part(model, *piece) for piece in pieces) / parts
-
 
 def _train_part(model, x, y):
     """Do what Keras's train_on_batch does, but for its wait for the loss; it would show each copy the whole batch."""
@@ -1049,21 +950,18 @@ def _train_part(model, x, y):
             variable.assign(value)
     return logs["loss"]
 
-
 def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Make a call of a network's present weights: float32 (N, H, W, 3) -> (N, H, W, C)."""
+    """Make a call of a network: float32 (N, H, W, 3) -> (N, H, W, C)."""
     strategy = _strategy_of(model)
     if strategy is None:
-        return fold_normalisation(model).predict_on_batch
+        return model.predict_on_batch
     model.make_predict_function()
     return lambda x: model.predict_function([(_share(x, strategy),)])
-
 
 def _strategy_of(model):
     """Find TensorFlow's strategy for a network on several GPUs, else None."""
     strategy = getattr(model, "distribute_strategy", None)
     return strategy if strategy and strategy.num_replicas_in_sync > 1 else None
-
 
 def _share(batch, strategy):
     """Cut an array into equal parts, one for each copy of the network."""
@@ -1078,7 +976,6 @@ def _share(batch, strategy):
 
 ADAM_SHARE = 0.1  # AdamW's learning rate in Muon's, which is larger than AdamW can bear
 NEWTON_SCHULZ_STEPS = 4  # iterations; the usual fifth changes little
-
 
 class ConvMuon(keras.optimizers.Muon):
     """Keras's Muon, which is made for matrices, for the kernels of convolutions.
@@ -1118,7 +1015,6 @@ class ConvMuon(keras.optimizers.Muon):
         self.assign(m, self.momentum * m + gradient)
         self.assign_sub(variable, self._steps[self._get_variable_index(variable)])
 
-
 def orthogonal_factors(grams: KerasTensor, steps: int, coefficients: tuple[float, float, float]) -> KerasTensor:
     """Find what makes matrices X orthogonal from their X^T X: float32 (N, m, m) -> Q (N, m, m), so that X Q is.
 
@@ -1142,7 +1038,6 @@ def orthogonal_factors(grams: KerasTensor, steps: int, coefficients: tuple[float
 
 TUNING_TIME_SHARE = 0.08  # share of the time budget that is kept for choosing thresholds at the end
 
-
 @dataclass
 class TrainingState:
     """Where a training is; with the variables of its network and its optimiser, all that it needs to resume."""
@@ -1156,13 +1051,11 @@ class TrainingState:
     losses: list[float] = field(default_factory=list)  # losses of the steps since the log's last row
     rows: list[list] = field(default_factory=list)  # rows of the log
 
-
 def learning_rate(done: float, peak: float, warmup: float) -> float:
     """Compute the rate at `done` (0..1) of the schedule: linear to `peak` in the first `warmup`, then cosine to 0."""
     if done < warmup:
         return peak * (done + 1e-3) / (warmup + 1e-3)
     return peak * 0.5 * (1 + np.cos(np.pi * min((done - warmup) / (1 - warmup), 1.0)))
-
 
 class Schedule:
     """How far the training is, 0..1, by the clock or by steps.
@@ -1199,7 +1092,6 @@ class Schedule:
 # Training log: what a training reports of itself, in log.csv and on the screen.
 
 LOG_EVERY = 64  # steps between two rows
-
 
 class TrainingLog:
     """A row of log.csv every LOG_EVERY steps, a live bar in a terminal, and elsewhere a line with each row.
@@ -1255,7 +1147,6 @@ MOST_HALVINGS = 3  # halvings of the learning rate, one each time that the train
 LOOK_EVERY = 16  # steps between two looks at their losses: a GPU goes on meanwhile, and computes without a pause
 REMEMBER_SECONDS = 120.0  # seconds between two good states: what a breakdown or a kill can cost
 
-
 class Keeper:
     """What a run resumes from: nothing on Kaggle, where a dead session loses its files; at home, checkpoints."""
 
@@ -1265,12 +1156,10 @@ class Keeper:
     def save(self, part: str, state: dict, arrays: dict[str, list] | None = None) -> None:
         """Keep the state, a dict that JSON holds, and the arrays of a part of the run."""
 
-
 def new_model(config: Config) -> keras.Model:
     """Build the network that a config describes, with fresh weights."""
     c = config
     return build_model(c.model_name, c.model_width, c.model_depth, c.model_stem, c.model_outputs)
-
 
 def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.Model:
     """Ready a network for training -> a compiled Model of its layers and weights; its learning rate is 0 so far.
@@ -1288,7 +1177,6 @@ def compile_model(model: keras.Model, config: Config, parts: int = 1) -> keras.M
     one.optimizer.build(one.trainable_variables)
     return one
 
-
 def make_crops(config: Config, train: ImageSet) -> Crops:
     """Make the random crops that a config trains on: x as the network sees them, y the targets and the weight."""
     c = config
@@ -1301,7 +1189,6 @@ def make_crops(config: Config, train: ImageSet) -> Crops:
 
     zoom_for = partial(network_zoom, target=c.model_diameter, share=c.model_zoom)
     return Crops(train, make_y, zoom_for, c.train_batch, c.train_crop, c.train_zoom, c.train_balance, c.train_seed)
-
 
 def train_model(
     config: Config,
@@ -1355,7 +1242,6 @@ def train_model(
                 break
     log.info("trained on %d crops in %.0f s", state.step * config.train_batch, state.seconds)
     return training.bare
-
 
 class _Training:
     """A network in training and its last good state, which it returns to when it breaks down."""
@@ -1456,7 +1342,6 @@ class _Training:
         self._restore()
         self.remember()
 
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception of any backend says that the device's memory is full."""
     text = f"{type(error).__name__} {error}".lower().replace("_", "").replace(" ", "")
@@ -1475,7 +1360,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 # set); the first four keep the image's shape.
 VIEWS = tuple(range(8))
 
-
 def view_image(image: np.ndarray, view: int) -> np.ndarray:
     """Return `image` (..., H, W, C) as `view` shows it: (..., W, H, C) for views 4 to 7."""
     if view & 1:
@@ -1485,7 +1369,6 @@ def view_image(image: np.ndarray, view: int) -> np.ndarray:
     if view & 4:
         image = np.swapaxes(image, -3, -2)
     return np.ascontiguousarray(image)  # OpenCV and Keras refuse or copy negative strides
-
 
 def unview_probs(probs: np.ndarray, view: int) -> np.ndarray:
     """Undo `view_image`: return `probs` (..., h, w, C) of a view as they lie on the image."""
@@ -1501,7 +1384,6 @@ def unview_probs(probs: np.ndarray, view: int) -> np.ndarray:
 # ==== 17. src/nuclei/prediction/watershed.py ======================================================
 # Watershed: from probabilities to instances, by flooding from seeds.
 
-
 @dataclass(frozen=True)
 class Thresholds:
     """What `find_instances` goes by. Sizes count in pixels of the scale at which the network worked, so that they hold
@@ -1514,7 +1396,6 @@ class Thresholds:
     confidence: float = 0.7  # 0..1, of the mean interior probability
     grow: float = 0.0  # px of the network's scale by which each nucleus grows in the end
 
-
 # What to go by where no image with truth is at hand, by whose hand drew the masks and by look: stage1_test's are fuller
 # than stage1_train's. The former were chosen on the 33 images of it whose truth is open (docs/results.md).
 HANDS = {
@@ -1525,7 +1406,6 @@ HANDS = {
     },
     "stage1_train": dict.fromkeys(("small", "large", "stained"), Thresholds()),
 }
-
 
 def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0) -> np.ndarray:
     """Flood probs float32 (H, W, 3 or 1) -> labels int32 (H, W), ids 1..n; nuclei never overlap and are connected.
@@ -1552,7 +1432,6 @@ def find_instances(probs: np.ndarray, thresholds: Thresholds, zoom: float = 1.0)
     labels = _keep_nuclei(watershed(altitude, seeds, mask=interior), inside, thresholds, zoom)
     return expand_labels(labels, thresholds.grow / zoom) if thresholds.grow else labels
 
-
 def _find_peaks(interior, apart):
     """Find the peaks of the distance transform, at least `apart` px from each other -> (seeds, altitude)."""
     depth = cv2.distanceTransform(np.pad(interior, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
@@ -1561,7 +1440,6 @@ def _find_peaks(interior, apart):
     seeds = np.zeros(interior.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     return seeds, -depth
-
 
 def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Tell how sure the network is of each nucleus: the mean interior probability of its pixels, 0..1.
@@ -1572,14 +1450,12 @@ def find_confidences(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     sums = np.bincount(labels.ravel(), weights=probs[..., INTERIOR].ravel())
     return sums[1:] / areas[1:]
 
-
 def _large_parts(mask, area):
     """Number the connected parts of a mask that have at least `area` px -> int32 (H, W)."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     keep = stats[:, cv2.CC_STAT_AREA] >= area
     keep[0] = False
     return np.where(keep, np.arange(count), 0).astype(np.int32)[parts]
-
 
 def _keep_nuclei(labels, interior, thresholds, zoom):
     """Drop what is too small or too unsure, and number the rest 1..n."""
@@ -1598,23 +1474,14 @@ def _keep_nuclei(labels, interior, thresholds, zoom):
 
 Network = Callable[[np.ndarray], np.ndarray]
 
-
 @dataclass(frozen=True)
 class Tiling:
-    """How images are laid before a network.
+    """How images are laid before a network."""
 
-    unit: px, what the heights and widths of its inputs are multiples of;
-    pixels: the most in one call;
-    overlap: px that neighbouring tiles share at least, under the side of a square of `pixels`;
-    fixed: whether every call has one shape, as many tiles of unit * unit as the pixels allow: where a backend compiles
-    for each shape.
-    """
-
-    unit: int
-    pixels: int
-    overlap: int
-    fixed: bool = False
-
+    unit: int  # px, what the heights and widths of its inputs are multiples of
+    pixels: int  # px in one call, at most
+    overlap: int  # px that neighbouring tiles share at least, under the side of a square of `pixels`
+    fixed: bool = False  # every call is as many tiles of unit * unit as the pixels allow, where each shape is compiled
 
 def predict_probs(
     seen: np.ndarray, network: Network, tiling: Tiling, views: Sequence[int], zoom: float = 1.0
@@ -1634,7 +1501,6 @@ def predict_probs(
     probs = predict_tiled(zoomed, network, tiling, views)
     smooth = cv2.INTER_AREA if zoom > 1 else cv2.INTER_LINEAR
     return cv2.resize(probs, (width, height), interpolation=smooth).reshape(height, width, -1)
-
 
 def predict_tiled(seen: np.ndarray, network: Network, tiling: Tiling, views: Sequence[int]) -> np.ndarray:
     """Predict uint8 (H, W, 3), standardised -> probs float32 (H, W, C).
@@ -1669,13 +1535,11 @@ def predict_tiled(seen: np.ndarray, network: Network, tiling: Tiling, views: Seq
                 weight[top : top + height, left : left + width] += window
     return (total / weight)[: shape[0], : shape[1]]
 
-
 def _cut(length, longest, unit, overlap):
     """Cut a length into as few equal tiles of at most `longest` px as can be -> (a tile's length, their starts)."""
     count = max(1, math.ceil((length - overlap) / (longest - overlap))) if length > longest else 1
     tile = -(-math.ceil((length + (count - 1) * overlap) / count) // unit) * unit
     return tile, np.linspace(0, max(length - tile, 0), count).round().astype(int).tolist()
-
 
 def _blend_window(height, width, overlap):
     """Make float32 (height, width, 1): 1 in the middle, nearly 0 at each edge, in between over the overlap."""
@@ -1689,13 +1553,11 @@ def _blend_window(height, width, overlap):
 
 FREE_SETTINGS = ("data_", "train_", "tile_")  # prefixes of the settings that say nothing of what a network learned
 
-
 def find_run(run: str | Path | None = None) -> tuple[Path, Path]:
     """Locate a run's weights and settings, there or not, by its folder or its weights; None is the one that ships."""
     path = Path(str(resources.files("nuclei"))) / "weights" if run is None else Path(run)
     weights = path / WEIGHTS_FILE if path.is_dir() else path
     return weights, weights.with_name(CONFIG_FILE)
-
 
 def save_run(folder: Path, model: Any, thresholds: Mapping[str, Thresholds], origin: str, config: Config) -> None:
     """Write a Keras model's weights, and the settings, thresholds, their origin and versions with them, each whole."""
@@ -1707,16 +1569,13 @@ def save_run(folder: Path, model: Any, thresholds: Mapping[str, Thresholds], ori
     content = {"config": config, "thresholds": thresholds, "thresholds_from": origin, "versions": versions}
     write_settings(folder / CONFIG_FILE, content)
 
-
 def write_settings(path: Path, content: Mapping[str, Any]) -> None:
     """Write a settings file, whole; Config and Thresholds become tables of their fields."""
     write_whole(path, json.dumps(content, indent=2, default=asdict) + "\n")
 
-
 def read_settings(path: Path) -> dict[str, Any]:
     """Read a settings file of whatever version -> what it holds."""
     return json.loads(path.read_text(encoding="utf-8"))
-
 
 def parse_settings(content: Mapping[str, Any]) -> tuple[Config, dict[str, Thresholds]]:
     """Make what a settings file holds a Config and thresholds by look.
@@ -1734,24 +1593,21 @@ def parse_settings(content: Mapping[str, Any]) -> tuple[Config, dict[str, Thresh
 #
 # labels, confidences = Segmenter.load().segment(image)
 
-
 @dataclass(frozen=True)
 class Segmenter:
-    """A trained network with what it takes to find nuclei in images.
+    """A trained network with what it takes to find nuclei in images."""
 
-    network: float32 (N, H, W, 3) in 0..1, H and W multiples of config.divisor -> probs float32 (N, H, W, 3 or 1): any
-    callable;
-    thresholds: by look (see LOOKS in kinds), what makes nuclei of probs;
-    config: the run's settings, of which model_, tile_ and tta_ count here.
-    """
-
-    network: Network
-    thresholds: Mapping[str, Thresholds]
-    config: Config
+    network: Network  # float32 (N, H, W, 3) in 0..1, H and W multiples of config.divisor -> probs (N, H, W, 3 or 1)
+    thresholds: Mapping[str, Thresholds]  # by look (see LOOKS in kinds), what makes nuclei of probs
+    config: Config  # the run's settings, of which model_, tile_ and tta_ count here
 
     @classmethod
-    def load(cls, run: str | Path | None = None) -> "Segmenter":
+    def load(
+        cls, run: str | Path | None = None, ready: Callable[[keras.Model], keras.Model] = lambda model: model
+    ) -> "Segmenter":
         """Load the segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
+
+        `ready` makes of its network what predicts.
 
         Raises:
             BadInput: a file is missing. (The command line looks into the files with more care.)
@@ -1764,7 +1620,7 @@ class Segmenter:
         set_up_device()
         model = new_model(config)
         model.load_weights(weights)
-        return cls(predictor(model), thresholds, config)
+        return cls(predictor(ready(model)), thresholds, config)
 
     def segment(self, image: np.ndarray, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the nuclei of an image, uint8 (H, W, 3) RGB -> (labels int32 (H, W), confidences float64 (n,)).
@@ -1830,7 +1686,6 @@ class Segmenter:
             return first or 1.0
         return look(first)[1] or first
 
-
 def set_up_device() -> None:
     """Choose the precision; keep OpenCV to one thread, since the crops' threads and the network share the cores."""
     keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
@@ -1849,7 +1704,6 @@ def set_up_device() -> None:
 # one division rounds equal fractions alike; the sums inside np.arange(0.5, 1, 0.05) drift off (0.6000000000000001).
 IOU_THRESHOLDS = np.arange(50, 100, 5) / 100
 
-
 def overlap_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Count the pixels that each true nucleus shares with each predicted one: int64 (1 + n_truth, 1 + n_predicted).
 
@@ -1866,14 +1720,12 @@ def overlap_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     counts = np.bincount(rows * n_columns + columns, minlength=n_rows * n_columns)
     return counts.reshape(n_rows, n_columns)
 
-
 def _matrix_index(labels):
     """Number labels without gaps, background 0: int64 (H * W,), and how many numbers there are."""
     flat = labels.ravel().astype(np.int64)
     present = np.bincount(flat) > 0
     present[0] = True  # an image without background keeps its row 0
     return (np.cumsum(present) - 1)[flat], np.count_nonzero(present)
-
 
 def iou_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return intersection over union, float64 (n_truth, n_predicted), by ascending label."""
@@ -1882,7 +1734,6 @@ def iou_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     predicted_areas = overlap.sum(axis=0)[None, 1:]  # (1, n_predicted)
     intersections = overlap[1:, 1:]
     return intersections / (true_areas + predicted_areas - intersections)
-
 
 def matches_at_thresholds(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Count true positives, false positives and false negatives at IOU_THRESHOLDS: each int64 (10,)."""
@@ -1894,7 +1745,6 @@ def matches_at_thresholds(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.
     tp = np.count_nonzero(hits, axis=(1, 2))
     return tp, n_predicted - tp, n_truth - tp
 
-
 def precision_at_thresholds(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return tp / (tp + fp + fn), float64 (10,), at IOU_THRESHOLDS.
 
@@ -1903,7 +1753,6 @@ def precision_at_thresholds(truth: np.ndarray, predicted: np.ndarray) -> np.ndar
     tp, fp, fn = matches_at_thresholds(truth, predicted)
     nuclei = tp + fp + fn
     return np.where(nuclei > 0, tp / np.maximum(nuclei, 1), 1.0)
-
 
 def average_precision(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Return the competition's score of one image, a float in 0..1."""
@@ -1915,7 +1764,6 @@ def average_precision(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 PROGRESS_SECONDS = 60  # seconds between two log lines
 
-
 def progress(items: Sequence, name: str) -> Iterator:
     """Yield the items of a sequence one by one: under a live bar in a terminal, elsewhere with a log line a minute."""
     bar = tqdm(items, desc=name, unit=" images", disable=None, leave=False)
@@ -1925,7 +1773,6 @@ def progress(items: Sequence, name: str) -> Iterator:
             log.info("%s: %d of %d images", name, done, len(items))
             said = time.monotonic()
         yield item
-
 
 def one_behind(items: Iterable) -> Iterator:
     """Yield each item once the one after it is made, or its making was cut off: what was started is not lost."""
@@ -1952,7 +1799,6 @@ FULLNESS_CHOICES = {
 }
 SEED_CHOICES = {"seed": (0.2, 0.4, 0.6), "seed_area": (16.0, 32.0), "area": (32.0, 64.0)}
 THRESHOLD_SHRINKAGE = 2.0  # images: the weight of all images' mean beside a look's own, which may be few
-
 
 class Tuner:
     """Score thresholds on images with labels, as a network sees them in two views, and choose the best."""
@@ -2005,16 +1851,13 @@ TEST_NAMES = {1: ("stage1_test",), 2: ("stage2_test_final", "stage2_test")}
 
 IMAGE_OR_MASK = re.compile(r"(?:^|/)([^/]+)/(images|masks)/([^/.][^/]*\.(?:png|tiff?))$", re.IGNORECASE)
 
-
 def holds_set(folder: Path, name: str) -> bool:
     """Tell whether a folder holds a set of images, zipped or unpacked."""
     return (Path(folder) / f"{name}.zip").is_file() or (Path(folder) / name).is_dir()
 
-
 def last_stage(folder: Path) -> int:
     """Return 2 where the test images of stage 2 are in the competition's folder, else 1."""
     return 2 if any(holds_set(folder, name) for name in TEST_NAMES[2]) else 1
-
 
 def find_set(folder: Path, names: Sequence[str]) -> Path:
     """Find the first of `names` in `folder` -> its path: an unpacked folder (it may hold mended masks), else a zip.
@@ -2031,7 +1874,6 @@ def find_set(folder: Path, names: Sequence[str]) -> Path:
     found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
     mend = f"download the files of the competition {COMPETITION} into it"
     raise BadInput(f"{folder} holds no {names[0]}.zip and no folder {names[0]} (it holds {found}): {mend}")
-
 
 def read_set(path: Path) -> ImageSet:
     """Read a zip or an unpacked folder in many threads; of images not of 8 bits, those with masks raise BadInput."""
@@ -2060,7 +1902,6 @@ def read_set(path: Path) -> ImageSet:
     unreadable = dict.fromkeys(read.keys() - good.keys(), "not an 8-bit PNG")
     return ImageSet(list(good), images, labels, [image_kind(image) for image in images], unreadable)
 
-
 def read_truth(folder: Path) -> ImageSet:
     """Read the images of stage1_test whose truth Kaggle opened for stage 2, in stage1_solution.csv, with labels."""
     import pandas as pd  # late: at home it would only slow every start
@@ -2076,14 +1917,12 @@ def read_truth(folder: Path) -> ImageSet:
     pairs = zip(images.ids, images.images, strict=True)
     return replace(images, labels=[paint_rles(rles[image_id], *image.shape[:2]) for image_id, image in pairs])
 
-
 def add_truth(train: ImageSet, opened: ImageSet) -> tuple[ImageSet, ImageSet]:
     """Join stage 2's images as competitors had them -> (training images with half of the opened ones, the other half).
 
     The other half is to choose thresholds on, since it is the test's hand that drew its masks.
     """
     return train.join(opened.subset(range(0, len(opened.ids), 2))), opened.subset(range(1, len(opened.ids), 2))
-
 
 def paint_rles(rles: Sequence[str], height: int, width: int) -> np.ndarray:
     """Paint run lists that keep the rules -> labels int32 (H, W), shared pixels as `paint_labels` has them."""
@@ -2092,7 +1931,6 @@ def paint_rles(rles: Sequence[str], height: int, width: int) -> np.ndarray:
         starts, lengths = np.array(rle.split(), int).reshape(-1, 2).T
         masks.append(np.repeat(starts - 1 - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum()))
     return np.ascontiguousarray(paint_labels(masks, (width, height)).T)  # they count down the columns
-
 
 def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """Group file names: id -> {"images": [names], "masks": [names]}, all in order."""
@@ -2103,7 +1941,6 @@ def group_files(names: Sequence[str]) -> dict[str, dict[str, list[str]]]:
             entry = groups.setdefault(match[1], {"images": [], "masks": []})
             entry[match[2].lower()].append(name)
     return dict(sorted(groups.items()))
-
 
 def paint_labels(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     """Paint masks, each the flat indices of its pixels -> labels int32 (H, W).
@@ -2126,7 +1963,6 @@ def paint_labels(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndar
 
 SUBMISSION_HEADER = ["ImageId", "EncodedPixels"]
 
-
 def encode_labels(labels: np.ndarray) -> list[str]:
     """Encode each nucleus of `labels` (H, W) as a run list, by ascending label.
 
@@ -2146,11 +1982,9 @@ def encode_labels(labels: np.ndarray) -> list[str]:
     _, first_run = np.unique(nuclei[order], return_index=True)
     return [" ".join(map(str, run.ravel().tolist())) for run in np.split(runs, first_run)[1:]]
 
-
 def make_rows(image_id: str, labels: np.ndarray) -> list[tuple[str, str]]:
     """Make an image's rows: labels int32 (H, W) -> [(ImageId, EncodedPixels)], one a nucleus, or one without runs."""
     return [(image_id, rle) for rle in encode_labels(labels) or [""]]
-
 
 def write_submission(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     """Write the rows under Kaggle's header, whole or not at all."""
@@ -2159,7 +1993,6 @@ def write_submission(path: Path, rows: Iterable[tuple[str, str]]) -> None:
 
 # ==== 26. src/nuclei/run/stopwatch.py =============================================================
 # Stopwatch: what each stage of a run costs.
-
 
 class Stopwatch:
     """The seconds of each stage, its images where it counts them, and the peak memory by its end."""
@@ -2187,7 +2020,6 @@ class Stopwatch:
 
 # ==== 27. src/nuclei/run/predictions.py ===========================================================
 # Predictions: the rows of every test image, which get better as the network does.
-
 
 class Predictions:
     """What is found in every test image, nothing at first: {image id: (rows, the confidence of each nucleus)}.
@@ -2265,7 +2097,6 @@ class Predictions:
 
 EARLY_SHARE = 0.02  # share of the training's minutes for each prediction on the way
 
-
 def run_competition(
     config: Config, train: ImageSet, tuning: ImageSet, test: ImageSet, folder: Path, keeper: Keeper, watch: Stopwatch
 ) -> Segmenter:
@@ -2300,7 +2131,6 @@ def run_competition(
     nuclei = sum(len(confidences) for _, confidences in predictions.found.values())
     log.info("%s: %d nuclei in %d images", SUBMISSION_FILE, nuclei, len(predictions.found))
     return segmenter
-
 
 def train_segmenter(
     config: Config,
@@ -2338,7 +2168,6 @@ def train_segmenter(
     save_run(folder, model, segmenter.thresholds, origin, config)
     return segmenter
 
-
 def _choose_thresholds(tuning, segmenter, keeper):
     saved = keeper.load("thresholds")
     if saved:
@@ -2349,7 +2178,6 @@ def _choose_thresholds(tuning, segmenter, keeper):
         log.info("thresholds, %s: %s", look, ", ".join(f"{name} {value:g}" for name, value in ones.items()))
     keeper.save("thresholds", values)
     return chosen
-
 
 def _predict_test(predictions, segmenter, folder, keeper):
     """Predict every test image, or resume -> how many images the time did not reach."""
@@ -2387,7 +2215,6 @@ def _predict_test(predictions, segmenter, folder, keeper):
 #
 # python -m nuclei.run.entry runs the same from the sources.
 
-
 def run_kernel(environ: Mapping[str, str]) -> None:
     """Read settings and data, and run. Every error is raised: Kaggle calls a run that swallows one complete."""
     start_log()
@@ -2410,12 +2237,10 @@ def run_kernel(environ: Mapping[str, str]) -> None:
     run_competition(config, train, tuning, test, working, Keeper(), watch)
     watch.report(working / STAGES_FILE)
 
-
 def start_log() -> None:
     """Log to stdout, a line a record, flushed as it comes, whatever the libraries set up before."""
     form, clock = "%(asctime)s %(message)s", "%H:%M:%S"
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format=form, datefmt=clock, force=True)
-
 
 def list_versions() -> str:
     """List the versions of what computes, in one line."""
@@ -2423,14 +2248,12 @@ def list_versions() -> str:
     modules = (sys.modules[backend], keras, np, scipy, skimage, cv2)
     return f"python {sys.version.split()[0]}, " + ", ".join(f"{m.__name__} {m.__version__}" for m in modules)
 
-
 def report_gpus() -> None:
     """Log the GPUs; hours on a CPU should not come as a surprise."""
     if gpus := list_gpus():
         log.info("GPUs: %s", ", ".join(gpus))
         return
     log.warning("NO GPU: a CPU takes far longer. On Kaggle, stop, and set machine_shape NvidiaTeslaT4 in the metadata")
-
 
 def read_config(environ: Mapping[str, str]) -> Config:
     """Make the Config that NUCLEI_PRESET, _MINUTES, _STEPS and _SEED describe; BadInput names a wrong variable."""
@@ -2450,14 +2273,12 @@ def read_config(environ: Mapping[str, str]) -> Config:
         raise BadInput(f"NUCLEI_MINUTES={minutes:g} leaves no time to predict: at most {config.most_minutes:g}")
     return config
 
-
 def read_stage(environ: Mapping[str, str], data: Path) -> int:
     """Take NUCLEI_STAGE, or else the last stage whose test images are in `data`."""
     stage = environ.get("NUCLEI_STAGE", str(last_stage(data)))
     if stage not in map(str, TEST_NAMES):
         raise BadInput(f"NUCLEI_STAGE={stage} is not a stage: choose 1 or 2")
     return int(stage)
-
 
 def find_mounted(mounted: Path) -> Path:
     """Find the folder under `mounted` with the competition's files, which Kaggle has mounted in two places so far.
@@ -2472,7 +2293,6 @@ def find_mounted(mounted: Path) -> Path:
     tree = sorted(path.relative_to(mounted).as_posix() for path in mounted.rglob("*"))
     log.error("%s holds %d files and folders\n%s", mounted, len(tree), "\n".join(tree[:200]))
     raise BadInput(f"{mounted} holds no {TRAIN_NAME}.zip at any depth: add the competition {COMPETITION} to the input")
-
 
 if __name__ == "__main__":
     run_kernel(os.environ)

@@ -275,13 +275,28 @@ def test_it_reads_like_a_script_by_hand(real):
 
 
 @pytest.mark.skipif(not shutil.which("ruff", path=Path(sys.executable).parent), reason="ruff is not installed")
-def test_ruff_finds_nothing_to_mend(tmp_path, plant):
+def test_ruff_finds_nothing_to_mend_but_blank_lines(tmp_path, plant):
     kernel = tmp_path / "kernel.py"
-    kernel.write_text(build(plant(tmp_path)).replace("shapes   \n", "shapes\n"))
+    text = build(plant(tmp_path)).replace("shapes   \n", "shapes\n")
+    kernel.write_text(text)
     ruff = Path(sys.executable).with_name("ruff")
     options = ["--isolated", "--no-cache", "--line-length=120", str(kernel)]
-    subprocess.run([ruff, "check", "--select=E,W,F,I,UP", *options], check=True)
-    subprocess.run([ruff, "format", "--check", *options], check=True)
+    subprocess.run([ruff, "check", "--select=E,W,F,I,UP", "--ignore=I001", *options], check=True)
+    subprocess.run([ruff, "format", *options], check=True)
+    assert list(filter(None, kernel.read_text().split("\n"))) == list(filter(None, text.split("\n")))
+
+
+def test_functions_are_one_blank_line_apart_and_chapters_two(tmp_path, plant, real):
+    for text in (build(plant(tmp_path)), real[0]):
+        gaps = re.findall(r"\n(\n+)(?=([^\n]*))", text)
+        assert {len(blank) for blank, line in gaps if line.startswith("# ==== ")} == {2}
+        assert {len(blank) for blank, line in gaps if line.startswith(("def ", "class ", "@"))} == {1}
+
+
+def test_a_string_that_would_lose_a_blank_line_is_refused(tmp_path, plant):
+    root = plant(tmp_path, {"geometry/round": textwrap.dedent(ROUND) + 'TEXT = """a\n\n\nb"""\n'})
+    with pytest.raises(BuildError, match="two blank lines"):
+        build(root)
 
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])

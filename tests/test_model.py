@@ -9,7 +9,6 @@ from nuclei.network.model import (
     UNET_WIDEST,
     BatchNormalization,
     build_model,
-    fold_normalisation,
     one_hundred_layers,
     unet,
 )
@@ -183,34 +182,3 @@ def test_in_training_it_leaves_each_channel_with_mean_0_and_variance_1():
     np.testing.assert_allclose(given.mean(axis=(0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(given.std(axis=(0, 1, 2)), 1, atol=1e-3)
     assert layer.name.startswith("batch_normalization")  # the name under which weights files hold it
-
-
-# ---- to predict with ---------------------------------------------------------------------------
-
-
-def norms(model):
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-
-
-def stir(model):
-    """Give every weight another value, so that no part of a normalisation is 0 or 1."""
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.uniform(0.5, 1.5, one.shape) * np.where(one == 0, 0.1, one) for one in model.get_weights()])
-    return model
-
-
-@pytest.mark.parametrize("stem", [1, 2])
-def test_a_folded_network_answers_the_same_without_its_normalisations(stem):
-    model = stir(unet(4, 2, stem, 3))
-    before = model.get_weights()
-    lean = fold_normalisation(model)
-    assert norms(model) and not norms(lean)
-    assert lean.count_params() == model.count_params() - 3 * sum(norm.gamma.shape[0] for norm in norms(model))
-    x = noise(2, 16, 32, 3)
-    np.testing.assert_allclose(answer(lean, x), answer(model, x), atol=1e-5)
-    for one, other in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_what_normalises_something_else_than_a_convolution_stays(hundred):
-    assert fold_normalisation(hundred) is hundred

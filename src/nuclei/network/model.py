@@ -5,11 +5,8 @@ Both take float32 (N, H, W, 3) in 0..1, with H and W multiples of 32 (one hundre
 activation is float32 under every mixed policy.
 """
 
-from itertools import pairwise
-
 import keras
 from keras import Input, KerasTensor, Model, layers, ops
-from keras.models import clone_model
 
 # FC-DenseNet103 (Jegou et al. 2017, "The One Hundred Layers Tiramisu", table 2): layers of each dense block.
 TIRAMISU_BLOCKS = (4, 5, 7, 10, 12)
@@ -120,9 +117,6 @@ def _probabilities(logits):
     return layers.Activation("sigmoid", dtype="float32", name="probs")(logits)
 
 
-# ---- batch normalisation -----------------------------------------------------------------------
-
-
 class BatchNormalization(layers.BatchNormalization):
     """Keras's layer, its weights and their names, in training by TensorFlow's fused operation.
 
@@ -142,35 +136,3 @@ class BatchNormalization(layers.BatchNormalization):
         for moving, now in ((self.moving_mean, mean), (self.moving_variance, biased)):
             moving.assign(moving * self.momentum + now * (1 - self.momentum))
         return outputs
-
-
-# ---- to predict with ---------------------------------------------------------------------------
-
-
-def fold_normalisation(model: Model) -> Model:
-    """Copy a network, each normalisation of a convolution folded into its weights: the same answers but for rounding,
-    on a CPU in half the time."""
-    follows = {
-        conv.name: norm
-        for conv, norm in pairwise(model.layers)
-        if isinstance(norm, layers.BatchNormalization)
-        and norm.input is conv.output
-        and not getattr(conv, "use_bias", True)
-    }
-    gone = {norm.name for norm in follows.values()}
-
-    def copy(layer):
-        return type(layer).from_config(layer.get_config() | ({"use_bias": True} if layer.name in follows else {}))
-
-    def call(layer, x, **_):
-        return x if layer.name in gone else layer(x)
-
-    lean = clone_model(model, clone_function=copy, call_function=call) if follows else model
-    for layer in lean.layers if follows else ():
-        weights = model.get_layer(layer.name).get_weights() if layer.weights else []
-        if norm := follows.get(layer.name):
-            gamma, beta, mean, variance = norm.get_weights()
-            scale = gamma / (variance + norm.epsilon) ** 0.5
-            weights = [weights[0] * scale, beta - mean * scale]
-        layer.set_weights(weights)
-    return lean

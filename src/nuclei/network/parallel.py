@@ -14,7 +14,6 @@ import numpy as np
 from keras import KerasTensor
 
 from nuclei.network.device import list_gpus
-from nuclei.network.model import fold_normalisation
 from nuclei.settings.config import log
 
 
@@ -90,10 +89,10 @@ def _train_part(model, x, y):
 
 
 def predictor(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Make a call of a network's present weights: float32 (N, H, W, 3) -> (N, H, W, C)."""
+    """Make a call of a network: float32 (N, H, W, 3) -> (N, H, W, C)."""
     strategy = _strategy_of(model)
     if strategy is None:
-        return fold_normalisation(model).predict_on_batch
+        return model.predict_on_batch
     model.make_predict_function()
     return lambda x: model.predict_function([(_share(x, strategy),)])
 

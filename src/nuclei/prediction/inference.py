@@ -19,19 +19,12 @@ Network = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Tiling:
-    """How images are laid before a network.
+    """How images are laid before a network."""
 
-    unit: px, what the heights and widths of its inputs are multiples of;
-    pixels: the most in one call;
-    overlap: px that neighbouring tiles share at least, under the side of a square of `pixels`;
-    fixed: whether every call has one shape, as many tiles of unit * unit as the pixels allow: where a backend compiles
-    for each shape.
-    """
-
-    unit: int
-    pixels: int
-    overlap: int
-    fixed: bool = False
+    unit: int  # px, what the heights and widths of its inputs are multiples of
+    pixels: int  # px in one call, at most
+    overlap: int  # px that neighbouring tiles share at least, under the side of a square of `pixels`
+    fixed: bool = False  # every call is as many tiles of unit * unit as the pixels allow, where each shape is compiled
 
 
 def predict_probs(

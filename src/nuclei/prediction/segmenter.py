@@ -3,7 +3,7 @@
 labels, confidences = Segmenter.load().segment(image)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,21 +25,19 @@ from nuclei.training_data.targets import INTERIOR
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A trained network with what it takes to find nuclei in images.
+    """A trained network with what it takes to find nuclei in images."""
 
-    network: float32 (N, H, W, 3) in 0..1, H and W multiples of config.divisor -> probs float32 (N, H, W, 3 or 1): any
-    callable;
-    thresholds: by look (see LOOKS in kinds), what makes nuclei of probs;
-    config: the run's settings, of which model_, tile_ and tta_ count here.
-    """
-
-    network: Network
-    thresholds: Mapping[str, Thresholds]
-    config: Config
+    network: Network  # float32 (N, H, W, 3) in 0..1, H and W multiples of config.divisor -> probs (N, H, W, 3 or 1)
+    thresholds: Mapping[str, Thresholds]  # by look (see LOOKS in kinds), what makes nuclei of probs
+    config: Config  # the run's settings, of which model_, tile_ and tta_ count here
 
     @classmethod
-    def load(cls, run: str | Path | None = None) -> "Segmenter":
+    def load(
+        cls, run: str | Path | None = None, ready: Callable[[keras.Model], keras.Model] = lambda model: model
+    ) -> "Segmenter":
         """Load the segmenter in a run's folder, or of a weights file in one; None stands for the one that ships.
+
+        `ready` makes of its network what predicts.
 
         Raises:
             BadInput: a file is missing. (The command line looks into the files with more care.)
@@ -52,7 +50,7 @@ class Segmenter:
         set_up_device()
         model = new_model(config)
         model.load_weights(weights)
-        return cls(predictor(model), thresholds, config)
+        return cls(predictor(ready(model)), thresholds, config)
 
     def segment(self, image: np.ndarray, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the nuclei of an image, uint8 (H, W, 3) RGB -> (labels int32 (H, W), confidences float64 (n,)).

@@ -8,19 +8,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The decoded images of one folder or zip, in the order of their ids.
-
-    images: uint8 (H, W, 3) RGB each; labels: int32 (H, W) each, or [] where the set has no masks;
-    kinds: one of KINDS each; unreadable: id -> why that image could not be read (those ids are in no other field);
-    overlapping: how many training images had masks that shared pixels.
-    """
+    """The decoded images of one folder or zip, in the order of their ids."""
 
     ids: list[str]
-    images: list[np.ndarray]
-    labels: list[np.ndarray]
-    kinds: list[str]
-    unreadable: dict[str, str] = field(default_factory=dict)
-    overlapping: int = 0
+    images: list[np.ndarray]  # uint8 (H, W, 3) RGB each
+    labels: list[np.ndarray]  # int32 (H, W) each, or [] where the set has no masks
+    kinds: list[str]  # one of KINDS each
+    unreadable: dict[str, str] = field(default_factory=dict)  # id: why it could not be read; it is in no other field
+    overlapping: int = 0  # training images whose masks shared pixels
 
     def join(self, other: "ImageSet") -> "ImageSet":
         """Join the images of two sets with labels into one; what was unreadable is left behind."""

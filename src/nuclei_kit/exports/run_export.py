@@ -13,6 +13,7 @@ from nuclei.settings.files import LOG_FILE, write_whole
 from nuclei_kit.exports.coco import describe_image, make_coco
 from nuclei_kit.exports.found import ENCODERS, Found
 from nuclei_kit.files.reading import find_whole_set, list_names
+from nuclei_kit.files.run_tables import read_training_log
 from nuclei_kit.report.cases import gather_cases
 from nuclei_kit.report.logs import write_events
 

@@ -12,6 +12,7 @@ from nuclei.prediction.run_folder import find_run
 from nuclei.prediction.segmenter import Segmenter
 from nuclei.settings.config import BadInput, Config
 from nuclei.training.train import new_model
+from nuclei_kit.files.folding import fold_normalisation
 from nuclei_kit.files.limits import MAX_WEIGHTS
 from nuclei_kit.files.saved_settings import check_saved
 
@@ -36,7 +37,7 @@ def load_run(run: Path | None = None) -> Segmenter:
     check_saved(settings)
     try:
         _check_weights(weights)
-        return Segmenter.load(weights)
+        return Segmenter.load(weights, fold_normalisation)
     except (ValueError, OSError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise BadInput(
             f"{weights} does not fit the network in {settings.name} beside it: {str(error).splitlines()[0]}"
