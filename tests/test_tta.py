@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nuclei.prediction.inference import predict_tiled
+from nuclei.prediction.inference import Tiling, predict_tiled
 from nuclei.prediction.tta import VIEWS, unview_probs, view_image
 
 # No two pixels alike, not square: nothing about it survives a wrong turn.
@@ -69,7 +69,7 @@ def test_the_first_views_are_closed(n):
 
 def average_views(image, network, views):
     """What inference makes of these views of an image of one tile."""
-    return predict_tiled(image, network, tile=len(image), overlap=0, batch=3, views=views)
+    return predict_tiled(image, network, Tiling(len(image), 3 * len(image) ** 2, 0), views)
 
 
 def positions(x):
