@@ -59,7 +59,7 @@ def trained(tmp_path_factory):
     folder, checks, scores = tmp_path_factory.mktemp("trained"), [], iter([0.5, 0.2])
 
     def check(network, is_last):
-        checks.append((network.args[0].get_weights(), is_last))
+        checks.append((network.__self__.get_weights(), is_last))
         return next(scores)
 
     return folder, train_tiny(folder, check=check), checks

@@ -24,6 +24,9 @@ FINE_TUNING_RATE = 0.25  # share of the preset's peak rate, for weights that are
 def load_run(run: Path | None = None) -> Segmenter:
     """Load a run as `Segmenter.load` does, after its files were examined: they may come from anywhere.
 
+    The network that ships comes folded, for speed; that of a run as it is, so that it finds again, to the last pixel,
+    what it found in the run.
+
     Raises:
         BadInput: a file is missing or broken, or the weights belong to another configuration.
     """
@@ -37,7 +40,7 @@ def load_run(run: Path | None = None) -> Segmenter:
     check_saved(settings)
     try:
         _check_weights(weights)
-        return Segmenter.load(weights, fold_normalisation)
+        return Segmenter.load(weights, fold_normalisation) if run is None else Segmenter.load(weights)
     except (ValueError, OSError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise BadInput(
             f"{weights} does not fit the network in {settings.name} beside it: {str(error).splitlines()[0]}"
