@@ -23,7 +23,6 @@ import numpy as np
 
 from nuclei.competition.data import TEST_NAMES, TRAIN_NAME
 from nuclei.prediction.metric import precision_at_thresholds
-from nuclei.prediction.segmenter import Segmenter
 from nuclei.run.main import train_segmenter
 from nuclei.settings.config import PRESETS
 from nuclei.settings.files import LOG_FILE
@@ -33,6 +32,7 @@ from nuclei_kit.experiments.folds import split_data
 from nuclei_kit.experiments.scoring import find_solution, read_open_images
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, read_images
+from nuclei_kit.files.runs import load_run
 
 ENVIRONMENT = Path("build/stardist")
 PACKAGES = ("stardist==0.9.2", "tensorflow==2.20.0", "tf_keras==2.20.1")
@@ -105,7 +105,7 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             training, prediction, found = way(train, test.images, args.minutes, Path(folder))
         rows.append((name, f"{training:.1f}", f"{prediction:.1f}", score(found)))
-    prediction, found = predict(Segmenter.load(), test.images)
+    prediction, found = predict(load_run(), test.images)
     rows.append(("this kit, the network that ships", "", f"{prediction:.1f}", score(found)))
     print(
         f"{machine()}\n\n| | training images/s | prediction images/s | score, {len(truth)} images |\n|---|---|---|---|"

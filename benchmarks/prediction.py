@@ -26,13 +26,13 @@ from nuclei.competition.data import TEST_NAMES
 from nuclei.network.device import peak_memory
 from nuclei.prediction.inference import Tiling, predict_probs
 from nuclei.prediction.run_folder import find_run
-from nuclei.prediction.segmenter import Segmenter
 from nuclei.prediction.tta import VIEWS
 from nuclei.run.predictions import Predictions
 from nuclei.training.train import new_model
 from nuclei.training_data.kinds import standardise
 from nuclei_kit.files.cache import default_cache
 from nuclei_kit.files.reading import find_whole_set, read_images
+from nuclei_kit.files.runs import load_run
 from nuclei_kit.own_images.blocks import segment_blocks
 from nuclei_kit.own_images.journal import Journal
 
@@ -123,7 +123,7 @@ def main():
     parser.add_argument("--side", type=int, default=4000, help="px of the large image")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    segmenter = Segmenter.load()
+    segmenter = load_run()
     raw = new_model(segmenter.config)
     raw.load_weights(find_run()[0])
     x = np.random.default_rng(0).random((1, 512, 512, 3), np.float32)
