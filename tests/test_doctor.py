@@ -127,7 +127,11 @@ def test_a_home_that_cannot_be_written_or_is_none(monkeypatch, tmp_path, home, f
 @pytest.mark.parametrize(
     "run, fact, mend",
     [
-        (ended(1, err="noise\nKeras does not start with torch\n"), "Keras does not start with torch", "unset KERAS_"),
+        (
+            ended(1, err="noise\nKeras does not start with torch (AssertionError): unset JAX_PLATFORMS\n"),
+            "Keras does not start with torch (AssertionError)",
+            "unset JAX_PLATFORMS",
+        ),
         (ended(-signal.SIGILL, err=""), "its process was ended by SIGILL: it says nothing", "unset KERAS_BACKEND"),
         (ended(-signal.SIGABRT, err="terminate\n"), "ended by SIGABRT: terminate", "unset KERAS_BACKEND"),
         (raising(TimeoutExpired("python", 120)), "does not start within 120 seconds", "pip install -e ."),

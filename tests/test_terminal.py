@@ -137,6 +137,17 @@ def test_what_the_machine_lacks_is_a_sentence(monkeypatch, capsys, error, says):
     assert says in said and said.startswith("nuclei: error: ") and said.count("\n") == 1
 
 
+def test_memory_that_runs_out_in_a_backend_is_a_sentence(monkeypatch, capsys):
+    import keras  # noqa: F401 - without it no exception is a backend's
+
+    def fail(*_, **__):
+        raise RuntimeError("RESOURCE_EXHAUSTED: 3 GB")
+
+    monkeypatch.setattr(sample, "draw_sample", fail)
+    assert main(["sample", "anywhere"]) == 2
+    assert capsys.readouterr().err.startswith("nuclei: error: memory ran out")
+
+
 def test_colour_goes_to_terminals_alone(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert paint("bad", RED) == "bad"

@@ -40,12 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(describe_error(error))
     except ImportError as error:  # a library that is missing, or that lacks one of the system's
         return _fail(f"a library does not start ({error}): see what {program()} doctor says")
-    except MemoryError:
-        return _fail("memory ran out: end other programs, or use a machine with more")
-    except RuntimeError as error:
-        if "can't start new thread" not in str(error):
-            raise
-        return _fail("no more threads can be started: raise the limit (ulimit -u; of a container, --pids-limit)")
+    except Exception as error:
+        if isinstance(error, MemoryError) or _is_out_of_memory(error):
+            return _fail("memory ran out: end other programs, or use a machine with more")
+        if "can't start new thread" in str(error):
+            return _fail("no more threads can be started: raise the limit (ulimit -u; of a container, --pids-limit)")
+        raise
     except KeyboardInterrupt as stop:
         _say(f"nuclei: stopped by {str(stop) or 'Ctrl-C'}; what earlier runs wrote still stands.")
         return 143 if str(stop) else 130
@@ -58,6 +58,15 @@ def _run_command(arguments):
     args.typed = shlex.join(["nuclei", *(sys.argv[1:] if arguments is None else arguments)])
     with log_lines(), stopping_at_sigterm():
         return args.command(args) or 0
+
+
+def _is_out_of_memory(error):
+    """Tell whether a backend says so; where Keras was never started, none does."""
+    if "keras" not in sys.modules:
+        return False
+    from nuclei.training.train import is_out_of_memory  # late: it imports Keras
+
+    return is_out_of_memory(error)
 
 
 def _fail(sentence):

@@ -124,6 +124,9 @@ def check_keras() -> tuple[Finding, int]:
         gpus, fact = done.stdout.splitlines()[-1].split(" ", 1)
         return Finding("Keras", fact), int(gpus)
     last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+    if done.returncode == 1 and last.startswith("Keras does not start"):
+        fact, _, mend = last.rpartition(": ")  # start_keras names what mends it
+        return Finding("Keras", fact, mend), 0
     if done.returncode < 0:
         last = f"its process was ended by {signal.Signals(-done.returncode).name}: {last}"
     set_backend = os.environ.get("KERAS_BACKEND", BACKENDS[0]) != BACKENDS[0]

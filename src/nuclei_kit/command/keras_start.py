@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import re
+import resource
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,6 +12,12 @@ from collections.abc import Iterator
 from nuclei.settings.config import BadInput
 
 BACKENDS = ("tensorflow", "jax", "torch")
+# Limit of the shell's: (its option of ulimit, GB). A prediction by TensorFlow takes 2.3 and 0.6; with less it crashes or
+# hangs.
+LEAST_MEMORY = {resource.RLIMIT_AS: ("v", 3.0), resource.RLIMIT_DATA: ("d", 1.0)}
+FLAGS = ("XLA_FLAGS", "TF_XLA_FLAGS")  # at a flag that it does not know, XLA ends the process without an exception
+# What a user may have set that keeps a backend from starting.
+VARIABLES = {"tensorflow": FLAGS, "jax": ("JAX_PLATFORMS", *FLAGS), "torch": ()}
 
 
 def start_keras() -> str:
@@ -18,7 +27,8 @@ def start_keras() -> str:
     when it is imported and again when it first lists the devices.
 
     Raises:
-        BadInput: the backend is none of BACKENDS, is not installed, or does not start.
+        BadInput: the backend is none of BACKENDS, is not installed, or does not start. The sentence ends with what
+            mends it, after its last colon.
     """
     backend = os.environ.get("KERAS_BACKEND") or BACKENDS[0]
     if backend not in BACKENDS:
@@ -33,16 +43,67 @@ def start_keras() -> str:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # on CPUs without AVX512, too: a sixth faster there
     # Of weights that do not fit, Keras warns once a layer before it raises the error that the command shows.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"keras\.src\.saving")
+    check_limits()
+    if any(os.environ.get(name) for name in FLAGS):
+        try_flags(backend)
     try:
         with silence():
             from nuclei.network.device import list_gpus
 
             list_gpus()
     except Exception as error:  # each backend has its own
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        other = "" if backend == BACKENDS[0] else ", or unset KERAS_BACKEND"
-        raise BadInput(f"Keras does not start with {backend} ({why}): pip install {backend}{other}") from None
+        why = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:200]
+        raise BadInput(f"Keras does not start with {backend} ({why}): {mend_start(error, backend)}") from None
     return backend
+
+
+def check_limits() -> None:
+    """Refuse the shell's limits of memory under which a backend would crash.
+
+    Raises:
+        BadInput: one is below LEAST_MEMORY.
+    """
+    for kind, (option, least) in LEAST_MEMORY.items():
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY and limit < least * 1e9:
+            why = f"ulimit -{option} leaves it {limit / 1e9:.1f} GB of memory, and it needs {least:.0f}"
+            raise BadInput(f"Keras does not start ({why}): ulimit -{option} unlimited")
+
+
+def try_flags(backend: str) -> None:
+    """Try in a process of its own whether XLA knows the flags that are set for it.
+
+    Raises:
+        BadInput: it does not.
+    """
+    script = "from nuclei.network.device import list_gpus; list_gpus()"
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, errors="replace")
+    refused = re.search(r"Unknown flags? in (\w+): .*", done.stderr)
+    if done.returncode and refused:
+        raise BadInput(f"Keras does not start with {backend} ({refused[0]}): unset {refused[1]}")
+
+
+def mend_start(error: Exception, backend: str) -> str:
+    """Say what mends a backend that does not start, by the exception that it ended in."""
+    text = str(error)
+    if isinstance(error, MemoryError) or re.search("allocate memory|failed to map segment", text):
+        return "end other programs, or use a machine with more memory"
+    if isinstance(error, ModuleNotFoundError):
+        mend = f"pip install {(error.name or backend).split('.')[0]}"
+    else:
+        # MPLBACKEND counts since Keras imports matplotlib where it is installed; notebooks always set it.
+        mentioned = [name for name in (*VARIABLES[backend], "MPLBACKEND") if _is_mentioned(name, text)]
+        names = mentioned or [name for name in VARIABLES[backend] if os.environ.get(name)]
+        if names:
+            return f"unset {' '.join(names)}"
+        mend = f"pip install --force-reinstall {backend}"
+    return mend if backend == BACKENDS[0] else f"{mend}, or unset KERAS_BACKEND"
+
+
+def _is_mentioned(variable, text):
+    value = os.environ.get(variable)
+    return bool(value) and (variable in text or repr(value) in text)
 
 
 @contextlib.contextmanager
