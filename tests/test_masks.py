@@ -1,8 +1,11 @@
 """Masks: a file that can mean one nucleus alone is taken, in whatever form; all else is said to be what it is."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from drawn import draw_discs
 from drawn_files import encode
 
@@ -17,6 +20,13 @@ PICTURE = np.random.default_rng(0).integers(20, 60, SHAPE) + 120 * (many > 0)
 EDGES = cv2.morphologyEx((many > 0).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)).astype(bool)
 SOFT = cv2.GaussianBlur(NUCLEUS.astype(np.float32), (0, 0), 5)  # a map of probabilities
 HUES = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)
+
+
+def one_bit(mask, photometric):
+    """A mask, bool (H, W), as tifffile writes it: miniswhite by default."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, mask, photometric=photometric)
+    return file.getvalue()
 
 
 def grey(pixels, ending=".png", kind=np.uint8):
@@ -36,6 +46,9 @@ TAKEN = {
     "16 bits of 0 and 1": grey(NUCLEUS, kind=np.uint16),
     "16 bits": grey(NUCLEUS * 65535, kind=np.uint16),
     "a TIFF": grey(NUCLEUS * 255, ".tiff"),
+    "a bool array by tifffile": one_bit(NUCLEUS, None),
+    "one bit, white stored as 0": one_bit(~NUCLEUS, "miniswhite"),
+    "one bit, white stored as 1": one_bit(NUCLEUS, "minisblack"),
     "float": grey(NUCLEUS, ".tiff", np.float32),
     "float, NaN around": grey(np.where(NUCLEUS, 1, np.nan), ".tiff", np.float32),
     "grey in RGB": encode(np.repeat(NUCLEUS[..., None] * np.uint8(255), 3, axis=2)),
@@ -80,6 +93,7 @@ REFUSED = {
     "probabilities": (grey(SOFT, ".tiff", np.float32), "map of probabilities"),
     "probabilities, 8 bits": (grey(SOFT * 255), "map of probabilities"),
     "negative": (grey(~NUCLEUS * 255), "is bright around its nucleus, as a negative is: invert it"),
+    "negative of one bit, white stored as 1": (one_bit(~NUCLEUS, "minisblack"), "as a negative is"),
     "negative, 1 and 2": (grey(2 - NUCLEUS), "as a negative is"),
     "all white": (grey(np.full(SHAPE, 255)), "is bright all over"),
     "drawn in alpha": (rgba(255, NUCLEUS * 255), "is bright all over: .*not by transparency"),
@@ -132,5 +146,6 @@ def test_specks_beside_a_nucleus_are_no_parts_of_it():
 def test_a_single_black_mask_means_no_nuclei_and_among_others_it_is_a_mistake():
     black = grey(np.zeros(SHAPE))
     assert read_masks({"m.png": black}, SHAPE) == ([], []) == read_masks({}, SHAPE)
+    assert read_masks({"m.tif": one_bit(np.zeros(SHAPE, bool), None)}, SHAPE) == ([], [])
     with pytest.raises(BadInput, match=r"^m\.png is an empty mask: delete the file, or draw its nucleus"):
         read_masks({"1.png": grey(NUCLEUS), "m.png": black}, SHAPE)

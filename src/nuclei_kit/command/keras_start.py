@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from nuclei.settings.config import BadInput
 
 BACKENDS = ("tensorflow", "jax", "torch")
-# Limit of the shell's: (its option of ulimit, GB). A prediction by TensorFlow takes 2.3 and 0.6; with less it crashes or
-# hangs.
+# Limit of memory: (its option of ulimit, GB). TensorFlow takes 2.3 and 0.6; where it gets less it crashes or hangs.
 LEAST_MEMORY = {resource.RLIMIT_AS: ("v", 3.0), resource.RLIMIT_DATA: ("d", 1.0)}
 FLAGS = ("XLA_FLAGS", "TF_XLA_FLAGS")  # at a flag that it does not know, XLA ends the process without an exception
 # What a user may have set that keeps a backend from starting.

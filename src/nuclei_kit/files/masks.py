@@ -56,15 +56,17 @@ def read_masks(contents: Mapping[str, bytes], shape: tuple[int, ...]) -> tuple[l
 def decode_mask(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Decode the bytes of a mask of one nucleus -> bool (H, W), all false where the file is black.
 
-    The nucleus is what is bright, of whatever depth and colour.
+    The nucleus is what is bright, of whatever depth and colour. Programs differ in what is bright where one bit stores
+    white as 0: there a negative is taken, too, and white all over is empty.
 
     Raises:
         BadInput: the bytes cannot be read, have another size than the image, or are no such mask.
     """
     try:
-        pixels = read_picture(data, name).pixels
+        picture = read_picture(data, name)
     except BadInput as error:
         raise BadInput(f"{error}; or delete it, since each file of a folder of masks is taken for a nucleus") from None
+    pixels = picture.pixels
     if pixels.dtype == bool:
         pixels = pixels.view(np.uint8)
     if pixels.shape[:2] != shape:
@@ -74,9 +76,11 @@ def decode_mask(data: bytes, name: str, shape: tuple[int, ...]) -> np.ndarray:
     if grey.dtype.kind == "f":
         grey = np.where(np.isnan(grey), 0, grey)
     low, high = float(grey.min()), float(grey.max())
-    if low == high == 0:
+    if low == high and (low == 0 or picture.white_is_zero):
         return np.zeros(shape, bool)
     mask = grey > (low + high) / 2
+    if picture.white_is_zero and _is_negative(mask):
+        return ~mask
     fault = _find_fault(pixels, grey, mask)
     if fault:
         raise BadInput(f"{name} {fault}")
@@ -118,10 +122,13 @@ def _find_fault(pixels, grey, mask):
     fault = several and _find_values(pixels, grey, mask, low, high)
     if fault:
         return f"{fault}: {MEND}"
+    return "is bright around its nucleus, as a negative is: invert it" if _is_negative(mask) else ""
+
+
+def _is_negative(mask):
+    """Tell whether a mask, bool (H, W), is true around what it shows."""
     frame = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    if frame.mean() > 0.5 and mask.mean() > 0.5:
-        return "is bright around its nucleus, as a negative is: invert it"
-    return ""
+    return frame.mean() > 0.5 and mask.mean() > 0.5
 
 
 def _find_values(pixels, grey, mask, low, high):

@@ -27,6 +27,8 @@ class Picture:
     chosen: which plane of several this is, or "".
     pixel_size: None where the file does not state it.
     channels: the names of all that the plane has, as in Planes.
+    white_is_zero: whether it is of one bit, white stored as 0. tifffile writes bool arrays so, and reads True where
+        ImageJ shows black.
     """
 
     pixels: np.ndarray
@@ -34,6 +36,7 @@ class Picture:
     chosen: str = ""
     pixel_size: PixelSize | None = None
     channels: Sequence[str] = ("",)
+    white_is_zero: bool = False
 
 
 @dataclass(frozen=True)

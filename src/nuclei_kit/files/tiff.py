@@ -47,7 +47,9 @@ def read_tiff(file: BufferedIOBase, name: object, most: int, choice: Choice | No
             pixels = pixels[..., plane.channel]
         size = pixel_size(tif, page)
         facts = ("TIFF", stack.describe(), describe_size(size), "" if whole else "cut off after its last page")
-        return Picture(pixels, ", ".join(filter(None, facts)), plane.said, size, stack.planes(tif).channels)
+        said, channels = ", ".join(filter(None, facts)), stack.planes(tif).channels
+        white_is_zero = page.photometric == PHOTOMETRIC.MINISWHITE and page.bitspersample == 1
+        return Picture(pixels, said, plane.said, size, channels, white_is_zero)
 
 
 def _open(file, name, most, opened):
