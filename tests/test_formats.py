@@ -1,9 +1,11 @@
 """Formats: each file is told by its content, and what is not read is named, with what to do."""
 
+import struct
+
 import pytest
 
 from nuclei.settings.config import BadInput
-from nuclei_kit.files.formats import broken_by_name, identify, is_image
+from nuclei_kit.files.formats import broken_by_name, identify, is_image, name_format
 
 
 def at(place, mark):
@@ -44,7 +46,16 @@ def test_what_is_read_is_told_by_its_first_bytes(head, expected):
         (at(4, b"ftypisom"), "MP4", "frames", True),
         (b"RIFF\0\0\0\0AVI LIST", "AVI", "frames", True),
         (at(0, b"\0\0\0\x0cjP  \r\n\x87\n"), "JPEG 2000", "PNG", True),
+        (at(4, b"ftypcrx "), "raw photograph", "PNG", True),
+        (b"P2\n3 3\n255\n", "Netpbm", "PNG", True),
+        (b"P7\nWIDTH 3\n", "Netpbm", "PNG", True),
+        (b"Pf\n3 3\n-1.0\n", "PFM", "PNG", True),
+        (at(0, b"DDS |"), "DDS", "PNG", True),
+        (b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n", "Radiance", "PNG", True),
+        (b"SIMPLE  =                    T", "FITS", "Fiji", True),
+        (at(0, b"\x59\xa6\x6a\x95"), "Sun raster", "PNG", True),
         (at(0, b"%PDF-1.7"), "PDF", "PNG", False),
+        (at(0, b"MATLAB 5.0 MAT-file"), "MATLAB", "imwrite", False),
         (at(0, b"PK\3\4"), "zip", "unpack", False),
         (at(0, b"\x1f\x8b"), "gzip", "unpack", False),
         (at(0, b"\0\5\x16\7"), "macOS", "._", False),
@@ -60,6 +71,42 @@ def test_what_is_not_read_is_named(head, word, mend, image):
     with pytest.raises(BadInput, match=rf"^some/x\.png .*{word}.*: .*{mend}"):
         identify(head, "some/x.png")
     assert is_image(head) == image
+
+
+@pytest.mark.parametrize(
+    "name, word",
+    [("x.tga", "a Targa file"), ("A/X.TGA", "Targa"), ("x.pcx", "PCX"), ("set.zip: x.hdr", "header"), ("x.raw", "raw")],
+)
+def test_images_without_a_mark_are_named_by_their_ending(name, word):
+    head = b"\0\0\x02" + bytes(9) + b"\x40\0\x40\0\x18\0" + bytes(200)
+    with pytest.raises(BadInput, match=rf"^{name} is .*{word}.*, which is not read here: (save|open)"):
+        identify(head, name)
+    with pytest.raises(BadInput, match="holds zeros alone"):
+        identify(bytes(99), name)
+    assert identify(b"\x89PNG\r\n\x1a\n", name) == "PNG"  # the content goes before the name
+
+
+@pytest.mark.parametrize(
+    "head, expected",
+    [
+        (b"\x89PNG\r\n\x1a\n", "a PNG file"),
+        (at(257, b"ustar"), "a tar archive"),
+        (at(0, b"DDS "), "a DDS texture"),
+        (b"ImageId,EncodedPixels\n", ""),
+        (b"P5,P6\n", ""),
+        (b"", ""),
+    ],
+)
+def test_a_format_is_named_or_not_known(head, expected):
+    assert name_format(head) == expected
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError(0), IndexError("list index out of range"), struct.error("unpack requires a buffer of 8 bytes")]
+)
+def test_a_decoder_s_words_of_itself_are_left_out(error):
+    with pytest.raises(BadInput, match=r"^x is a PNG .*: replace it by a whole file$"), broken_by_name("x", "PNG"):
+        raise error
 
 
 @pytest.mark.parametrize(

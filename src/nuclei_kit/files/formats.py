@@ -1,6 +1,7 @@
 """Formats: what a file is, told by its first bytes, whatever its name says."""
 
 import contextlib
+import struct
 from collections.abc import Iterator
 
 from nuclei.settings.config import BadInput
@@ -12,6 +13,7 @@ _BIOFORMATS = "open it in Fiji, whose Bio-Formats reads it, and save it as OME-T
 _SAVE = "save it as PNG or TIFF"
 _FRAMES = "save its frames as PNG"
 _UNPACK = "unpack it, and name the images in it"
+_HDR = "save it as PNG; or name the image that it belongs to, if it is a header of Analyze or ENVI"
 
 # What is read: where its mark stands, the mark, the format.
 _READ = (
@@ -50,19 +52,45 @@ _IMAGES = (
     (4, b"ftypavif", "an AVIF file", _SAVE),
     (4, b"ftyphei", "a HEIC photograph", _SAVE),
     (4, b"ftypmif1", "a HEIC photograph", _SAVE),
+    (4, b"ftypcrx", "a camera's raw photograph", _SAVE),
     (4, b"ftyp", "a film (MP4)", _FRAMES),
     (8, b"AVI ", "a film (AVI)", _FRAMES),
     (0, b"\x1aE\xdf\xa3", "a film (Matroska, WebM)", _FRAMES),
     (0, b"\x76\x2f\x31\x01", "an OpenEXR file", _SAVE),
     (0, b"8BPS", "a Photoshop file", _SAVE),
     (0, b"gimp xcf", "a GIMP file", _SAVE),
-    (0, b"P4", "a Netpbm file", _SAVE),
-    (0, b"P5", "a Netpbm file", _SAVE),
-    (0, b"P6", "a Netpbm file", _SAVE),
+    *((0, b"P%d" % kind + space, "a Netpbm file", _SAVE) for kind in range(1, 8) for space in (b"\n", b"\r", b" ")),
+    (0, b"PF\n", "a PFM file", _SAVE),
+    (0, b"Pf\n", "a PFM file", _SAVE),
+    (0, b"DDS ", "a DDS texture", _SAVE),
+    (0, b"#?RADIANCE", "a Radiance picture", _SAVE),
+    (0, b"#?RGBE", "a Radiance picture", _SAVE),
+    (0, b"SIMPLE  =", "a FITS file", _BIOFORMATS),
+    (0, b"qoif", "a QOI file", _SAVE),
+    (0, b"SDPX", "a DPX file", _SAVE),
+    (0, b"XPDS", "a DPX file", _SAVE),
+    (0, b"\x01\xda\0\1", "an SGI file", _SAVE),
+    (0, b"\x01\xda\1\1", "an SGI file", _SAVE),
+    (0, b"\x59\xa6\x6a\x95", "a Sun raster file", _SAVE),
+    (0, b"\xd7\xcd\xc6\x9a", "a Windows metafile", _SAVE),
+    (0, b"AT&TFORM", "a DjVu document", _SAVE),
 )
+# Images without a mark at their start: by the ending of their names.
+_BY_ENDING = {
+    **dict.fromkeys(("tga", "icb", "vda", "vst"), ("a Targa file", _SAVE)),
+    "pcx": ("a PCX file", _SAVE),
+    "hdr": ("a header or a Radiance picture", _HDR),
+    "pic": ("a PIC file, Bio-Rad's perhaps", _BIOFORMATS),
+    "raw": ("raw numbers without a header", "open it by Import > Raw in Fiji, and save it as TIFF"),
+    "xbm": ("an X bitmap", _SAVE),
+    "xpm": ("an X pixmap", _SAVE),
+    "wbmp": ("a wireless bitmap", _SAVE),
+}
 # What else is given for an image.
 _OTHERS = (
     (0, b"\0\0\1\0", "a Windows icon", _SAVE),
+    (0, b"\0\0\2\0\1\0", "a Windows cursor", _SAVE),
+    (0, b"MATLAB 5.0", "a MAT-file of MATLAB", "write its images to TIFF, each by imwrite"),
     (0, b"%PDF", "a PDF", _SAVE),
     (0, b"%!PS", "a PostScript file", _SAVE),
     (0, b"PK\3\4", "a zip", _UNPACK),
@@ -91,6 +119,14 @@ def is_image(head: bytes) -> bool:
     return find_format(head) is not None or any(head.startswith(mark, start) for start, mark, *_ in _IMAGES)
 
 
+def name_format(head: bytes) -> str:
+    """Name what a file is that begins with these bytes: "a PNG file", "a tar archive"; "" where that is not known."""
+    found = find_format(head)
+    if found:
+        return f"a {found} file"
+    return next((what for start, mark, what, _ in (*_IMAGES, *_OTHERS) if head.startswith(mark, start)), "")
+
+
 def identify(head: bytes, name: object) -> str:
     """Tell the format of a file by its first HEAD_BYTES bytes -> "PNG", "TIFF", "JPEG", "BMP", "GIF" or "WebP".
 
@@ -109,6 +145,10 @@ def identify(head: bytes, name: object) -> str:
     for start, mark, other, mend in _OTHERS:
         if head.startswith(mark, start) or (mark.startswith(b"<") and text.startswith(mark)):
             raise BadInput(f"{name} is {other}, and no image: {mend}")
+    ending = str(name).lower().rpartition(".")[2]
+    if ending in _BY_ENDING and any(head):
+        other, mend = _BY_ENDING[ending]
+        raise BadInput(f"{name} is {other}, which is not read here: {mend}")
     what = "holds zeros alone, as a copy that failed leaves it" if not any(head) else f"is not a {READ} file"
     raise BadInput(f"{name} {what}: replace it by a whole image")
 
@@ -133,5 +173,8 @@ def broken_by_name(name: object, what: str) -> Iterator[None]:
 
 
 def _broken(name, what, error):
-    why = " ".join(str(error).split())[:120]
-    return BadInput(f"{name} is a {what} that is broken or cut off: replace it by a whole file ({why})")
+    """Say that a file is broken, and why where the decoder's word is of the file, and not of the decoder itself."""
+    of_decoder = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, struct.error)
+    why = "" if isinstance(error, of_decoder) else " ".join(str(error).split())[:120]
+    reason = f" ({why})" if why else ""
+    return BadInput(f"{name} is a {what} that is broken or cut off: replace it by a whole file{reason}")
