@@ -11,9 +11,8 @@ from pathlib import Path
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.files.limits import MAX_PIXEL_BYTES, MAX_PIXELS, MAX_SET_FILES, check_bytes
-from nuclei_kit.files.zips import open_zip, unpack
+from nuclei_kit.files.zips import is_junk, open_zip, unpack
 
-JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}  # what systems leave beside files, in lower case
 DEEPEST = 32  # folders in folders
 PLACE = re.compile(r"[^/]/(images|masks)/", re.IGNORECASE)  # a folder of an image's files
 PICTURE = re.compile(r"\.(png|tiff?|jpe?g|jp2|bmp|webp|gif)$", re.IGNORECASE)
@@ -105,7 +104,7 @@ def _walk(folder: Path, inside: str, above: frozenset[tuple[int, int]]) -> Itera
         raise BadInput(f"{folder} lies too deep: name the folder of one set")
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if _is_junk(entry.name):
+            if is_junk(entry.name):
                 continue
             if entry.is_dir():
                 yield f"{inside}{entry.name}/"
@@ -126,10 +125,6 @@ def _plain_name(name):
     return name.replace("\\", "/")
 
 
-def _is_junk(part):
-    return (part.startswith(".") and part.strip(".") != "") or part.lower() in JUNK
-
-
 def group_source(source: Source) -> dict[str, ImageFiles]:
     """Group a source's files by image, in order: <id>/images/<file> and <id>/masks/<file>, in whatever folder.
 
@@ -140,7 +135,7 @@ def group_source(source: Source) -> dict[str, ImageFiles]:
     for name in source.names:
         parts = name.split("/")
         places = [k for k, part in enumerate(parts[:-1]) if k and part.lower() in ("images", "masks")]
-        if not places or any(map(_is_junk, parts)):
+        if not places or any(map(is_junk, parts)):
             continue
         if not name.isprintable():
             raise BadInput(f"{source.path} holds {name!a}, a name that cannot be printed: rename it")

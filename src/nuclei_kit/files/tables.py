@@ -11,11 +11,19 @@ from itertools import islice
 from pathlib import Path
 
 from nuclei.settings.config import BadInput
+from nuclei_kit.files.formats import HEAD_BYTES
 from nuclei_kit.files.limits import MAX_TABLE_BYTES, MAX_TABLE_ROWS, check_bytes
-from nuclei_kit.files.zips import BROKEN_ZIP, recognise, unpack
+from nuclei_kit.files.zips import BROKEN_ZIP, has_end_in_comment, is_junk, open_zip, recognise, unpack
 
-GZIP = b"\x1f\x8b"
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+GZIP, ZIP = b"\x1f\x8b", b"PK\3\4"
+# By the marks at their start; that of UTF-16 is the start of UTF-32's.
+OTHER_TEXT = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+LISTED = 100  # characters of a header that an error lists, at most
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # that people use in place of commas
 
 
@@ -60,29 +68,47 @@ def _read_bytes(path):
         BadInput: it is too large, or an archive of something else.
         BROKEN_ZIP: it is broken.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
-            if "[Content_Types].xml" in names:
-                raise BadInput(f"{path} is a workbook of Excel, not a CSV: save it as CSV")
-            if len(names) != 1:
-                raise BadInput(f"{path} cannot be read as a CSV: it holds {len(names)} files, zip the CSV alone")
-            return unpack(archive, archive.getinfo(names[0]), MAX_TABLE_BYTES)
-    check_bytes(path.stat().st_size, MAX_TABLE_BYTES, path)
-    data = path.read_bytes()
-    if data.startswith(GZIP):
+    packed = True
+    with open(path, "rb") as file:
+        head = file.read(len(ZIP))
+        is_zip = head == ZIP or has_end_in_comment(file) or zipfile.is_zipfile(file)
+    if is_zip:
+        data = _unpack_zip(path)
+    else:
+        check_bytes(path.stat().st_size, MAX_TABLE_BYTES, path)
+        data, packed = path.read_bytes(), head.startswith(GZIP)
+    if head.startswith(GZIP):
         data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(MAX_TABLE_BYTES + 1)
         check_bytes(len(data), MAX_TABLE_BYTES, path)
-    other = recognise(data[:64])
+    other = recognise(data[:HEAD_BYTES])
     if other:
-        raise BadInput(f"{path} is {other}, not a CSV: give the CSV itself, plain, zipped or gzipped")
+        verb = "holds" if packed else "is"
+        raise BadInput(f"{path} {verb} {other}, not a CSV: give the CSV itself, plain, zipped or gzipped")
     return data
 
 
+def _unpack_zip(path):
+    with open_zip(path) as archive:
+        if "[Content_Types].xml" in archive.namelist():
+            raise BadInput(f"{path} is a workbook of Excel, not a CSV: save it as CSV")
+        names = [one for one in archive.namelist() if not one.endswith("/") and not any(map(is_junk, one.split("/")))]
+        if len(names) != 1:
+            raise BadInput(f"{path} cannot be read as a CSV: it holds {len(names)} files, zip the CSV alone")
+        return unpack(archive, archive.getinfo(names[0]), MAX_TABLE_BYTES)
+
+
 def _decode(path, data):
-    if data.startswith(UTF_16):
-        raise BadInput(f"{path} is text in UTF-16: save it in UTF-8")
-    return data.decode("utf-8-sig")
+    for mark, encoding in OTHER_TEXT.items():
+        if data.startswith(mark):
+            raise BadInput(f"{path} is text in {encoding}: save it in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if b"\0" in data[:HEAD_BYTES]:
+            raise BadInput(f"{path} is no text, and no CSV: give the CSV itself, plain, zipped or gzipped") from None
+        row = data.count(b"\n", 0, error.start) + 1
+        letter = f"byte 0x{data[error.start]:02x} in row {row}"
+        raise BadInput(f"{path} cannot be read as a CSV: it is not in UTF-8 ({letter}): save it in UTF-8") from None
 
 
 def _describe_header(found, column, columns):
@@ -93,10 +119,13 @@ def _describe_header(found, column, columns):
     for mark, name in SEPARATORS.items():
         if len(found) == 1 and mark in first:
             return f"is separated by {name}: separate its fields by commas"
+    if re.match(r"[\[{]", first.lstrip()):
+        return "is JSON, not a CSV: write a row for each nucleus, its fields separated by commas"
     alike = next((other for other in found if other.strip().lower() == column.lower()), None)
     if alike is not None:
         return f"has a column {alike!r} where {column!r} belongs: write the name exactly so"
     there = ", ".join(found) or "no header"
+    there = there if len(there) <= LISTED else f"{there[:LISTED]}..."
     if any(re.fullmatch(r"[\d\s.]+", name) for name in found):  # numbers are no names
         return f"has no header (its first row is {there[:60]}): write {','.join(columns)} above it"
     return f"has no column {column} (it has {there})"
