@@ -1,5 +1,6 @@
 """Arguments that several commands share: what they make of a preset, of a folder, of a submission."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from nuclei.settings.config import PRESETS, BadInput
-from nuclei_kit.command.arguments import find_data, find_submission, make_config
+from nuclei_kit.command.arguments import find_data, find_submission, make_config, refuse_pipe
 from nuclei_kit.command.parser import build_parser
 from nuclei_kit.experiments.folds import FOLDS
 
@@ -48,3 +49,18 @@ def test_a_submission_may_be_named_by_its_folder(tmp_path):
     assert find_submission(tmp_path) == find_submission(tmp_path / "submission.csv") == tmp_path / "submission.csv"
     with pytest.raises(BadInput, match=r"other\.csv is missing"):
         find_submission(tmp_path / "other.csv")
+
+
+def test_a_pipe_or_a_device_is_not_said_to_be_missing(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader, writer = os.pipe()
+    for path in (tmp_path / "pipe", Path(f"/dev/fd/{reader}"), Path("/dev/null")):
+        with pytest.raises(
+            BadInput, match=rf"^{path} is a pipe or a device, not a file: write what it gives to a file"
+        ):
+            find_submission(path)
+    os.close(reader)
+    os.close(writer)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path, tmp_path / "none"):
+        refuse_pipe(path)

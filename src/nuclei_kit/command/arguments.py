@@ -38,9 +38,20 @@ def find_shapes(args: Namespace) -> dict[str, tuple[int, int] | None] | None:
     return image_shapes(args.data, args.stage) if args.data else None
 
 
+def refuse_pipe(path: Path) -> None:
+    """Refuse what can be read once alone: a pipe, as <(command) and /dev/stdin are, or a device.
+
+    Raises:
+        BadInput: it is one.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise BadInput(f"{path} is a pipe or a device, not a file: write what it gives to a file, and name that")
+
+
 def find_submission(path: Path) -> Path:
     """Find the CSV that a file or a run's folder stands for."""
     file = path / SUBMISSION_FILE if path.is_dir() else path
+    refuse_pipe(file)
     if not file.is_file():
         raise BadInput(f"{file} is missing: name a submission, or the folder of a run, as nuclei run leaves it")
     return file

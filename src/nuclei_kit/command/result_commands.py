@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nuclei.settings.config import BadInput
 from nuclei_kit.command import options
-from nuclei_kit.command.arguments import find_data, find_shapes, find_submission
+from nuclei_kit.command.arguments import find_data, find_shapes, find_submission, refuse_pipe
 from nuclei_kit.command.keras_start import silence, start_keras
 from nuclei_kit.command.options import command, either, natural, option
 from nuclei_kit.command.terminal import quote
@@ -26,6 +26,7 @@ def score(args: Namespace) -> None:
     from nuclei_kit.experiments.scoring import score_submission, threshold_table
 
     path = find_submission(args.submission)
+    refuse_pipe(args.solution)
     if not args.solution.is_file():
         raise BadInput(f"{args.solution} is missing: name the CSV with the true nuclei")
     print(threshold_table(score_submission(path, args.solution)))

@@ -6,6 +6,7 @@ library alone, since build_kernel.py imports it and runs with nothing installed.
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,9 @@ def check_metadata(path: str | Path, text: str, kernel: str) -> dict[str, Any]:
         raise BuildError(path, 1, "there is no such file, and Kaggle needs one")
     check_lines(path, text)
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=lambda pairs: _take_once(path, text, pairs))
     except json.JSONDecodeError as error:
-        raise BuildError(path, error.lineno, error.msg) from None
+        raise BuildError(path, error.lineno, _describe_json(error)) from None
     except RecursionError:
         raise BuildError(path, 1, "is nested too deep") from None
     if not isinstance(data, dict):
@@ -101,8 +102,10 @@ def check_metadata(path: str | Path, text: str, kernel: str) -> dict[str, Any]:
     demand("code_file", data["code_file"] == code_file, f"must be {code_file}")
     demand("machine_shape", data["machine_shape"] in MACHINE_SHAPES, f"must be one of {', '.join(MACHINE_SHAPES)}")
     demand("enable_gpu", data["enable_gpu"], "must be true, or the machine_shape goes for nothing")
+    demand("enable_tpu", not data["enable_tpu"], "must be false: a session has one accelerator, and this is a GPU's")
     demand("enable_internet", not data["enable_internet"], "must be false: the kernel needs no network")
     demand("competition_sources", data["competition_sources"], "must name a competition, or there are no images")
+    demand("competition_sources", len(data["competition_sources"]) == 1, "must name one competition, and once")
     for key, (form, pattern, prefix) in SOURCES.items():
         for source in data[key]:
             bare = re.sub(rf"^{prefix}", "", str(source)).strip("/")
@@ -110,3 +113,27 @@ def check_metadata(path: str | Path, text: str, kernel: str) -> dict[str, Any]:
             fits = isinstance(source, str) and re.fullmatch(pattern, source)
             demand(key, fits and not re.match(prefix, source), f"must name {source!r} as {form}{hint}")
     return data
+
+
+def _take_once(path, text, pairs):
+    """Make a dict of the keys and values of an object, each key once: of two, JSON's readers take the last."""
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            line = text[: text.rfind(f'"{key}"')].count("\n") + 1
+            raise BuildError(path, line, f"{key} is there twice: keep one of them")
+    return dict(pairs)
+
+
+def _describe_json(error):
+    """Say what is wrong with a text that is not JSON, where it is one of the usual mistakes, and what to do."""
+    rest = error.doc[error.pos :].lstrip(", \t\r\n")
+    before = error.doc[: error.pos + 1].rstrip(" \t\r\n}]")
+    if rest.startswith(("//", "/*", "#")):
+        return "is a comment, which JSON does not have: delete it"
+    if rest.startswith("'"):
+        return "has single quotes: JSON has double quotes alone"
+    if rest.startswith(("True", "False", "None")):
+        return "is Python's word: write true, false or null"
+    if rest.startswith(("}", "]")) and before.endswith(","):
+        return "has a comma behind the last entry: delete it"
+    return error.msg
